@@ -1,0 +1,62 @@
+# every target makes .venv itself: by uv when it is there, else by venv and pip
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+export DAGSTER_HOME ?= $(CURDIR)/dagster_home
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast soak dev lint bench services-up services-down lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(STAMP): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+		test -x $(BIN)/python || uv venv --python $(PYTHON) $(VENV); \
+		uv pip sync --python $(BIN)/python requirements.lock; \
+		uv pip install --python $(BIN)/python --no-deps --editable .; \
+	else \
+		test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; \
+	fi
+	@touch $@
+
+demo: $(STAMP) ## run the main job on embedded services: Kafka CSV to searchable vectors
+	$(BIN)/vector-assets demo
+
+test: $(STAMP) ## all tests, real services included
+	$(PYTEST)
+
+test-fast: $(STAMP) ## the tests that need no service
+	$(PYTEST) -m "not service"
+
+soak: $(STAMP) ## the long random fault mix, 20 seeds
+	$(PYTEST) tests/faults --soak
+
+dev: $(STAMP) services-up ## Dagster's UI and daemon over pipelines/
+	$(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
+
+lint: $(STAMP) ## ruff format, ruff check, mypy --strict
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## throughput and latency of the main job, as JSON
+	$(BIN)/vector-assets bench kafka-adbpg --json
+	$(BIN)/vector-assets bench adbpg-latency --json
+
+services-up: $(STAMP) ## start the embedded services
+	$(BIN)/vector-assets services up
+
+services-down: $(STAMP) ## stop them; their data stays under .local/
+	$(BIN)/vector-assets services down
+
+lock: ## resolve requirements.lock anew from pyproject.toml
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --quiet --output-file requirements.lock
+
+clean: ## remove the environment; services' data and the books under .local/ stay
+	rm -rf $(VENV)
