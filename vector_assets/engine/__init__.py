@@ -1,0 +1,1 @@
+"""Nouns, planning and the loop; imports neither Dagster nor a connector."""

@@ -1,0 +1,289 @@
+"""Raw records of every batch as Parquet: what retries, resumes and replays read instead of the source.
+
+`<root>/<pipeline>/<hour>/<seq>.parquet` appears whole or not at all: written under another name, forced to disk, then
+renamed. Its SHA-256 is taken while it is written, kept in the ledger, and checked before a row is read back. The file's
+own key-value metadata say which batch it is, so a lost ledger can be rebuilt from the archive alone.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vector_assets.engine.core import RAW_SCHEMA
+from vector_assets.engine.errors import FatalError
+
+FORMAT = "1"
+"""Version of the files' layout; a file of another version is refused, not guessed at."""
+
+_FORMAT_KEY = "vector_assets.format"
+_OWN_METADATA = {b"ARROW:schema", _FORMAT_KEY.encode()}
+_BATCH_FILE = re.compile(r"\d{10,}\.parquet")
+_TEMPORARY = re.compile(r"\..+\.parquet\.[0-9a-f]{16}\.tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """A complete file: `path` is relative to the archive's root, with `/` between its parts."""
+
+    path: str
+    sha256: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Parquet leaves that get a dictionary or delta encoding; every other leaf is plain."""
+
+    dictionary: tuple[str, ...] = ()
+    delta: tuple[str, ...] = ()
+
+
+# 0.46 CPU s per million records of 114 B and 41.6 B a record; pyarrow's defaults took 0.56 s and 44.2 B, zstd-3 0.85 s
+RAW_LAYOUT = Layout(
+    dictionary=("split", "headers.list.element.key", "headers.list.element.value"), delta=("timestamp", "offset")
+)
+
+
+class Archive:
+    """The files under one folder. Threads and processes may share it: a batch's file is replaced atomically."""
+
+    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
+        self.root = root.absolute()
+        self._clock = clock
+
+    def write(
+        self, pipeline: str, hour: str, seq: int, raw: pa.Table, metadata: Mapping[str, str] | None = None
+    ) -> ArchiveFile:
+        """The batch's records, durable; a complete file of the same batch is replaced.
+
+        Raises:
+            FatalError: the disk refused it; no partial file is visible, and what was written cannot be relied on.
+        """
+        layout = RAW_LAYOUT if raw.schema.equals(RAW_SCHEMA) else None
+        return self.put((pipeline, hour, f"{seq:010d}.parquet"), raw, identity(pipeline, hour, seq, metadata), layout)
+
+    def put(
+        self, parts: tuple[str, str, str], table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
+    ) -> ArchiveFile:
+        """A table under (pipeline, hour, file name); without a layout, Parquet chooses the encodings.
+
+        Raises:
+            FatalError: the disk refused it.
+        """
+        relative = PurePosixPath(*(quoted(part) for part in parts))
+        final = self.root / relative
+        temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
+        tagged = table.replace_schema_metadata({**metadata, _FORMAT_KEY: FORMAT})
+        try:
+            _make_folder(final.parent)
+            digest, size = _write_parquet(temporary, tagged, layout)
+            temporary.replace(final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            raise FatalError(f"archive: cannot write {final}: {_reason(error)}") from error
+        finally:
+            _remove(temporary)
+        return ArchiveFile(str(relative), digest, table.num_rows, size)
+
+    def read(self, file: ArchiveFile) -> pa.Table:
+        """The rows as they were written, with no metadata.
+
+        Raises:
+            FatalError: the file is missing, cannot be read, or is not byte for byte what the ledger knows.
+        """
+        parquet = self.open(file)
+        return parquet.read(use_threads=False).replace_schema_metadata(None)
+
+    def open(self, file: ArchiveFile) -> pq.ParquetFile:
+        """The file, checked against its hash.
+
+        Raises:
+            FatalError: as `read`.
+        """
+        path = self.root / file.path
+        if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
+            raise FatalError(f"archive: {file.path!r} refused: not a path below {self.root}")
+        data = _read_bytes(path)
+        found = hashlib.sha256(data).hexdigest()
+        if found != file.sha256:
+            raise FatalError(
+                f"archive: {path} refused: found sha256 {found} ({len(data)} bytes), "
+                f"wanted {file.sha256} ({file.bytes} bytes)"
+            )
+        return _parquet(path, data)
+
+    def manifest(self, file: ArchiveFile) -> dict[str, str]:
+        """What `write` noted in the file: `pipeline`, `hour`, `seq`, and the caller's metadata.
+
+        Raises:
+            FatalError: as `read`.
+        """
+        return notes(self.open(file))
+
+    def files(self, pipeline: str) -> Iterator[ArchiveFile]:
+        """Every complete batch of a pipeline by sequence number, hashed as found: for a ledger that was lost.
+
+        Raises:
+            FatalError: a file cannot be read or is not one of ours.
+        """
+        folder = self.root / quoted(pipeline)
+        paths = [path for path in folder.glob("*/*.parquet") if _BATCH_FILE.fullmatch(path.name)]
+        for path in sorted(paths, key=lambda path: int(path.stem)):
+            data = _read_bytes(path)
+            rows = _parquet(path, data).metadata.num_rows
+            yield ArchiveFile(path.relative_to(self.root).as_posix(), hashlib.sha256(data).hexdigest(), rows, len(data))
+
+    def sweep(self, older_than_seconds: float) -> list[str]:
+        """Remove temporary files that a killed process left behind; gives their paths below the root."""
+        limit = self._clock() - older_than_seconds
+        removed = []
+        for path in self.root.glob("*/*/.*.tmp"):
+            if _TEMPORARY.fullmatch(path.name) and _modified(path) <= limit:
+                _remove(path)
+                removed.append(path.relative_to(self.root).as_posix())
+        return removed
+
+
+def identity(pipeline: str, hour: str, seq: int, metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """What a file says about itself: which batch it is, and the caller's metadata under any other names."""
+    return {**(metadata or {}), "pipeline": pipeline, "hour": hour, "seq": str(seq)}
+
+
+def notes(parquet: pq.ParquetFile) -> dict[str, str]:
+    """The metadata of an open file, without those that are ours or Arrow's."""
+    found = parquet.metadata.metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items() if key not in _OWN_METADATA}
+
+
+def quoted(name: str) -> str:
+    """A name as one part of a path: different names stay different, none is hidden, empty or leads elsewhere."""
+    text = quote(name, safe=":")
+    return "%2E" + text[1:] if text.startswith(".") else text or "%"
+
+
+class _HashingFile:
+    """A file object that hashes what it writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def sync(self) -> str:
+        # asked once: after a failed fsync the kernel drops the dirty pages and the next call reports success
+        os.fsync(self._fd)
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._fd)
+
+
+def _write_parquet(path: Path, table: pa.Table, layout: Layout | None) -> tuple[str, int]:
+    encodings: dict[str, Any] = {}
+    if layout:
+        encodings = {
+            "use_dictionary": list(layout.dictionary),
+            "column_encoding": dict.fromkeys(layout.delta, "DELTA_BINARY_PACKED"),
+            "write_statistics": False,
+        }
+    with _HashingFile(path) as file:
+        # one row group: a batch is read back whole
+        rows = max(table.num_rows, 1)
+        sink = pa.PythonFile(file, mode="w")
+        pq.write_table(table, sink, row_group_size=rows, compression="zstd", compression_level=1, **encodings)
+        return file.sync(), file.size
+
+
+def _read_bytes(path: Path) -> bytes:
+    # read, not mapped: under a map an I/O error is a SIGBUS and no FatalError
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FatalError(f"archive: {path} is missing: its batch cannot be read again") from None
+    except OSError as error:
+        raise FatalError(f"archive: cannot read {path}: {_reason(error)}") from error
+
+
+def _parquet(path: Path, data: bytes) -> pq.ParquetFile:
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+    except pa.ArrowInvalid as error:
+        raise FatalError(f"archive: {path} refused: not a Parquet file: {error}") from error
+    version = (parquet.metadata.metadata or {}).get(_FORMAT_KEY.encode(), b"none").decode()
+    if version != FORMAT:
+        raise FatalError(f"archive: {path} refused: found format version {version}, wanted {FORMAT}")
+    return parquet
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder exists, and so does its name in every folder above that was made for it."""
+    made = []
+    while not folder.is_dir():
+        made.append(folder)
+        folder = folder.parent
+    for path in reversed(made):
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _remove(path: Path) -> None:
+    # what cannot be removed now is left to `sweep`; it must not hide the error that brought us here
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+
+
+def _reason(error: OSError) -> str:
+    name = errno.errorcode.get(error.errno or 0, "OSError")
+    return f"{name} (errno {error.errno}): {error.strerror}"

@@ -1,0 +1,222 @@
+"""Dead letters: rejected records with their raw bytes, place and reason; kept, listed, replayed, purged.
+
+States: `hidden` (its batch is staged, not done), `open`, `replaying` (part of a dead-letter batch that is not done),
+`replayed`, `purged` (the bytes are gone, the row stays for the books). A record that is rejected again by its replay
+becomes a new open dead letter with the next attempt number and its origin unchanged.
+"""
+
+import base64
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vector_assets.engine.core import HEADERS_TYPE, POSITION, RAW_SCHEMA, Range, Span
+from vector_assets.engine.store import Store
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One rejected record. `seq` is the batch that rejected it, `origin_seq` the one that read it from the source."""
+
+    id: int
+    pipeline: str
+    target: str
+    seq: int
+    ordinal: int
+    split: str
+    offset: int
+    origin_seq: int
+    attempt: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]] | None
+    timestamp_ms: int | None
+    stage: str
+    error: str
+    code_version: str
+    state: str
+    replayed_by: int | None
+    created_ms: int
+
+
+class DeadLetters:
+    """The dead letters of a ledger."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def add(
+        self, batch: "BatchPlace", raw: pa.Table, span: Span, rejected: pa.Table, *, state: str, now_ms: int
+    ) -> None:
+        """Keep the records of `raw` that `rejected` names by ordinal; call it inside a transaction."""
+        if rejected.num_rows == 0:
+            return
+        ordinals = rejected.column(POSITION)
+        records = raw.take(ordinals.combine_chunks())
+        parents = self._parents(batch, raw)
+        values = []
+        for record, reject in zip(records.to_pylist(), rejected.to_pylist(), strict=True):
+            parent = parents[reject[POSITION]] if parents else None
+            values.append(
+                (
+                    batch.pipeline, batch.target, batch.seq, reject[POSITION],
+                    parent["split"] if parent else _split(span.ranges, record["split"]), record["offset"],
+                    parent["origin_seq"] if parent else batch.seq, parent["attempt"] + 1 if parent else 1,
+                    record["key"], record["value"], _headers_text(record["headers"]),
+                    int(record["timestamp"].timestamp() * 1000) if record["timestamp"] else None,
+                    reject["stage"], reject["error"], batch.code_version, state, now_ms,
+                )
+            )  # fmt: skip
+        self.store.change_many(
+            'INSERT INTO dead_letters (pipeline, target, seq, ordinal, split, "offset", origin_seq, attempt, key,'
+            " value, headers, timestamp_ms, stage, error, code_version, state, created_ms)"
+            f" VALUES ({', '.join('?' * 17)})",
+            values,
+        )
+
+    def _parents(self, batch: "BatchPlace", raw: pa.Table) -> list[sqlite3.Row] | None:
+        """The dead letters a dead-letter batch replays, by ordinal; None for a batch of records."""
+        rows = self.store.rows(
+            "SELECT split, origin_seq, attempt FROM dead_letters WHERE pipeline = ? AND target = ? AND replayed_by = ?"
+            " ORDER BY id",
+            (batch.pipeline, batch.target, batch.seq),
+        )
+        return rows if len(rows) == raw.num_rows and rows else None
+
+    def drop_hidden(self, batch: "BatchPlace") -> None:
+        """Forget what a staging stored that is done again."""
+        self.store.change(
+            "DELETE FROM dead_letters WHERE pipeline = ? AND target = ? AND seq = ? AND state = 'hidden'",
+            (batch.pipeline, batch.target, batch.seq),
+        )
+
+    def reveal(self, batch: "BatchPlace") -> None:
+        """The batch is done: its dead letters are open, those it replayed are replayed."""
+        self.store.change(
+            "UPDATE dead_letters SET state = 'open' WHERE pipeline = ? AND target = ? AND seq = ? AND state = 'hidden'",
+            (batch.pipeline, batch.target, batch.seq),
+        )
+        self.store.change(
+            "UPDATE dead_letters SET state = 'replayed'"
+            " WHERE pipeline = ? AND target = ? AND replayed_by = ? AND state = 'replaying'",
+            (batch.pipeline, batch.target, batch.seq),
+        )
+
+    def claim(self, pipeline: str, target: str, seq: int, ids: Sequence[int]) -> None:
+        """Open dead letters become part of the dead-letter batch `seq`."""
+        for start in range(0, len(ids), _CHUNK):
+            part = ids[start : start + _CHUNK]
+            self.store.change(
+                "UPDATE dead_letters SET state = 'replaying', replayed_by = ? WHERE pipeline = ? AND target = ?"
+                f" AND state = 'open' AND id IN ({', '.join('?' * len(part))})",
+                (seq, pipeline, target, *part),
+            )
+
+    def unclaim(self, pipeline: str, target: str, seq: int) -> None:
+        """The dead-letter batch `seq` was discarded: its letters are open again."""
+        self.store.change(
+            "UPDATE dead_letters SET state = 'open', replayed_by = NULL"
+            " WHERE pipeline = ? AND target = ? AND replayed_by = ? AND state = 'replaying'",
+            (pipeline, target, seq),
+        )
+
+    def claimed(self, pipeline: str, target: str, seq: int) -> list[DeadLetter]:
+        """The dead letters of a dead-letter batch, in its order."""
+        return self._select(
+            "pipeline = ? AND target = ? AND replayed_by = ? ORDER BY id", (pipeline, target, seq), with_bytes=True
+        )
+
+    def get(self, letter_id: int) -> DeadLetter | None:
+        """One dead letter with its bytes."""
+        found = self._select("id = ?", (letter_id,), with_bytes=True)
+        return found[0] if found else None
+
+    def listed(
+        self, pipeline: str | None = None, *, state: str | None = "open", limit: int | None = None, after: int = 0
+    ) -> list[DeadLetter]:
+        """Dead letters by id, without their bytes; hidden ones only when asked for."""
+        where, values = ["id > ?"], [after]  # type: list[str], list[Any]
+        if pipeline:
+            where.append("pipeline = ?")
+            values.append(pipeline)
+        where.append("state = ?" if state else "state <> 'hidden'")
+        values += [state] if state else []
+        tail = " ORDER BY id" + (f" LIMIT {int(limit)}" if limit else "")
+        return self._select(" AND ".join(where) + tail, values, with_bytes=False)
+
+    def count(self, pipeline: str, *, state: str = "open") -> int:
+        """How many dead letters of the pipeline are in `state`."""
+        row = self.store.row("SELECT count(*) FROM dead_letters WHERE pipeline = ? AND state = ?", (pipeline, state))
+        return int(row[0]) if row else 0
+
+    def purge(self, ids: Sequence[int]) -> int:
+        """Delete the bytes of open or replayed dead letters; how many were purged."""
+        with self.store.transaction():
+            return sum(
+                self.store.change(
+                    "UPDATE dead_letters SET state = 'purged', key = NULL, value = NULL, headers = NULL"
+                    " WHERE id = ? AND state IN ('open', 'replayed')",
+                    (letter_id,),
+                )
+                for letter_id in ids
+            )
+
+    def _select(self, where: str, values: Sequence[Any], *, with_bytes: bool) -> list[DeadLetter]:
+        blobs = "key, value, headers" if with_bytes else "NULL AS key, NULL AS value, NULL AS headers"
+        rows = self.store.rows(
+            f'SELECT id, pipeline, target, seq, ordinal, split, "offset", origin_seq, attempt, {blobs}, timestamp_ms,'
+            f" stage, error, code_version, state, replayed_by, created_ms FROM dead_letters WHERE {where}",
+            values,
+        )
+        return [DeadLetter(**{**dict(row), "headers": _headers(row["headers"])}) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlace:
+    """The batch that rejects."""
+
+    pipeline: str
+    target: str
+    seq: int
+    code_version: str
+
+
+def raw_records(letters: Sequence[DeadLetter]) -> pa.Table:
+    """The letters' raw records as RAW_SCHEMA, in order; `split` is 0 for all (their places are in the letters)."""
+    times = pa.array([letter.timestamp_ms for letter in letters], pa.int64())
+    headers = [[{"key": k, "value": v} for k, v in x.headers] if x.headers else None for x in letters]
+    return pa.table(
+        [
+            pa.array([letter.key for letter in letters], pa.binary()),
+            pa.array([letter.value for letter in letters], pa.binary()),
+            pa.array(headers, HEADERS_TYPE),
+            pc.cast(times, RAW_SCHEMA.field("timestamp").type),
+            pa.array([0] * len(letters), pa.int16()),
+            pa.array([letter.offset for letter in letters], pa.int64()),
+        ],
+        schema=RAW_SCHEMA,
+    )
+
+
+def _split(ranges: Sequence[Range], index: int) -> str:
+    return ranges[index].split
+
+
+def _headers_text(headers: list[dict[str, Any]] | None) -> str | None:
+    if headers is None:
+        return None
+    pairs = [[h["key"], base64.b64encode(h["value"]).decode() if h["value"] is not None else None] for h in headers]
+    return orjson.dumps(pairs).decode()
+
+
+def _headers(text: str | None) -> list[tuple[str, bytes | None]] | None:
+    if text is None:
+        return None
+    return [(key, base64.b64decode(value) if value is not None else None) for key, value in orjson.loads(text)]

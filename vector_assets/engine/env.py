@@ -1,0 +1,140 @@
+"""The only reader of environment variables: settings, secrets, failpoints.
+
+| variable | meaning | default |
+|---|---|---|
+| `VECTOR_ASSETS_HOME` | folder for ledger, archive and local services | `.local` |
+| `VECTOR_ASSETS_PIPELINES` | folder of declarations | `pipelines` |
+| `VECTOR_ASSETS_LEDGER` | ledger file | `<home>/ledger.db` |
+| `VECTOR_ASSETS_ARCHIVE` | archive folder | `<home>/archive` |
+| `VECTOR_ASSETS_SECRET_<NAME>` | value of `${secret_values.<name>}` | `<home>/services.env` |
+| `VECTOR_ASSETS_FAIL_AT` | `<step>:<n>[:kill or stop or raise]`, see `failpoint` | off |
+
+`<home>/services.env` is written by `vector-assets services up` (mode 0600): it lets scripts name local services by the
+same `${secret_values.x}` that names real ones. The real environment wins.
+"""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vector_assets.engine.errors import ConfigError, FatalError
+
+STEPS = ("planned", "read", "archived", "sealed", "staged", "committing", "committed", "done")
+"""Names of the failpoints, in the order a batch passes them."""
+
+_passes: dict[str, int] = {}
+_lock = threading.Lock()
+
+
+def home() -> Path:
+    """Folder for ledger, archive and local services."""
+    return Path(os.environ.get("VECTOR_ASSETS_HOME") or ".local").absolute()
+
+
+def pipelines_dir() -> Path:
+    """Folder of declarations."""
+    return Path(os.environ.get("VECTOR_ASSETS_PIPELINES") or "pipelines").absolute()
+
+
+def ledger_location() -> str:
+    """Path of the SQLite ledger."""
+    return os.environ.get("VECTOR_ASSETS_LEDGER") or str(home() / "ledger.db")
+
+
+def archive_dir() -> Path:
+    """Folder of the archive."""
+    return Path(os.environ.get("VECTOR_ASSETS_ARCHIVE") or home() / "archive").absolute()
+
+
+def in_ci() -> bool:
+    """True on a CI machine, where a missing service is a failure, not a skip."""
+    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def secret_variable(name: str) -> str:
+    """The environment variable that holds the secret `name`."""
+    return "VECTOR_ASSETS_SECRET_" + re.sub(r"[^A-Za-z0-9]", "_", name).upper()
+
+
+def services_file() -> Path:
+    """Where `services up` publishes the addresses of local services."""
+    return home() / "services.env"
+
+
+def secret(name: str) -> str:
+    """The value of `${secret_values.<name>}`.
+
+    Raises:
+        ConfigError: neither the environment nor the local services know it; the message names the variable to set.
+    """
+    variable = secret_variable(name)
+    value = os.environ.get(variable)
+    if value is None:
+        value = _services().get(variable)
+    if value is None:
+        raise ConfigError(
+            f"secret {name!r} is not set: export {variable}, or start the local services (vector-assets services up)"
+        )
+    return value
+
+
+def _services() -> dict[str, str]:
+    file = services_file()
+    if not file.exists():
+        return {}
+    lines = (line.partition("=") for line in file.read_text().splitlines() if "=" in line)
+    return {key: value for key, _, value in lines}
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """A copy of this process's environment with `extra` on top, for processes we start."""
+    return {**os.environ, **extra}
+
+
+@contextmanager
+def overridden(**values: str) -> Iterator[None]:
+    """Set environment variables for the length of the block (benchmarks, demo)."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def failpoint(step: str) -> None:
+    """Die here if `VECTOR_ASSETS_FAIL_AT=<step>:<n>` names this step's n-th pass (counted per process, from 1).
+
+    The third part says how: `kill` (SIGKILL, the default), `stop` (SIGSTOP, for zombies) or `raise` (FatalError).
+
+    Raises:
+        ConfigError: the variable is malformed or names an unknown step.
+        FatalError: the failpoint's action is `raise`.
+    """
+    wanted = os.environ.get("VECTOR_ASSETS_FAIL_AT")
+    if not wanted:
+        return
+    name, _, rest = wanted.partition(":")
+    number, _, action = rest.partition(":")
+    if name not in STEPS or not re.fullmatch(r"[1-9][0-9]*", number) or action not in {"", "kill", "stop", "raise"}:
+        raise ConfigError(
+            f"VECTOR_ASSETS_FAIL_AT={wanted!r}: want <step>:<n>[:kill|stop|raise] with step one of {', '.join(STEPS)}"
+        )
+    if name != step:
+        return
+    with _lock:
+        _passes[step] = _passes.get(step, 0) + 1
+        reached = _passes[step] == int(number)
+    if not reached:
+        return
+    if action == "raise":
+        raise FatalError(f"failpoint {wanted}")
+    os.kill(os.getpid(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)

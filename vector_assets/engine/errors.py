@@ -1,0 +1,102 @@
+"""The error tree, grouped by what the engine does with each.
+
+::
+
+    VectorAssetsError
+    +-- ConfigError         refused while loading; never retried
+    +-- PlanError           source and target cannot be reconciled; a person must act
+    +-- RecordError         one record is bad; dead-letter it and carry on
+    +-- TransientError      run the same batch again, after `retry_after` seconds if set
+    |   +-- UnavailableError    the service cannot be reached at all; waited for up to the outage timeout
+    +-- FatalError          stop the pipeline; the ledger has not moved
+        +-- PositionLostError   the source no longer holds the next position
+        +-- FencedError         somebody else owns the pipeline now, or the target is ahead of us
+        +-- TargetReplacedError the target is not the object the last batch was written to
+        +-- BudgetError         more rejected records than the error budget allows
+
+A connector catches its vendor's exceptions by name at its edge and raises one of these `from` them.
+Messages name the pipeline or connector, the place, what was found and what was wanted; never a credential, never a row.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+GapKind = Literal["TRUNCATED", "RECREATED", "BEYOND_END", "NEW_SPLIT"]
+"""The named outcomes of a source that changed under us (ARCHITECTURE section 3)."""
+
+
+class VectorAssetsError(Exception):
+    """Anything this package raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a declaration something stands; lines and columns count from 1."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class ConfigError(VectorAssetsError):
+    """A declaration or an option is wrong; `place` says where when a file is to blame."""
+
+    def __init__(self, message: str, place: Place | None = None) -> None:
+        super().__init__(f"{place}: {message}" if place else message)
+        self.message = message
+        self.place = place
+
+
+class PlanError(VectorAssetsError):
+    """Source and target cannot be reconciled; a person must act."""
+
+
+class RecordError(VectorAssetsError):
+    """One record is bad."""
+
+
+class TransientError(VectorAssetsError):
+    """The same batch may succeed later."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnavailableError(TransientError):
+    """The service cannot be reached: refused, reset, starting up, name not resolved."""
+
+
+class FatalError(VectorAssetsError):
+    """The pipeline must stop; no position has moved."""
+
+
+class PositionLostError(FatalError):
+    """The source no longer holds what comes next.
+
+    `kind` is the named outcome; `missing` maps each split to the (from, to) range that cannot be read, `to` exclusive
+    and None when unknown.
+    """
+
+    def __init__(self, message: str, kind: GapKind, missing: dict[str, tuple[int, int | None]] | None = None) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.missing = missing or {}
+
+
+class FencedError(FatalError):
+    """The target or the ledger refused a commit that is not the next one."""
+
+
+class TargetReplacedError(FatalError):
+    """TARGET_REPLACED: the target was dropped and made anew since the last batch."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"TARGET_REPLACED: {message}")
+
+
+class BudgetError(FatalError):
+    """The error budget of the pipeline is used up."""

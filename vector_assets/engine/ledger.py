@@ -1,0 +1,397 @@
+"""The ledger: what was planned, sealed, staged and done, and where each pipeline stands.
+
+Every step of a batch is a compare-and-set on its state and on the lease's fence, in one transaction with what goes with
+it (dead letters, positions). The position of a (pipeline, target) moves only with DONE.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from vector_assets.engine.archive import ArchiveFile
+from vector_assets.engine.core import (
+    BatchKind,
+    BatchToken,
+    Counts,
+    Json,
+    Position,
+    Receipt,
+    Span,
+    Split,
+    Staged,
+    State,
+    canonical,
+)
+from vector_assets.engine.dead_letters import BatchPlace, DeadLetters
+from vector_assets.engine.errors import FatalError, FencedError, PositionLostError
+from vector_assets.engine.lease import Lease, Leases
+from vector_assets.engine.store import Store
+
+UNFINISHED = (State.PLANNED, State.SEALED, State.STAGED)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One batch as the ledger knows it."""
+
+    pipeline: str
+    target: str
+    seq: int
+    kind: BatchKind
+    state: State
+    span: Span
+    first_splits: frozenset[Split]
+    hour: str
+    run_id: str
+    fence: int
+    code_version: str
+    schema_version: int
+    archive: ArchiveFile | None
+    sidecar: ArchiveFile | None
+    committable: Json
+    counts: Counts
+    commit_id: str | None
+    newest_ms: int | None
+    planned_ms: int
+    done_ms: int | None
+    commit_seconds: float | None
+    note: str | None
+
+    def token(self, fence: int) -> BatchToken:
+        """The batch's name in its target, for an attempt under `fence`."""
+        return BatchToken(self.pipeline, self.target, self.seq, self.span, fence, self.first_splits)
+
+    @property
+    def place(self) -> BatchPlace:
+        """Where its dead letters say they come from."""
+        return BatchPlace(self.pipeline, self.target, self.seq, self.code_version)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records the source lost: offsets `start` to `end` (exclusive, None when unknown) of a split."""
+
+    pipeline: str
+    split: Split
+    kind: str
+    start: int
+    end: int | None
+    found_ms: int
+
+
+class Ledger:
+    """A SQLite ledger; several processes may open it at once."""
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.store = Store(Path(path))
+        self.leases = Leases(self.store)
+        self.dead_letters = DeadLetters(self.store)
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch, by the ledger's clock."""
+        return int(self._clock() * 1000)
+
+    def register(self, pipeline: str, target: str, start_option: str) -> str | None:
+        """Note a pipeline; the start option it was first activated with, when that is another one, else None."""
+        with self.store.transaction():
+            self.store.change(
+                "INSERT INTO pipelines (pipeline, target, start_option, created_ms) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                (pipeline, target, start_option, self.now_ms()),
+            )
+        row = self.store.row("SELECT start_option FROM pipelines WHERE pipeline = ? AND target = ?", (pipeline, target))
+        return row["start_option"] if row and row["start_option"] != start_option else None
+
+    def is_activated(self, pipeline: str, target: str) -> bool:
+        """True once the pipeline's start is frozen."""
+        return self.frozen_start(pipeline, target) is not None
+
+    def frozen_start(self, pipeline: str, target: str) -> dict[Split, Json] | None:
+        """Where the pipeline started, None before its first activation."""
+        row = self.store.row("SELECT start FROM pipelines WHERE pipeline = ? AND target = ?", (pipeline, target))
+        return orjson.loads(row["start"]) if row and row["start"] else None
+
+    def freeze_start(self, lease: Lease, start: Position) -> dict[Split, Json]:
+        """Fix where the pipeline starts, once; the frozen start, whoever froze it."""
+        with self.store.transaction():
+            self._check(lease)
+            self.store.change(
+                "UPDATE pipelines SET start = ? WHERE pipeline = ? AND target = ? AND start IS NULL",
+                (canonical(dict(start)), lease.pipeline, lease.target),
+            )
+        return self.frozen_start(lease.pipeline, lease.target) or {}
+
+    def position(self, pipeline: str, target: str) -> dict[Split, Json]:
+        """Next token per split after the last DONE batch; splits never read stand at the frozen start."""
+        rows = self.store.rows(
+            "SELECT split, next FROM positions WHERE pipeline = ? AND target = ?", (pipeline, target)
+        )
+        start = self.frozen_start(pipeline, target) or {}
+        return start | {row["split"]: orjson.loads(row["next"]) for row in rows}
+
+    def planned_position(self, pipeline: str, target: str) -> dict[Split, Json]:
+        """Next token per split after the last batch of any state."""
+        position = self.position(pipeline, target)
+        for batch in self.unfinished(pipeline, target):
+            position |= batch.span.end
+        return position
+
+    def plan(
+        self,
+        lease: Lease,
+        kind: BatchKind,
+        span: Span,
+        *,
+        hour: str,
+        run_id: str,
+        code_version: str,
+        schema_version: int = 1,
+        previous: tuple[int, Span] | None = None,
+    ) -> BatchRecord:
+        """A new batch with the next sequence number: PLANNED, its start frozen.
+
+        `previous` is the batch read just before, with its ends as read: they are fixed in the same transaction, so that
+        the two never overlap however a crash leaves them.
+        """
+        where = (lease.pipeline, lease.target)
+        with self.store.transaction():
+            self._check(lease)
+            if previous:
+                self.store.change(
+                    "UPDATE batches SET span = ? WHERE pipeline = ? AND target = ? AND seq = ? AND state = 'PLANNED'",
+                    (previous[1].to_json(), *where, previous[0]),
+                )
+            row = self.store.row("SELECT max(seq) FROM batches WHERE pipeline = ? AND target = ?", where)
+            seq = (row[0] or 0) + 1 if row else 1
+            self.store.change(
+                "INSERT INTO batches (pipeline, target, seq, kind, state, span, first_splits, hour, run_id, fence,"
+                " code_version, schema_version, planned_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*where, seq, kind, State.PLANNED, span.to_json(), canonical(sorted(self._first_splits(lease, span))),
+                 hour, run_id, lease.fence, code_version, schema_version, self.now_ms()),
+            )  # fmt: skip
+        return self.batch(*where, seq)
+
+    def _first_splits(self, lease: Lease, span: Span) -> set[Split]:
+        where = (lease.pipeline, lease.target)
+        rows = self.store.rows("SELECT split FROM positions WHERE pipeline = ? AND target = ?", where)
+        known = {row["split"] for row in rows}
+        for batch in self.unfinished(*where):
+            known |= batch.span.end.keys()
+        return set(span.end) - known
+
+    def seal(
+        self, lease: Lease, seq: int, span: Span, archive: ArchiveFile | None, *, records: Counts, newest_ms: int | None
+    ) -> None:
+        """PLANNED -> SEALED: the ends are fixed, the archive holds the records."""
+        self._move(
+            lease, seq, (State.PLANNED,), State.SEALED,
+            {"span": span.to_json(), "archive": _file(archive), "counts": canonical(records.to_dict()),
+             "newest_ms": newest_ms},
+        )  # fmt: skip
+
+    def stage(
+        self, lease: Lease, batch: BatchRecord, staged: Staged, raw: pa.Table, *, sidecar: ArchiveFile | None,
+        rejected: pa.Table, counts: Counts, code_version: str,
+    ) -> None:  # fmt: skip
+        """SEALED -> STAGED (or staged again): committable, sidecar and hidden dead letters are kept."""
+        place = BatchPlace(batch.pipeline, batch.target, batch.seq, code_version)
+        with self.store.transaction():
+            self._move(
+                lease, batch.seq, (State.SEALED, State.STAGED), State.STAGED,
+                {"committable": canonical(staged.committable), "sidecar": _file(sidecar),
+                 "counts": canonical(counts.to_dict()), "code_version": code_version},
+            )  # fmt: skip
+            self.dead_letters.drop_hidden(place)
+            self.dead_letters.add(place, raw, batch.span, rejected, state="hidden", now_ms=self.now_ms())
+
+    def finish(
+        self, lease: Lease, batch: BatchRecord, receipt: Receipt, raw: pa.Table | None, *, counts: Counts,
+        seconds: float | None, note: str | None = None,
+    ) -> None:  # fmt: skip
+        """STAGED -> DONE: dead letters become visible, the position moves."""
+        with self.store.transaction():
+            self._move(
+                lease, batch.seq, (State.STAGED,), State.DONE,
+                {"counts": canonical(counts.to_dict()), "commit_id": receipt.commit_id, "done_ms": self.now_ms(),
+                 "commit_seconds": seconds, "note": note},
+            )  # fmt: skip
+            if raw is not None:
+                self.dead_letters.add(
+                    batch.place, raw, batch.span, receipt.rejected, state="hidden", now_ms=self.now_ms()
+                )
+            self.dead_letters.reveal(batch.place)
+            self.store.change_many(
+                "INSERT INTO positions (pipeline, target, split, next) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (pipeline, target, split) DO UPDATE SET next = excluded.next",
+                [(batch.pipeline, batch.target, split, canonical(end)) for split, end in batch.span.end.items()],
+            )
+
+    def discard(self, lease: Lease, seq: int, note: str) -> None:
+        """An unfinished batch will never be applied; its records are read again."""
+        with self.store.transaction():
+            self._move(lease, seq, UNFINISHED, State.DISCARDED, {"note": note})
+            self.dead_letters.drop_hidden(BatchPlace(lease.pipeline, lease.target, seq, ""))
+            self.dead_letters.unclaim(lease.pipeline, lease.target, seq)
+
+    def _move(self, lease: Lease, seq: int, sources: tuple[State, ...], to: State, values: Mapping[str, Any]) -> None:
+        columns = {"state": to, "fence": lease.fence, **values}
+        with self.store.transaction():
+            self._check(lease)
+            changed = self.store.change(
+                f"UPDATE batches SET {', '.join(f'{name} = ?' for name in columns)}"
+                f" WHERE pipeline = ? AND target = ? AND seq = ? AND state IN ({', '.join('?' * len(sources))})",
+                (*columns.values(), lease.pipeline, lease.target, seq, *sources),
+            )
+            if not changed:
+                found = self.batch(lease.pipeline, lease.target, seq).state
+                wanted = " or ".join(sources)
+                raise FencedError(f"{lease.pipeline}: batch {seq} is {found}, wanted {wanted}, on its way to {to}")
+
+    def _check(self, lease: Lease) -> None:
+        holder = self.leases.holder(lease.pipeline, lease.target)
+        if holder is None or holder.owner != lease.owner:
+            raise FencedError(
+                f"{lease.pipeline}: this worker's lease (fence {lease.fence}) is gone; now held by {holder or 'nobody'}"
+            )
+
+    def batch(self, pipeline: str, target: str, seq: int) -> BatchRecord:
+        """One batch.
+
+        Raises:
+            FatalError: there is none of that number.
+        """
+        row = self.store.row(
+            "SELECT * FROM batches WHERE pipeline = ? AND target = ? AND seq = ?", (pipeline, target, seq)
+        )
+        if row is None:
+            raise FatalError(f"{pipeline}: the ledger has no batch {seq}")
+        return _record(row)
+
+    def unfinished(self, pipeline: str, target: str) -> list[BatchRecord]:
+        """Batches that are planned but neither done nor discarded, in order."""
+        rows = self.store.rows(
+            "SELECT * FROM batches WHERE pipeline = ? AND target = ? AND state IN ('PLANNED', 'SEALED', 'STAGED')"
+            " ORDER BY seq",
+            (pipeline, target),
+        )
+        return [_record(row) for row in rows]
+
+    def batches(
+        self, pipeline: str, target: str | None = None, *, hour: str | None = None, after: int = 0,
+        limit: int | None = None, newest_first: bool = False,
+    ) -> list[BatchRecord]:  # fmt: skip
+        """Batches of a pipeline by sequence number."""
+        where, values = ["pipeline = ?", "seq > ?"], [pipeline, after]  # type: list[str], list[Any]
+        for column, value in (("target", target), ("hour", hour)):
+            if value is not None:
+                where.append(f"{column} = ?")
+                values.append(value)
+        order = "DESC" if newest_first else "ASC"
+        tail = f" LIMIT {int(limit)}" if limit else ""
+        rows = self.store.rows(f"SELECT * FROM batches WHERE {' AND '.join(where)} ORDER BY seq {order}{tail}", values)
+        return [_record(row) for row in rows]
+
+    def totals(self, pipeline: str, target: str) -> tuple[int, Counts]:
+        """How many batches are done, and the sum of their counts."""
+        rows = self.store.rows(
+            "SELECT key, sum(value) AS total FROM batches, json_each(counts)"
+            " WHERE pipeline = ? AND target = ? AND state = 'DONE' GROUP BY key",
+            (pipeline, target),
+        )
+        done = self.store.row(
+            "SELECT count(*) FROM batches WHERE pipeline = ? AND target = ? AND state = 'DONE'", (pipeline, target)
+        )
+        return (int(done[0]) if done else 0), Counts.from_dict({row["key"]: row["total"] for row in rows})
+
+    def schema_version(self, lease: Lease, columns: str) -> int:
+        """The version number of the rows' schema; a schema not seen before gets the next one."""
+        where = (lease.pipeline, lease.target)
+        with self.store.transaction():
+            self._check(lease)
+            row = self.store.row(
+                "SELECT version, columns FROM schema_versions WHERE pipeline = ? AND target = ?"
+                " ORDER BY version DESC LIMIT 1",
+                where,
+            )
+            if row and row["columns"] == columns:
+                return int(row["version"])
+            version = (row["version"] if row else 0) + 1
+            self.store.change(
+                "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms)"
+                " SELECT ?, ?, ?, ?, coalesce(max(seq), 0) + 1, ? FROM batches WHERE pipeline = ? AND target = ?",
+                (*where, version, columns, self.now_ms(), *where),
+            )
+        return version
+
+    def incarnation(self, pipeline: str, target: str) -> str | None:
+        """The target's incarnation that the last batches were written to."""
+        row = self.store.row("SELECT incarnation FROM pipelines WHERE pipeline = ? AND target = ?", (pipeline, target))
+        return row["incarnation"] if row else None
+
+    def set_incarnation(self, lease: Lease, incarnation: str) -> None:
+        """Note which object the pipeline writes to."""
+        with self.store.transaction():
+            self._check(lease)
+            self.store.change(
+                "UPDATE pipelines SET incarnation = ? WHERE pipeline = ? AND target = ?",
+                (incarnation, lease.pipeline, lease.target),
+            )
+
+    def record_gap(self, pipeline: str, error: PositionLostError) -> None:
+        """Keep the ranges a PositionLostError names; the same gap is kept once."""
+        with self.store.transaction():
+            self.store.change_many(
+                'INSERT INTO gaps (pipeline, split, kind, "from", "to", found_ms) VALUES (?, ?, ?, ?, ?, ?)'
+                " ON CONFLICT DO NOTHING",
+                [(pipeline, s, error.kind, a, b, self.now_ms()) for s, (a, b) in error.missing.items()],
+            )
+
+    def gaps(self, pipeline: str) -> list[Gap]:
+        """Ranges the source lost, oldest first."""
+        rows = self.store.rows("SELECT * FROM gaps WHERE pipeline = ? ORDER BY found_ms, split", (pipeline,))
+        return [Gap(r["pipeline"], r["split"], r["kind"], r["from"], r["to"], r["found_ms"]) for r in rows]
+
+    def record_event(self, pipeline: str, what: str, detail: str) -> None:
+        """Keep what an operator did."""
+        self.store.change(
+            "INSERT INTO events (pipeline, at_ms, what, detail) VALUES (?, ?, ?, ?)",
+            (pipeline, self.now_ms(), what, detail),
+        )
+
+    def events(self, pipeline: str) -> list[tuple[int, str, str]]:
+        """What operators did: time in ms, what, detail; oldest first."""
+        rows = self.store.rows("SELECT at_ms, what, detail FROM events WHERE pipeline = ? ORDER BY id", (pipeline,))
+        return [(row["at_ms"], row["what"], row["detail"]) for row in rows]
+
+    def close(self) -> None:
+        """Close the database."""
+        self.store.close()
+
+
+def _file(file: ArchiveFile | None) -> str | None:
+    return (
+        canonical({"path": file.path, "sha256": file.sha256, "rows": file.rows, "bytes": file.bytes}) if file else None
+    )
+
+
+def _record(row: Any) -> BatchRecord:
+    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 -- a sqlite3.Row iterates over values
+    return BatchRecord(
+        **values
+        | {
+            "kind": BatchKind(values["kind"]),
+            "state": State(values["state"]),
+            "span": Span.from_json(values["span"]),
+            "first_splits": frozenset(orjson.loads(values["first_splits"])),
+            "archive": ArchiveFile(**orjson.loads(values["archive"])) if values["archive"] else None,
+            "sidecar": ArchiveFile(**orjson.loads(values["sidecar"])) if values["sidecar"] else None,
+            "committable": orjson.loads(values["committable"]) if values["committable"] else None,
+            "counts": Counts.from_dict(orjson.loads(values["counts"])),
+        }
+    )

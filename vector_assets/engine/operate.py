@@ -1,0 +1,129 @@
+"""What operators do to a pipeline: move its position, adopt a new target, replay dead letters.
+
+A moved position and a replay of dead letters are batches like any other: named, sealed, committed once in the target by
+the same compare-and-set, and visible in the books.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vector_assets.engine.core import BatchKind, Position, Range, Span, State, canonical
+from vector_assets.engine.dead_letters import DeadLetter
+from vector_assets.engine.errors import ConfigError, TargetReplacedError
+from vector_assets.engine.run import Outcome, Runner
+from vector_assets.engine.session import Session
+from vector_assets.engine.stages import Stages
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ResetPlan:
+    """What a reset would do: the span from where the pipeline stands to where it is told to stand."""
+
+    pipeline: str
+    span: Span
+    discarded: tuple[int, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """True when there is nothing to change."""
+        return not self.span.ranges and not self.discarded
+
+
+def plan_reset(session: Session, where: str) -> ResetPlan:
+    """What moving the pipeline to `where` would change; nothing is written."""
+    name, target = session.pipeline.name, session.pipeline.target
+    wanted = session.source.locate(where)
+    return _plan_reset(session, name, target, wanted)
+
+
+def _plan_reset(session: Session, name: str, target: str, wanted: Position) -> ResetPlan:
+    now = session.ledger.position(name, target)
+    ranges = tuple(
+        Range(split, now.get(split, wanted[split]), wanted[split])
+        for split in sorted(wanted)
+        if now.get(split) != wanted[split]
+    )
+    unfinished = tuple(batch.seq for batch in session.ledger.unfinished(name, target))
+    return ResetPlan(name, Span(ranges), unfinished)
+
+
+def reset(session: Session, where: str, *, reason: str) -> ResetPlan:
+    """Move the pipeline to `where`: unfinished batches the target lacks are discarded, then a reset batch is committed.
+
+    Rows already in the target stay. Reading again what was read lands again what the target's merge lets through.
+    """
+    pipeline, ledger = session.pipeline, session.ledger
+    wanted = session.source.locate(where)
+    runner = Runner(session)
+    with session.leased() as stages:
+        for batch in ledger.unfinished(pipeline.name, pipeline.target):
+            _discard_or_finish(runner, stages, batch.seq)
+        plan = _plan_reset(session, pipeline.name, pipeline.target, wanted)
+        if not ledger.is_activated(pipeline.name, pipeline.target):
+            ledger.freeze_start(stages.lease, wanted)
+        if plan.span.ranges:
+            batch = ledger.plan(
+                stages.lease, BatchKind.RESET, plan.span, hour=session.calendar.now(), run_id=session.run_id,
+                code_version=stages.code_version, schema_version=stages.schema_version,
+            )  # fmt: skip
+            runner.finish(stages, batch)
+        ledger.record_event(pipeline.name, "reset", canonical({"to": where, "span": plan.span.short(), "why": reason}))
+    return plan
+
+
+def _discard_or_finish(runner: Runner, stages: Stages, seq: int) -> None:
+    batch = runner.ledger.batch(stages.lease.pipeline, stages.lease.target, seq)
+    token = batch.token(stages.lease.fence)
+    if batch.state is State.STAGED and runner.session.sink.find(token, batch.committable) == "APPLIED":
+        runner.finish(stages, batch)
+    else:
+        runner.ledger.discard(stages.lease, seq, "reset")
+
+
+def adopt_target(session: Session, *, reason: str) -> str:
+    """After TARGET_REPLACED: write to the object that now bears the name; its new incarnation.
+
+    The target forgets this pipeline's batches, so that `replay` fills it again from the archive, in order.
+    """
+    pipeline, ledger = session.pipeline, session.ledger
+    try:
+        with session.leased():
+            raise ConfigError(f"{pipeline.name}: {pipeline.target} is the object the last batches went to")
+    except TargetReplacedError:
+        log.info("%s: adopting %s", pipeline.name, pipeline.target)
+    target = session.target()
+    settings = pipeline.settings
+    with ledger.leases.held(
+        pipeline.name, pipeline.target, ttl=settings.lease_ttl.total_seconds(), wait=settings.lease_wait.total_seconds()
+    ) as lease:
+        session.sink.forget(pipeline.name)
+        ledger.set_incarnation(lease, target.incarnation)
+        ledger.record_event(
+            pipeline.name, "adopt-target", canonical({"incarnation": target.incarnation, "why": reason})
+        )
+    return target.incarnation
+
+
+def replay_dead_letters(session: Session, letters: Sequence[DeadLetter]) -> Outcome | None:
+    """Decode open dead letters with today's declaration and land what is good now, once; None when none is open.
+
+    What is rejected again becomes a new dead letter with the next attempt number.
+    """
+    pipeline, ledger = session.pipeline, session.ledger
+    runner = Runner(session)
+    with session.leased() as stages:
+        for number, batch in enumerate(unfinished := ledger.unfinished(pipeline.name, pipeline.target)):
+            runner.finish(stages, batch, is_last=number + 1 == len(unfinished))
+        ids = [letter.id for letter in letters if letter.state == "open"]
+        if not ids:
+            return None
+        with ledger.store.transaction():
+            batch = ledger.plan(
+                stages.lease, BatchKind.DEAD_LETTERS, Span(), hour=session.calendar.now(), run_id=session.run_id,
+                code_version=stages.code_version, schema_version=stages.schema_version,
+            )  # fmt: skip
+            ledger.dead_letters.claim(pipeline.name, pipeline.target, batch.seq, ids)
+        return runner.finish(stages, batch)

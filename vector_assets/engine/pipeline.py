@@ -1,0 +1,118 @@
+"""What a declaration compiles to: one source, decoder, transforms and sink under one name."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from vector_assets.engine.core import Decoder, Sink, Source, Transform, canonical
+from vector_assets.engine.errors import Place
+from vector_assets.engine.options import Duration, MemorySize, Options, SinkOptions, SourceOptions
+from vector_assets.engine.schema import Table
+
+
+class ErrorBudget(str):
+    """How many rejects a batch may have: a count (`100`), or a share (`5%`) of its records, counted from 1,000 up."""
+
+    def limit(self, records: int) -> int:
+        """Rejects allowed in a batch of `records` records."""
+        if self.endswith("%"):
+            return int(float(self[:-1]) / 100 * max(records, 1000))
+        return int(self)
+
+
+class PipelineSettings(Options):
+    """Settings of a pipeline, by `SET 'name' = 'value';` in a script."""
+
+    name: str | None = Field(None, alias="pipeline.name", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the pipeline and of its Dagster asset; default: the file's name without its ending."""
+    owners: str | None = Field(None, alias="vector-assets.owners")
+    """Owners shown in the UI, separated by commas: e-mail addresses or `team:<name>`."""
+    memory: MemorySize = Field(256 * 1024**2, alias="vector-assets.memory", ge=16 * 1024**2)
+    """Memory for records in flight, all stages together."""
+    max_rows: int = Field(100_000, alias="vector-assets.batch.max-rows", ge=1, le=(1 << 24) - 1)
+    """Most records of a batch (a row's number in its batch fits 24 bits)."""
+    target: Duration = Field(timedelta(seconds=2), alias="vector-assets.batch.target")
+    """How long a commit should take: batches grow and shrink towards it."""
+    linger: Duration = Field(timedelta(milliseconds=200), alias="vector-assets.linger")
+    """Continuous mode: longest wait for more records before a batch that is not full is closed (the sink's own
+    time-out, where it has one, is an upper bound)."""
+    error_budget: str = Field("10%", alias="vector-assets.error-budget", pattern=r"^\d+(\.\d+)?%$|^\d+$")
+    """Rejects a batch may have before the pipeline stops: a count, or a share of its records (of 1,000 at least)."""
+    partitions: Literal["hourly", "daily"] = Field("hourly", alias="vector-assets.partitions")
+    """Length of a Dagster partition."""
+    partitions_start: str = Field("2026-01-01-00:00", alias="vector-assets.partitions.start")
+    """First partition, UTC, as `YYYY-MM-DD-HH:MM`; never change it under existing batches."""
+    sensor_interval: Duration = Field(timedelta(seconds=5), alias="vector-assets.sensor.interval")
+    """How often the sensor looks for new records."""
+    lease_ttl: Duration = Field(timedelta(seconds=30), alias="vector-assets.lease.ttl")
+    """A lease whose heartbeat stands still this long may be taken over."""
+    lease_wait: Duration = Field(timedelta(seconds=60), alias="vector-assets.lease.wait")
+    """How long a run waits for the pipeline's lease before it fails, naming the holder."""
+    outage: Duration = Field(timedelta(seconds=60), alias="vector-assets.outage.timeout")
+    """How long a service that cannot be reached is waited for."""
+
+    @field_validator("partitions_start")
+    @classmethod
+    def _is_hour(cls, text: str) -> str:
+        try:
+            datetime.strptime(text, "%Y-%m-%d-%H:%M").replace(tzinfo=UTC)
+        except ValueError:
+            raise ValueError("want YYYY-MM-DD-HH:MM, for example 2026-01-01-00:00") from None
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """One source, decoder, transforms and sink under one name. Opens no connection until asked to.
+
+    `decoder` is None for a source that yields typed rows; `schema` is what the sink receives (without hidden columns);
+    `reports` are options without effect outside their own runtime, one sentence each.
+    """
+
+    name: str
+    place: Place
+    description: str
+    source_table: Table
+    sink_table: Table
+    source_connector: str
+    sink_connector: str
+    format: str | None
+    source_options: SourceOptions
+    format_options: Options | None
+    sink_options: SinkOptions
+    settings: PipelineSettings
+    schema: pa.Schema
+    transform_text: str
+    decoder: Decoder | None
+    transforms: tuple[Transform, ...]
+    open_source: Callable[[], Source] = field(compare=False)
+    open_sink: Callable[[], Sink] = field(compare=False)
+    reports: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """Full name of the object it writes."""
+        return self.sink_options.target()
+
+    @property
+    def budget(self) -> ErrorBudget:
+        """Rejects a batch may have."""
+        return ErrorBudget(self.settings.error_budget)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the declaration's meaning does; part of the code version of every batch."""
+        parts = [
+            self.transform_text,
+            str(self.schema),
+            [str(column) for column in self.source_table.columns],
+            self.source_options.shown(),
+            self.format_options.shown() if self.format_options else None,
+            self.sink_options.shown(),
+        ]
+        return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]

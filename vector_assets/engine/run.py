@@ -1,0 +1,344 @@
+"""The only loop: plans, reads, prepares and commits batches; the only place where order and retries are decided.
+
+One reader thread plans and reads, two workers archive, decode and stage, and the thread that iterates commits, strictly
+in sequence. At most `IN_FLIGHT` batches exist at once, which is what bounds memory.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, Receipt, Span, State
+from vector_assets.engine.dead_letters import raw_records
+from vector_assets.engine.env import failpoint
+from vector_assets.engine.errors import FatalError, PositionLostError
+from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.limits import AdaptiveLimit
+from vector_assets.engine.retry import attempts, call
+from vector_assets.engine.session import Session
+from vector_assets.engine.stages import Prepared, Stages, is_balanced, no_records, settled
+
+log = logging.getLogger(__name__)
+IN_FLIGHT = 4
+WORKERS = 2
+_UNLIMITED = 1 << 62
+_IDLE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A batch that is in the target.
+
+    `how`: `applied` now, or `found` there (a crash had hidden it, or a replay had nothing to do). `lag` is in records
+    behind the frontier the run saw; `age_seconds` is how long ago the batch's newest record was written to the source.
+    """
+
+    batch: BatchRecord
+    how: Literal["applied", "found"]
+    lag: int | None = None
+    age_seconds: float | None = None
+
+
+class Runner:
+    """Runs one pipeline by its session. Every method takes the lease itself."""
+
+    def __init__(self, session: Session, stop: threading.Event | None = None) -> None:
+        self.session = session
+        self.pipeline = session.pipeline
+        self.ledger = session.ledger
+        self.stop = stop or threading.Event()
+        self._limits: AdaptiveLimit | None = None
+
+    def drain(self, hour: str) -> Iterator[Outcome]:
+        """Finish what is unfinished, then read up to the frontier seen now; ends when the partition `hour` ends."""
+        with self.session.leased() as stages:
+            yield from self._resume(stages)
+            yield from self._advance(stages, hour)
+
+    def follow(self) -> Iterator[Outcome]:
+        """Drain again and again until `stop` is set, with the lease taken anew for each round."""
+        while not self.stop.is_set():
+            for outcome in self.drain(self.session.calendar.now()):
+                yield outcome
+                if self.stop.is_set():
+                    break
+            self._await_records()
+
+    def replay(self, hour: str | None = None, *, first: int = 1, last: int | None = None) -> Iterator[Outcome]:
+        """Apply again, from the archive, what the target does not have of an hour's (or all) batches."""
+        where = (self.pipeline.name, self.pipeline.target)
+        with self.session.leased() as stages:
+            for outcome in self._resume(stages):
+                if hour in (None, outcome.batch.hour):
+                    yield outcome
+            for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
+                if batch.state is State.DONE and (last is None or batch.seq <= last):
+                    yield self._apply_again(stages, batch)
+
+    def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
+        if self._find(stages, batch) == "APPLIED":
+            return Outcome(batch, "found")
+        raw = stages.archive.read(batch.archive) if batch.archive else no_records()
+        prepared, _, _ = stages.prepare(batch, raw)
+        receipt, _ = self._commit(stages, prepared)
+        self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
+        return Outcome(batch, "applied")
+
+    def _resume(self, stages: Stages) -> Iterator[Outcome]:
+        """Finish unfinished batches in order: read again what is only planned, else from the archive."""
+        unfinished = self.ledger.unfinished(stages.lease.pipeline, stages.lease.target)
+        for number, batch in enumerate(unfinished):
+            log.info("%s: resuming batch %d from %s", batch.pipeline, batch.seq, batch.state)
+            yield self.finish(stages, batch, is_last=number + 1 == len(unfinished))
+
+    def finish(self, stages: Stages, batch: BatchRecord, *, is_last: bool = True) -> Outcome:
+        """Take one unfinished batch, whatever its state, to DONE."""
+        if batch.state is State.STAGED and self._find(stages, batch) == "APPLIED":
+            return self._found(stages, batch)
+        if batch.state is State.PLANNED:
+            raw, span = self._records_of(batch, is_last=is_last)
+            failpoint("read")
+            batch = stages.seal(batch, raw, span)
+        else:
+            raw = stages.archive.read(batch.archive) if batch.archive else no_records()
+        return self._settle(stages, stages.stage(batch, raw), frontier=None)
+
+    def _records_of(self, batch: BatchRecord, *, is_last: bool) -> tuple[pa.Table, Span]:
+        if batch.kind is BatchKind.DEAD_LETTERS:
+            return raw_records(self.ledger.dead_letters.claimed(batch.pipeline, batch.target, batch.seq)), batch.span
+        if batch.kind is BatchKind.RESET:
+            return no_records(), batch.span
+        limit = self._limit(None) if is_last else BatchLimit(_UNLIMITED, _UNLIMITED)
+        raw, span = self._read(batch, limit)
+        if not is_last and span.to_json() != batch.span.to_json():
+            raise FatalError(
+                f"{batch.pipeline}: batch {batch.seq} was read as {batch.span.short()}, the source now gives"
+                f" {span.short()}"
+            )
+        return raw, span
+
+    def _found(self, stages: Stages, batch: BatchRecord) -> Outcome:
+        """The target has the batch, the ledger did not hear of it: close the books by the target's receipt."""
+        receipt = self.session.sink.receipt(batch.token(stages.lease.fence))
+        raw = stages.archive.read(batch.archive) if batch.archive else None
+        return self._close(stages, batch, receipt, raw, batch.counts, None, "found", None)
+
+    def _find(self, stages: Stages, batch: BatchRecord) -> Literal["APPLIED", "ABSENT"]:
+        sink, token = self.session.sink, batch.token(stages.lease.fence)
+        found = call(
+            stages.policy, lambda: sink.find(token, batch.committable), place=f"{batch.pipeline}: looking for a batch"
+        )
+        if found == "UNKNOWN":
+            raise FatalError(
+                f"{batch.pipeline}: {stages.target.name} holds neither batch {batch.seq} ({batch.span.short()}) nor its"
+                " place in the sequence: its tokens are not those of this ledger. Nothing was written; look at"
+                f" `vector-assets status {batch.pipeline}` before you `reset`"
+            )
+        return found
+
+    def _settle(self, stages: Stages, prepared: Prepared, frontier: Position | None) -> Outcome:
+        """Commit a prepared batch and close the books on it."""
+        receipt, seconds = self._commit(stages, prepared)
+        failpoint("committed")
+        return self._close(stages, prepared.batch, receipt, prepared.raw, prepared.counts, seconds, "applied", frontier)
+
+    def _commit(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float]:
+        batch, sink = prepared.batch, self.session.sink
+        failpoint("committing")
+        is_uncertain = False
+        for attempt in attempts(stages.policy, place=f"{batch.pipeline}: committing batch {batch.seq}"):
+            with attempt:
+                if is_uncertain and self._find(stages, batch) == "APPLIED":
+                    return sink.receipt(prepared.staged.token), 0.0
+                is_uncertain = True
+                began = time.monotonic()
+                return sink.commit(prepared.staged), time.monotonic() - began
+        raise AssertionError("unreachable: tenacity re-raises")
+
+    def _close(
+        self, stages: Stages, batch: BatchRecord, receipt: Receipt, raw: pa.Table | None, prepared: Counts,
+        seconds: float | None, how: Literal["applied", "found"], frontier: Position | None,
+    ) -> Outcome:  # fmt: skip
+        counts = settled(receipt.counts, prepared, receipt.rejected.num_rows)
+        note = None if is_balanced(counts) else "counts do not balance"
+        if note:
+            log.error("%s: batch %d: %s: %s", batch.pipeline, batch.seq, note, counts)
+        self.ledger.finish(stages.lease, batch, receipt, raw, counts=counts, seconds=seconds, note=note)
+        failpoint("done")
+        if seconds is not None:
+            self._observe(counts, seconds)
+        done = self.ledger.batch(batch.pipeline, batch.target, batch.seq)
+        position = self.ledger.position(batch.pipeline, batch.target)
+        lag = self.session.source.lag(position, frontier) if frontier is not None else None
+        age = self.session.clock() - done.newest_ms / 1000 if done.newest_ms is not None else None
+        return Outcome(done, how, lag, age)
+
+    # -- reading ahead
+
+    def _advance(self, stages: Stages, hour: str) -> Iterator[Outcome]:
+        frontier = call(
+            self.session.source_policy, self.session.source.frontier, place=f"{self.pipeline.name}: asking the source"
+        )
+        ahead = _ReadAhead(self, stages, hour, frontier)
+        try:
+            for prepared in ahead.start():
+                outcome = self._settle(stages, prepared, frontier)
+                ahead.release()
+                yield outcome
+        finally:
+            ahead.close()
+
+    def position(self, stages: Stages) -> dict[str, object]:
+        """Where the next batch starts; a new pipeline's start is frozen first."""
+        lease = stages.lease
+        if not self.ledger.is_activated(lease.pipeline, lease.target):
+            start = call(
+                self.session.source_policy, self.session.source.start, place=f"{self.pipeline.name}: finding the start"
+            )
+            self.ledger.freeze_start(lease, start)
+        return dict(self.ledger.planned_position(lease.pipeline, lease.target))
+
+    def read_next(
+        self, stages: Stages, position: Position, hour: str, until: Position, previous: tuple[int, Span] | None
+    ) -> tuple[BatchRecord, pa.Table, Span] | None:
+        """Plan and read the next batch; None when nothing is left before `until`."""
+        limit = self._limit(until)
+        source = self.session.source
+        try:
+            span = call(
+                self.session.source_policy,
+                lambda: source.plan(position, limit),
+                place=f"{self.pipeline.name}: planning",
+            )
+            if span is None:
+                return None
+            batch = self.ledger.plan(
+                stages.lease, BatchKind.RECORDS, span, hour=hour, run_id=self.session.run_id,
+                code_version=stages.code_version, schema_version=stages.schema_version, previous=previous,
+            )  # fmt: skip
+            failpoint("planned")
+            raw, read = self._read(batch, limit)
+        except PositionLostError as error:
+            self.ledger.record_gap(self.pipeline.name, error)
+            raise
+        failpoint("read")
+        return batch, raw, read
+
+    def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
+        return call(
+            self.session.source_policy,
+            lambda: _collect(self.session.source.read(batch.span, limit)),
+            place=f"{batch.pipeline}: reading batch {batch.seq}",
+        )
+
+    def _limit(self, until: Position | None) -> BatchLimit:
+        return self._adaptive().next(until)
+
+    def _observe(self, counts: Counts, seconds: float) -> None:
+        self._adaptive().observe(counts.records, counts.bytes, seconds)
+
+    def _adaptive(self) -> AdaptiveLimit:
+        if self._limits is None:
+            settings = self.pipeline.settings
+            self._limits = AdaptiveLimit(
+                max_rows=settings.max_rows,
+                memory_bytes=settings.memory,
+                target_seconds=settings.target.total_seconds(),
+                first_rows=self.session.sink.wire.flush_rows,
+                in_flight=IN_FLIGHT,
+            )
+        return self._limits
+
+    def _await_records(self) -> None:
+        """Sleep until there are records to read; then a little longer, unless they fill a batch."""
+        name, where = self.pipeline.name, self.pipeline.target
+        settings = self.pipeline.settings
+        linger = min(settings.linger.total_seconds(), self.session.sink.wire.linger_seconds)
+        seen_at: float | None = None
+        while not self.stop.wait(_IDLE_SECONDS):
+            position = self.ledger.planned_position(name, where)
+            frontier = call(
+                self.session.source_policy, self.session.source.frontier, place=f"{name}: asking the source"
+            )
+            lag = self.session.source.lag(position, frontier)
+            if lag == 0 and not self.ledger.unfinished(name, where):
+                continue
+            now = time.monotonic()
+            seen_at = now if seen_at is None else seen_at
+            if lag >= self._limit(None).rows or now - seen_at >= linger:
+                return
+
+
+class _ReadAhead:
+    """The reader thread and the workers of one drain; batches come out prepared and in order."""
+
+    def __init__(self, runner: Runner, stages: Stages, hour: str, frontier: Position) -> None:
+        self._runner, self._stages, self._hour, self._frontier = runner, stages, hour, frontier
+        self._closing = threading.Event()
+        self._slots = threading.Semaphore(IN_FLIGHT)
+        self._ready: queue.Queue[Future[Prepared] | None] = queue.Queue()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="worker")
+
+    def start(self) -> Iterator[Prepared]:
+        """Prepared batches, in order; a failed read or preparation is raised in its batch's place."""
+        reading = self._reader.submit(self._read_all)
+        while True:
+            future = self._ready.get()
+            if future is None:
+                reading.result()
+                return
+            yield future.result()
+
+    def release(self) -> None:
+        """One batch less in flight."""
+        self._slots.release()
+
+    def close(self) -> None:
+        """Stop reading, wait for the threads; batches read ahead stay in the ledger for the next run."""
+        self._closing.set()
+        self._slots.release(IN_FLIGHT)
+        self._reader.shutdown(wait=True)
+        self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def _read_all(self) -> None:
+        try:
+            position: dict[str, object] = self._runner.position(self._stages)
+            previous: tuple[int, Span] | None = None
+            while self._may_read():
+                found = self._runner.read_next(self._stages, position, self._hour, self._frontier, previous)  # type: ignore[arg-type]
+                if found is None:
+                    return
+                batch, raw, span = found
+                position |= span.end
+                previous = (batch.seq, span)
+                self._ready.put(self._workers.submit(self._prepare, batch, raw, span))
+        finally:
+            self._ready.put(None)
+
+    def _may_read(self) -> bool:
+        self._slots.acquire()
+        runner = self._runner
+        is_open = runner.session.calendar.is_open(self._hour)
+        return is_open and not self._closing.is_set() and not runner.stop.is_set()
+
+    def _prepare(self, batch: BatchRecord, raw: pa.Table, span: Span) -> Prepared:
+        return self._stages.stage(self._stages.seal(batch, raw, span), raw)
+
+
+def _collect(reading: "Iterator[pa.RecordBatch]") -> tuple[pa.Table, Span]:
+    """Everything a read yields as one table, and the span it returns."""
+    batches = []
+    while True:
+        try:
+            batches.append(next(reading))
+        except StopIteration as end:
+            table = pa.Table.from_batches(batches) if batches else no_records()
+            return table, end.value

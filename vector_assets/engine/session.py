@@ -1,0 +1,157 @@
+"""One pipeline opened for work: its source, its sink, what the target said, and its place in the ledger."""
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from vector_assets.engine.archive import Archive
+from vector_assets.engine.core import Sink, Source, Target, canonical
+from vector_assets.engine.env import archive_dir, ledger_location
+from vector_assets.engine.errors import TargetReplacedError
+from vector_assets.engine.hours import Calendar
+from vector_assets.engine.lease import Lease
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.retry import RetryPolicy, call
+from vector_assets.engine.stages import Stages
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where the engine keeps what it knows: ledger and archive."""
+
+    ledger: Ledger
+    archive: Archive
+
+    @classmethod
+    def open(cls) -> "Books":
+        """The books that the environment names."""
+        return cls(Ledger(ledger_location()), Archive(archive_dir()))
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self.ledger.close()
+
+
+@dataclass
+class Session:
+    """A pipeline with its connections, opened at first use; close it when done.
+
+    `run_id` is written into every batch planned by this session.
+    """
+
+    pipeline: Pipeline
+    books: Books
+    run_id: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
+    clock: Callable[[], float] = time.time
+    _source: Source | None = field(default=None, init=False)
+    _sink: Sink | None = field(default=None, init=False)
+    _target: Target | None = field(default=None, init=False)
+
+    @property
+    def calendar(self) -> Calendar:
+        """Partitions of this pipeline."""
+        return Calendar(self.pipeline.settings.partitions, self.clock)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return self.books.ledger
+
+    @property
+    def source(self) -> Source:
+        """The source; one thread at a time."""
+        if self._source is None:
+            self._source = self.pipeline.open_source()
+        return self._source
+
+    @property
+    def sink(self) -> Sink:
+        """The sink."""
+        if self._sink is None:
+            self._sink = self.pipeline.open_sink()
+        return self._sink
+
+    @property
+    def source_policy(self) -> RetryPolicy:
+        """How a failed read is tried again."""
+        return RetryPolicy(outage_seconds=self.pipeline.settings.outage.total_seconds())
+
+    @property
+    def sink_policy(self) -> RetryPolicy:
+        """How a failed write is tried again: by the vendor's options, and our patience with an outage."""
+        return replace(self.sink.retry, outage_seconds=self.pipeline.settings.outage.total_seconds())
+
+    def target(self) -> Target:
+        """What the target said when it was checked, once per session.
+
+        Raises:
+            PlanError: rows and target do not fit.
+        """
+        if self._target is None:
+            self._target = call(
+                self.sink_policy,
+                lambda: self.sink.prepare(self.pipeline.schema, self.pipeline.sink_table.primary_key),
+                place=f"{self.pipeline.name}: preparing {self.pipeline.target}",
+            )
+        return self._target
+
+    @contextmanager
+    def leased(self) -> Iterator[Stages]:
+        """Hold the pipeline's lease; the target is checked and is the one the last batches went to.
+
+        Raises:
+            LeaseHeldError: another worker kept the lease.
+            TargetReplacedError: the target was dropped and made anew.
+        """
+        settings, name, where = self.pipeline.settings, self.pipeline.name, self.pipeline.target
+        changed = self.ledger.register(name, where, self.pipeline.source_options.start_option())
+        if changed:
+            log.warning(
+                "%s: the start option is now %s but the pipeline started with %s and goes on from its position;"
+                " `vector-assets reset %s --to ...` moves it",
+                name, self.pipeline.source_options.start_option(), changed, name,
+            )  # fmt: skip
+        target = self.target()
+        with self.ledger.leases.held(
+            name, where, ttl=settings.lease_ttl.total_seconds(), wait=settings.lease_wait.total_seconds()
+        ) as lease:
+            self._check_incarnation(lease, target)
+            yield Stages(
+                self.pipeline, self.ledger, self.books.archive, self.sink, target, lease, self.sink_policy,
+                schema_version=self.ledger.schema_version(lease, self._columns()),
+            )  # fmt: skip
+
+    def _check_incarnation(self, lease: Lease, target: Target) -> None:
+        known = self.ledger.incarnation(lease.pipeline, lease.target)
+        if known is None:
+            self.ledger.set_incarnation(lease, target.incarnation)
+        elif known != target.incarnation:
+            raise TargetReplacedError(
+                f"{lease.pipeline}: {target.name} is a new object ({target.incarnation}) under the old name, the last"
+                f" batches went to {known}; to fill it again from the archive run `vector-assets reset {lease.pipeline}"
+                f" --adopt-target` and then `vector-assets replay {lease.pipeline}`"
+            )
+
+    def _columns(self) -> str:
+        return canonical([[column.name, str(column.type)] for column in self.pipeline.sink_table.columns])
+
+    def close(self) -> None:
+        """Give back connections; the books stay open."""
+        for part in (self._source, self._sink):
+            if part is not None:
+                part.close()
+        self._source = self._sink = self._target = None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
