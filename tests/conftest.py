@@ -1,0 +1,22 @@
+"""What every test may use: services as plugins, their versions in the header, their skips in the summary."""
+
+import pytest
+
+pytest_plugins = ["tests.fix_services", "tests.fix_proxy", "tests.fix_kafka", "tests.fix_postgres"]
+"""In the order of their own imports: pytest registers a plugin before anybody imports it."""
+
+_SERVICE_FIXTURES = frozenset({"kafka", "own_kafka", "postgres", "own_postgres"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that takes a service is marked so, whether its author thought of it or not."""
+    for item in items:
+        if not _SERVICE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("service")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("skipped")
+    skipped = sum("service" in getattr(report, "keywords", ()) for report in reports)
+    terminalreporter.write_line(f"service tests skipped: {skipped}", red=skipped > 0)

