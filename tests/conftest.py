@@ -8,6 +8,10 @@ pytest_plugins = ["tests.fix_services", "tests.fix_proxy", "tests.fix_kafka", "t
 _SERVICE_FIXTURES = frozenset({"kafka", "own_kafka", "postgres", "own_postgres"})
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="twenty seeds of the long random fault mix instead of one")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that takes a service is marked so, whether its author thought of it or not."""

@@ -31,8 +31,8 @@ class Compacted:
 def compact(rows: pa.Table, key: tuple[str, ...]) -> Compacted:
     """For every key its last change, in the order of the surviving rows; no key is both upserted and deleted.
 
-    A `-U` deletes its own key unless a later change takes it back. Nulls in a key are equal to each other, as are NaNs,
-    and 0.0 to -0.0.
+    A `-U` deletes its own key unless a later change takes it back, so the changes must be in an order in which no key
+    is held by two rows at a time. Nulls in a key are equal to each other, as are NaNs, and 0.0 to -0.0.
 
     Raises:
         PlanError: there is no key, its type cannot identify a row, or a `_kind` is none of Flink's.
@@ -62,7 +62,8 @@ def _deleting(rows: pa.Table) -> Mask | None:
         return None
     values = kinds.to_numpy()
     if kinds.null_count or values.min() < RowKind.INSERT or values.max() > RowKind.DELETE:
-        raise PlanError(f"column {KIND}: found {pc.unique(kinds)}, wanted {RowKind.INSERT:d} to {RowKind.DELETE:d}")
+        found = np.unique(pc.fill_null(kinds.cast(pa.string()), "null").to_numpy()).tolist()
+        raise PlanError(f"column {KIND}: found {found}, wanted {RowKind.INSERT:d} to {RowKind.DELETE:d}")
     deleting = (values == RowKind.UPDATE_BEFORE) | (values == RowKind.DELETE)
     return deleting if deleting.any() else None
 

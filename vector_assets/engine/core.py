@@ -178,15 +178,17 @@ class BatchToken:
 class Counts:
     """What became of a batch's records.
 
-    `records = decoded + rejected`; `decoded = filtered + compacted + conflicts + superseded + refused + written +
-    deleted`. `refused` rows were rejected by the target; `superseded` ones were left alone because a later batch had
-    touched their key; `nulled` fields were unreadable and set to null because the format's options ask for it.
+    `records = decoded + rejected`; `rows = filtered + compacted + conflicts + superseded + refused + written + deleted`
+    (one record may decode to several rows, or to none). `refused` rows were rejected by the target; `superseded` ones
+    were left alone because a later batch had touched their key; `nulled` fields were unreadable and set to null because
+    the format's options ask for it.
     """
 
     records: int = 0
     bytes: int = 0
     decoded: int = 0
     rejected: int = 0
+    rows: int = 0
     filtered: int = 0
     compacted: int = 0
     conflicts: int = 0
@@ -256,8 +258,8 @@ class Target:
 class Batch:
     """Rows for exactly one target under one schema version, in order; `upserts` and `deletes` share no key.
 
-    `upserts` has the target's columns (the names of the declared sink table) plus `_position`, and `_kind` when the
-    merge is not `last`; `deletes` holds key columns and `_position` only. The target may reject at most `reject_limit`
+    `upserts` has the target's columns (the names of the declared sink table) plus `_position`; `deletes` holds key
+    columns and `_position` only, and is None unless the merge is `last`. The target may reject at most `reject_limit`
     rows; more is a BudgetError before anything is committed.
     """
 

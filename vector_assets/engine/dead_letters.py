@@ -156,6 +156,15 @@ class DeadLetters:
         row = self.store.row("SELECT count(*) FROM dead_letters WHERE pipeline = ? AND state = ?", (pipeline, state))
         return int(row[0]) if row else 0
 
+    def reasons(self, pipeline: str, limit: int = 5) -> list[tuple[str, int]]:
+        """Why letters are open, and how many for each reason; the newest reasons first."""
+        rows = self.store.rows(
+            "SELECT stage || ': ' || error AS reason, count(*) AS letters FROM dead_letters"
+            " WHERE pipeline = ? AND state = 'open' GROUP BY stage, error ORDER BY max(id) DESC LIMIT ?",
+            (pipeline, limit),
+        )
+        return [(row["reason"], int(row["letters"])) for row in rows]
+
     def purge(self, ids: Sequence[int]) -> int:
         """Delete the bytes of open or replayed dead letters; how many were purged."""
         with self.store.transaction():

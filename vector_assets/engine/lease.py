@@ -49,6 +49,11 @@ class Holder:
     fence: int
     beat: int
 
+    @property
+    def run_id(self) -> str:
+        """The run it works for, as its session was told."""
+        return self.owner.rpartition("/")[0]
+
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host} (fence {self.fence})"
 
@@ -83,13 +88,13 @@ class Leases:
         return holder is not None and not _is_dead(holder)
 
     @contextmanager
-    def held(self, pipeline: str, target: str, *, ttl: float, wait: float) -> Iterator[Lease]:
-        """Hold the lease, with a heartbeat three times per `ttl`; given back at the end.
+    def held(self, pipeline: str, target: str, *, ttl: float, wait: float, run_id: str = "") -> Iterator[Lease]:
+        """Hold the lease for a run, with a heartbeat three times per `ttl`; given back at the end.
 
         Raises:
             LeaseHeldError: not free after `wait` seconds; the message names the holder.
         """
-        lease = self.acquire(pipeline, target, ttl=ttl, wait=wait)
+        lease = self.acquire(pipeline, target, ttl=ttl, wait=wait, run_id=run_id)
         stop = threading.Event()
         keeper = threading.Thread(target=self._keep, args=(lease, ttl / 3, stop), name="lease", daemon=True)
         keeper.start()
@@ -100,7 +105,7 @@ class Leases:
             keeper.join()
             self.release(lease)
 
-    def acquire(self, pipeline: str, target: str, *, ttl: float, wait: float) -> Lease:
+    def acquire(self, pipeline: str, target: str, *, ttl: float, wait: float, run_id: str = "") -> Lease:
         """Take the lease when it is free, its holder is dead, or its heartbeat stood still for `ttl` seconds."""
         deadline = time.monotonic() + wait
         seen: Holder | None = None
@@ -109,23 +114,23 @@ class Leases:
             holder = self.holder(pipeline, target)
             now = time.monotonic()
             if holder is None or _is_dead(holder):
-                lease = self._take(pipeline, target, holder)
+                lease = self._take(pipeline, target, holder, run_id)
                 if lease:
                     return lease
             elif holder != seen:
                 seen, seen_at = holder, now
             elif now - seen_at >= ttl:
                 log.warning("%s: taking over the lease of %s: no heartbeat for %.0f s", pipeline, holder, ttl)
-                lease = self._take(pipeline, target, holder)
+                lease = self._take(pipeline, target, holder, run_id)
                 if lease:
                     return lease
             if now >= deadline:
                 raise LeaseHeldError(f"{pipeline}: the lease is held by {holder}; waited {wait:.0f} s for it")
             time.sleep(_POLL_SECONDS)
 
-    def _take(self, pipeline: str, target: str, instead_of: Holder | None) -> Lease | None:
+    def _take(self, pipeline: str, target: str, instead_of: Holder | None, run_id: str) -> Lease | None:
         """The lease with the next fence, if its holder is still `instead_of`."""
-        owner, pid = uuid.uuid4().hex, os.getpid()
+        owner, pid = f"{run_id}/{uuid.uuid4().hex}", os.getpid()
         with self.store.transaction():
             if self.holder(pipeline, target) != instead_of:
                 return None

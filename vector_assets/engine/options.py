@@ -111,8 +111,9 @@ class Options(BaseModel):
         reason = str(first["msg"]).removeprefix("Value error, ")
         if not name:
             return reason
-        found = f" {_CREDENTIALS.sub('***', raw[name])!r}" if name in raw and not cls._is_secret(name) else ""
-        return f"option {name!r} has the value{found}, which is refused: {reason}"
+        if name not in raw or cls._is_secret(name):
+            return f"option {name!r} has a value that is refused: {reason}"
+        return f"option {name!r} has the value {_CREDENTIALS.sub('***', raw[name])!r}, which is refused: {reason}"
 
     @classmethod
     def _is_secret(cls, name: str) -> bool:

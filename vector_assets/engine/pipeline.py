@@ -1,9 +1,11 @@
 """What a declaration compiles to: one source, decoder, transforms and sink under one name."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Literal
 
 import pyarrow as pa
@@ -14,6 +16,9 @@ from vector_assets.engine.errors import Place
 from vector_assets.engine.options import Duration, MemorySize, Options, SinkOptions, SourceOptions
 from vector_assets.engine.schema import Table
 
+# what Dagster takes for an owner
+_OWNER = re.compile(r"[A-Za-z0-9_.+%-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}|team:\S+")
+
 
 class ErrorBudget(str):
     """How many rejects a batch may have: a count (`100`), or a share (`5%`) of its records, counted from 1,000 up."""
@@ -21,7 +26,7 @@ class ErrorBudget(str):
     def limit(self, records: int) -> int:
         """Rejects allowed in a batch of `records` records."""
         if self.endswith("%"):
-            return int(float(self[:-1]) / 100 * max(records, 1000))
+            return int(Fraction(self[:-1]) * max(records, 1000) / 100)
         return int(self)
 
 
@@ -55,6 +60,18 @@ class PipelineSettings(Options):
     """How long a run waits for the pipeline's lease before it fails, naming the holder."""
     outage: Duration = Field(timedelta(seconds=60), alias="vector-assets.outage.timeout")
     """How long a service that cannot be reached is waited for."""
+    check_max_lag: int = Field(100_000, alias="vector-assets.check.max-lag", ge=0)
+    """The check `lag` warns when the pipeline is more records than this behind."""
+    check_max_dead_letters: int = Field(1000, alias="vector-assets.check.max-dead-letters", ge=0)
+    """The check `dead_letters` warns when a dead letter is open, and is an error when more than this are."""
+
+    @field_validator("owners")
+    @classmethod
+    def _are_owners(cls, text: str | None) -> str | None:
+        for owner in (part.strip() for part in (text or "").split(",") if part.strip()):
+            if not _OWNER.fullmatch(owner):
+                raise ValueError(f"want e-mail addresses or team:<name>, separated by commas; found {owner!r}")
+        return text
 
     @field_validator("partitions_start")
     @classmethod

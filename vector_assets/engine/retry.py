@@ -1,8 +1,9 @@
 """Retry policies made from vendors' options, for single idempotent requests and for the run loop."""
 
 import logging
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import tenacity
@@ -18,12 +19,13 @@ class RetryPolicy:
     """`retries` attempts after the first, `wait_seconds` apart.
 
     A service that cannot be reached at all (UnavailableError) does not use up retries: it is waited for, with growing
-    pauses, until `outage_seconds` have passed since it was first missed.
+    pauses, until `outage_seconds` have passed since it was first missed. Once `stop` is set nothing is tried again.
     """
 
     retries: int = 3
     wait_seconds: float = 0.2
     outage_seconds: float = 60.0
+    stop: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
 def call(policy: RetryPolicy, fn: Callable[[], T], *, place: str) -> T:
@@ -41,6 +43,7 @@ def attempts(policy: RetryPolicy, *, place: str) -> tenacity.Retrying:
         retry=tenacity.retry_if_exception_type(TransientError),
         stop=budget.is_used_up,
         wait=budget.pause,
+        sleep=budget.sleep,
         before_sleep=lambda state: log.warning("%s: %s; trying again", place, _error(state)),
         reraise=True,
     )
@@ -58,8 +61,12 @@ class _Budget:
         self.failures = 0
         self.outages = 0
         self.down_since: float | None = None
+        self.error: BaseException | None = None
 
     def is_used_up(self, state: tenacity.RetryCallState) -> bool:
+        self.error = _error(state)
+        if self.policy.stop.is_set():
+            return True
         now = state.outcome_timestamp or 0.0
         if isinstance(_error(state), UnavailableError):
             self.outages += 1
@@ -78,3 +85,8 @@ class _Budget:
         if isinstance(error, UnavailableError):
             return float(min(0.1 * 2 ** min(self.outages, 6), 5.0))
         return self.policy.wait_seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; a stop in the middle ends it with the last error instead of another attempt."""
+        if self.policy.stop.wait(seconds) and self.error:
+            raise self.error

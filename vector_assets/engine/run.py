@@ -19,6 +19,7 @@ from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, R
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import FatalError, PositionLostError
+from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
 from vector_assets.engine.retry import attempts, call
@@ -30,6 +31,7 @@ IN_FLIGHT = 4
 WORKERS = 2
 _UNLIMITED = 1 << 62
 _IDLE_SECONDS = 0.05
+_ORPHAN_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,17 @@ class Outcome:
 
 
 class Runner:
-    """Runs one pipeline by its session. Every method takes the lease itself."""
+    """Runs one pipeline by its session. Every method takes the lease itself.
+
+    `has_batch_in_hand` is true from the start of a batch's commit until its outcome has been taken.
+    """
 
     def __init__(self, session: Session, stop: threading.Event | None = None) -> None:
         self.session = session
         self.pipeline = session.pipeline
         self.ledger = session.ledger
-        self.stop = stop or threading.Event()
+        self.stop = session.stop = stop or session.stop
+        self.has_batch_in_hand = False
         self._limits: AdaptiveLimit | None = None
 
     def drain(self, hour: str) -> Iterator[Outcome]:
@@ -65,10 +71,11 @@ class Runner:
     def follow(self) -> Iterator[Outcome]:
         """Drain again and again until `stop` is set, with the lease taken anew for each round."""
         while not self.stop.is_set():
-            for outcome in self.drain(self.session.calendar.now()):
-                yield outcome
-                if self.stop.is_set():
-                    break
+            try:
+                yield from self.drain(self.session.calendar.now())
+            except LeaseHeldError as error:
+                log.info("%s; waiting on", error)
+                continue
             self._await_records()
 
     def replay(self, hour: str | None = None, *, first: int = 1, last: int | None = None) -> Iterator[Outcome]:
@@ -78,9 +85,11 @@ class Runner:
             for outcome in self._resume(stages):
                 if hour in (None, outcome.batch.hour):
                     yield outcome
+                self.has_batch_in_hand = False
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 if batch.state is State.DONE and (last is None or batch.seq <= last):
                     yield self._apply_again(stages, batch)
+                    self.has_batch_in_hand = False
 
     def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
@@ -94,9 +103,12 @@ class Runner:
     def _resume(self, stages: Stages) -> Iterator[Outcome]:
         """Finish unfinished batches in order: read again what is only planned, else from the archive."""
         unfinished = self.ledger.unfinished(stages.lease.pipeline, stages.lease.target)
+        if unfinished:
+            stages.archive.sweep(_ORPHAN_SECONDS)
         for number, batch in enumerate(unfinished):
             log.info("%s: resuming batch %d from %s", batch.pipeline, batch.seq, batch.state)
             yield self.finish(stages, batch, is_last=number + 1 == len(unfinished))
+            self.has_batch_in_hand = False
 
     def finish(self, stages: Stages, batch: BatchRecord, *, is_last: bool = True) -> Outcome:
         """Take one unfinished batch, whatever its state, to DONE."""
@@ -149,14 +161,15 @@ class Runner:
         failpoint("committed")
         return self._close(stages, prepared.batch, receipt, prepared.raw, prepared.counts, seconds, "applied", frontier)
 
-    def _commit(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float]:
+    def _commit(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float | None]:
         batch, sink = prepared.batch, self.session.sink
+        self.has_batch_in_hand = True
         failpoint("committing")
         is_uncertain = False
         for attempt in attempts(stages.policy, place=f"{batch.pipeline}: committing batch {batch.seq}"):
             with attempt:
                 if is_uncertain and self._find(stages, batch) == "APPLIED":
-                    return sink.receipt(prepared.staged.token), 0.0
+                    return sink.receipt(prepared.staged.token), None
                 is_uncertain = True
                 began = time.monotonic()
                 return sink.commit(prepared.staged), time.monotonic() - began
@@ -166,6 +179,7 @@ class Runner:
         self, stages: Stages, batch: BatchRecord, receipt: Receipt, raw: pa.Table | None, prepared: Counts,
         seconds: float | None, how: Literal["applied", "found"], frontier: Position | None,
     ) -> Outcome:  # fmt: skip
+        self.has_batch_in_hand = True
         counts = settled(receipt.counts, prepared, receipt.rejected.num_rows)
         note = None if is_balanced(counts) else "counts do not balance"
         if note:
@@ -192,6 +206,7 @@ class Runner:
                 outcome = self._settle(stages, prepared, frontier)
                 ahead.release()
                 yield outcome
+                self.has_batch_in_hand = False
         finally:
             ahead.close()
 

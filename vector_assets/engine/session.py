@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -44,13 +45,14 @@ class Books:
 class Session:
     """A pipeline with its connections, opened at first use; close it when done.
 
-    `run_id` is written into every batch planned by this session.
+    `run_id` is written into every batch planned by this session; once `stop` is set nothing is tried again.
     """
 
     pipeline: Pipeline
     books: Books
     run_id: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
     clock: Callable[[], float] = time.time
+    stop: threading.Event = field(default_factory=threading.Event)
     _source: Source | None = field(default=None, init=False)
     _sink: Sink | None = field(default=None, init=False)
     _target: Target | None = field(default=None, init=False)
@@ -82,12 +84,12 @@ class Session:
     @property
     def source_policy(self) -> RetryPolicy:
         """How a failed read is tried again."""
-        return RetryPolicy(outage_seconds=self.pipeline.settings.outage.total_seconds())
+        return RetryPolicy(outage_seconds=self.pipeline.settings.outage.total_seconds(), stop=self.stop)
 
     @property
     def sink_policy(self) -> RetryPolicy:
         """How a failed write is tried again: by the vendor's options, and our patience with an outage."""
-        return replace(self.sink.retry, outage_seconds=self.pipeline.settings.outage.total_seconds())
+        return replace(self.sink.retry, outage_seconds=self.pipeline.settings.outage.total_seconds(), stop=self.stop)
 
     def target(self) -> Target:
         """What the target said when it was checked, once per session.
@@ -121,8 +123,9 @@ class Session:
             )  # fmt: skip
         target = self.target()
         with self.ledger.leases.held(
-            name, where, ttl=settings.lease_ttl.total_seconds(), wait=settings.lease_wait.total_seconds()
-        ) as lease:
+            name, where, ttl=settings.lease_ttl.total_seconds(), wait=settings.lease_wait.total_seconds(),
+            run_id=self.run_id,
+        ) as lease:  # fmt: skip
             self._check_incarnation(lease, target)
             yield Stages(
                 self.pipeline, self.ledger, self.books.archive, self.sink, target, lease, self.sink_policy,

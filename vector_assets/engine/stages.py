@@ -21,13 +21,15 @@ from vector_assets.engine.core import (
     Counts,
     Decoded,
     Merge,
+    RowKind,
     Sink,
     Span,
     Staged,
     Target,
+    kinds_of,
 )
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError
+from vector_assets.engine.errors import BudgetError, PlanError
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import BatchRecord, Ledger
 from vector_assets.engine.pipeline import Pipeline
@@ -109,6 +111,7 @@ class Stages:
             bytes=batch.counts.bytes,
             decoded=raw.num_rows - decoded.rejected.num_rows,
             rejected=decoded.rejected.num_rows,
+            rows=decoded.rows.num_rows + decoded.filtered,
             filtered=decoded.filtered,
             compacted=folded.dropped,
             superseded=superseded,
@@ -135,7 +138,15 @@ class Stages:
     def _compact(self, rows: pa.Table) -> compact.Compacted:
         if self.sink.merge is Merge.LAST:
             return compact.compact(rows, self.target.key)
-        return compact.Compacted(rows.drop_columns(KIND) if KIND in rows.column_names else rows, None, 0)
+        kinds = kinds_of(rows)
+        if kinds is None:
+            return compact.Compacted(rows, None, 0)
+        if pc.any(pc.not_equal(kinds, int(RowKind.INSERT))).as_py():
+            raise PlanError(
+                f"{self.pipeline.name}: the records hold updates or deletes, {self.target.name} is written with merge"
+                f" {self.sink.merge}, which takes inserts only; choose an upsert mode of the sink"
+            )
+        return compact.Compacted(rows.drop_columns(KIND), None, 0)
 
     def _without_superseded(self, batch: BatchRecord, rows: pa.Table) -> tuple[pa.Table, int]:
         """Of a dead-letter batch: rows whose key no batch after the record's own has touched, and how many had one."""
@@ -143,12 +154,12 @@ class Stages:
             return rows, 0
         letters = self.ledger.dead_letters.claimed(batch.pipeline, batch.target, batch.seq)
         origins = pa.array([letter.origin_seq for letter in letters], pa.int64()).take(rows.column(POSITION))
-        hashes = sidecar.key_hashes(rows, self.target.key)
+        hashes, shape = sidecar.key_hashes(rows, self.target.key), sidecar.shape(rows, self.target.key)
         later = [b for b in self.ledger.batches(batch.pipeline, batch.target) if b.seq != batch.seq and b.sidecar]
         keep = pa.repeat(pa.scalar(value=True), rows.num_rows)
         for origin in pc.unique(origins).to_pylist():
             touched = sidecar.touched_after(
-                self.archive, [b.sidecar for b in later if b.seq > origin and b.sidecar], hashes
+                self.archive, [b.sidecar for b in later if b.seq > origin and b.sidecar], hashes, shape
             )
             keep = pc.and_(keep, pc.invert(pc.and_(touched, pc.equal(origins, origin))))
         kept = rows.filter(keep)
@@ -180,7 +191,7 @@ def is_balanced(counts: Counts) -> bool:
     """The equations of `Counts` hold."""
     c = counts
     gone = c.filtered + c.compacted + c.conflicts + c.superseded + c.refused + c.written + c.deleted
-    return c.records == c.decoded + c.rejected and c.decoded == gone
+    return c.records == c.decoded + c.rejected and c.rows == gone
 
 
 def no_records() -> pa.Table:
