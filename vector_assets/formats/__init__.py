@@ -1,0 +1,5 @@
+"""Raw records to typed rows: format name -> class, imported when asked for."""
+
+FORMATS = {
+    "csv": "vector_assets.formats.csv:CsvDecoder",
+}

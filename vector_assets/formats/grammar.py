@@ -1,0 +1,69 @@
+"""Whole columns of text against a grammar: what fits is converted at once, what does not becomes null."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+JAVA_SPACE = "".join(map(chr, range(33)))
+"""What Java's String.trim removes: every character up to U+0020."""
+
+_FEW_CUTS = 16
+
+Convert = Callable[[pa.Array], pa.Array]
+Mask = npt.NDArray[np.bool_]
+
+
+def rune(char: str) -> str:
+    """The character as a literal of a regular expression (RE2), inside or outside brackets."""
+    return f"\\x{{{ord(char):x}}}"
+
+
+def trim(texts: pa.Array) -> pa.Array:
+    """The texts without Java's white space around them."""
+    return pc.ascii_trim(texts, characters=JAVA_SPACE)
+
+
+def only(good: pa.Array, values: pa.Array) -> pa.Array:
+    """The values where `good` is true, null elsewhere."""
+    return pc.if_else(good, values, pa.scalar(None, values.type))
+
+
+def by_grammar(texts: pa.Array, pattern: str, convert: Convert, rest: Convert) -> pa.Array:
+    """Texts that `pattern` matches go through `convert`, all others through `rest`; nulls stay null.
+
+    `convert` may rely on the pattern; `rest` gives null for what it cannot read.
+    """
+    fits = pc.match_substring_regex(texts, pattern)
+    if pc.all(fits).as_py() is not False:
+        return convert(texts)
+    values = convert(only(fits, texts))
+    odd = pc.fill_null(pc.invert(fits), fill_value=False)
+    return pc.replace_with_mask(values, odd, rest(texts.filter(odd)))
+
+
+def as_mask(booleans: pa.Array) -> Mask:
+    """A Boolean array as numpy, null being false."""
+    return np.asarray(pc.fill_null(booleans, fill_value=False).to_numpy(zero_copy_only=False), bool)
+
+
+def byte_view(values: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """The bytes behind a (sliced) binary or string array, and where each value starts and ends in them."""
+    _, offsets, data = values.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    if data is None:
+        return np.empty(0, np.uint8), bounds
+    return np.frombuffer(data, np.uint8), bounds
+
+
+def without(values: pa.Array, left_out: Mask) -> pa.Array:
+    """The values that are not left out; cheap when few are, because runs are copied whole."""
+    cuts = np.flatnonzero(left_out)
+    if not len(cuts):
+        return values
+    if len(cuts) > _FEW_CUTS:
+        return values.filter(pa.array(~left_out))
+    starts, ends = np.concatenate([[0], cuts + 1]), np.concatenate([cuts, [len(values)]])
+    return pa.concat_arrays([values.slice(start, end - start) for start, end in zip(starts, ends, strict=True)])
