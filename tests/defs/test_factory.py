@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+
+from tests.engine.memory import MemorySinkOptions
+from vector_assets.defs import factory
+from vector_assets.engine.errors import ConfigError, Place
+
+
+class Elsewhere(MemorySinkOptions):
+    """Another target."""
+
+    def target(self) -> str:
+        return "memory://elsewhere"
+
+
+@pytest.fixture
+def two(world):
+    """Two pipelines that read one origin."""
+    first = world.pipeline()
+    return [first, replace(first, name="more", place=Place("more.sql", 4, 2), sink_options=Elsewhere())]
+
+
+def test_every_pipeline_has_an_asset_a_sensor_checks_and_jobs(two):
+    found = factory.definitions(two)
+    dg.Definitions.validate_loadable(found)
+    keys = [key.to_user_string() for key in found.resolve_asset_graph().get_all_asset_keys()]
+    assert sorted(keys) == ["memory/records", "more", "numbers"]
+    assert {sensor.name for sensor in found.sensors} == {"more_sensor", "numbers_sensor"}
+    assert {job.name for job in found.jobs} == {
+        "more_continuous",
+        "more_dead_letters",
+        "numbers_continuous",
+        "numbers_dead_letters",
+    }
+    graph = found.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.asset_check_keys} == {
+        "more:dead_letters",
+        "more:lag",
+        "numbers:dead_letters",
+        "numbers:lag",
+    }
+    assert graph.get(dg.AssetKey(["memory", "records"])).metadata["read by"].value == ["more", "numbers"]
+
+
+def test_loading_contacts_nothing(two, world, tmp_path):
+    def contacted():
+        raise AssertionError("a service was contacted")
+
+    silent = [replace(pipeline, open_source=contacted, open_sink=contacted) for pipeline in two]
+    before = sorted(tmp_path.iterdir())
+    dg.Definitions.validate_loadable(factory.definitions(silent))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("what", ["name", "target"])
+def test_two_pipelines_of_one_name_or_target_are_refused_naming_both_places(two, what):
+    first, second = two
+    twin = replace(second, name="numbers") if what == "name" else replace(second, sink_options=first.sink_options)
+    value = "'numbers'" if what == "name" else "'memory://rows'"
+    with pytest.raises(ConfigError, match=rf"more\.sql:4:2: the {what} {value} is already that of numbers\.sql:1:1"):
+        factory.definitions([first, twin])
+
+
+def test_no_pipelines_are_no_definitions():
+    dg.Definitions.validate_loadable(factory.definitions([]))
+
+
+def test_definitions_merge_with_a_users_own(two):
+    @dg.asset(deps=["numbers"])
+    def mine() -> None:
+        return
+
+    merged = dg.Definitions.merge(factory.definitions(two), dg.Definitions(assets=[mine]))
+    dg.Definitions.validate_loadable(merged)
+    assert dg.AssetKey("mine") in merged.resolve_asset_graph().get_all_asset_keys()

@@ -1,0 +1,56 @@
+import importlib
+import logging
+
+import dagster as dg
+import pytest
+
+from tests.defs.project import REPOSITORY, SCRIPT, placeholder_secrets
+from vector_assets.defs.folder import load
+from vector_assets.engine.env import secret_variable
+from vector_assets.engine.errors import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    placeholder_secrets(monkeypatch)
+    return tmp_path
+
+
+def test_all_that_is_wrong_in_a_folder_is_named_at_once(folder):
+    (folder / "car_info.sql").write_text(SCRIPT)
+    (folder / "bad.sql").write_text("SELECT 1;")
+    (folder / "twin.sql").write_text(SCRIPT)
+    with pytest.raises(ConfigError) as raised:
+        load(folder)
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "2 declarations are wrong:"
+    assert "bad.sql:1" in lines[1]
+    assert "twin.sql:" in lines[2]
+    assert "car_info.sql:" in lines[2]
+
+
+def test_a_folder_without_pipelines_has_no_definitions_and_says_so(folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = load(folder)
+    dg.Definitions.validate_loadable(found)
+    assert not found.sensors
+    assert f"no pipelines in {folder}" in caplog.text
+
+
+def test_every_definition_of_the_repository_loads_with_a_placeholder_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("VECTOR_ASSETS_HOME", str(tmp_path))
+    monkeypatch.setenv("VECTOR_ASSETS_PIPELINES", str(REPOSITORY / "pipelines"))
+    for name, value in {
+        "kafka_bootstrap_servers": "kafka.invalid:9092",
+        "postgres_address": "postgres.invalid:5432",
+        "postgres_user": "somebody",
+        "postgres_password": "something",
+    }.items():
+        monkeypatch.setenv(secret_variable(name), value)
+    import vector_assets.definitions
+
+    found = importlib.reload(vector_assets.definitions).defs
+    dg.Definitions.validate_loadable(found)
+    graph = found.resolve_asset_graph()
+    assert sorted(key.to_user_string() for key in graph.get_all_asset_keys()) == ["car_info", "kafka/vector_ingest"]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,163 @@
+"""What a pipeline is and would do, as one JSON document: what `plan` prints."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import pyarrow as pa
+import sqlglot
+from sqlglot import exp
+
+from vector_assets.cli.survey import Answer
+from vector_assets.engine.core import Position, Target
+from vector_assets.engine.errors import TransientError
+from vector_assets.engine.hours import Calendar
+from vector_assets.engine.options import Options
+from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.retry import RetryPolicy, call
+from vector_assets.engine.schema import Table
+
+_PATIENCE = RetryPolicy(retries=0, outage_seconds=2.0)
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """A sink that can check its target without changing it."""
+
+    def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        """The checks of `prepare`; what would be created is in the notes."""
+        ...
+
+
+def describe(pipeline: Pipeline) -> dict[str, Any]:
+    """The pipeline as declared; nothing is contacted."""
+    settings = pipeline.settings
+    return {
+        "name": pipeline.name,
+        "file": pipeline.place.file,
+        "line": pipeline.place.line,
+        "description": pipeline.description,
+        "assets": {"key": [pipeline.name], "reads": list(pipeline.source_options.origin())},
+        "partitions": {
+            "length": settings.partitions,
+            "start": settings.partitions_start,
+            "open": Calendar(settings.partitions).now(),
+        },
+        "source": {
+            "connector": pipeline.source_connector,
+            "table": pipeline.source_table.name,
+            "columns": _columns(pipeline.source_table),
+            "options": _shown(pipeline.source_options),
+            "format": pipeline.format,
+            "format_options": _shown(pipeline.format_options),
+        },
+        "transform": pipeline.transform_text,
+        "columns": _columns_through(pipeline, {}),
+        "sink": {
+            "connector": pipeline.sink_connector,
+            "table": pipeline.sink_table.name,
+            "target": pipeline.target,
+            "key": list(pipeline.sink_table.primary_key),
+            "columns": _columns(pipeline.sink_table),
+            "options": _shown(pipeline.sink_options),
+        },
+        "settings": _shown(settings),
+        "reports": list(pipeline.reports),
+        "fingerprint": pipeline.fingerprint,
+        "online": None,
+    }
+
+
+def describe_online(pipeline: Pipeline, answer: Answer, position: Position | None) -> dict[str, Any]:
+    """The pipeline with what its target and its source say; nothing is changed.
+
+    Raises:
+        PlanError: rows and target do not fit.
+        TransientError: the target does not answer; a source that does not is only noted.
+        VectorAssetsError: the source refuses the pipeline.
+    """
+    target = _inspect(pipeline)
+    if answer.cause is not None and not isinstance(answer.cause, TransientError):
+        raise answer.cause
+    return describe(pipeline) | {
+        "columns": _columns_through(pipeline, target.columns if target else {}),
+        "online": {"target": _target(target) if target else None, "source": _source(answer, position)},
+    }
+
+
+def _columns_through(pipeline: Pipeline, target_types: Mapping[str, str]) -> list[dict[str, str | None]]:
+    """Each column of the sink: what it is made of, and its type on the way."""
+    types = {column.name: str(column.type) for column in pipeline.source_table.columns}
+    query = sqlglot.parse_one(pipeline.transform_text, read="duckdb")
+    made_of = {item.alias_or_name: item.unalias() for item in query.expressions}
+    rows: list[dict[str, str | None]] = []
+    for column in pipeline.sink_table.columns:
+        item = made_of.get(column.name)
+        bare = item
+        while isinstance(bare, exp.Cast | exp.Paren):
+            bare = bare.this
+        source = bare.name if isinstance(bare, exp.Column) and bare.name in types else None
+        rows.append(
+            {
+                "name": column.name,
+                "from": source,
+                "expression": item.sql(dialect="duckdb") if item is not None else None,
+                "source_type": types.get(source) if source else None,
+                "type": str(column.type),
+                "target_type": target_types.get(column.name),
+            }
+        )
+    return rows
+
+
+def _columns(table: Table) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": column.name,
+            "type": str(column.type),
+            "kind": column.kind,
+            "expression": column.expression,
+            "metadata_key": column.metadata_key,
+            "comment": column.comment,
+        }
+        for column in table.columns
+    ]
+
+
+def _shown(options: Options | None) -> dict[str, str]:
+    shown = options.shown() if options is not None else {}
+    return {name: shown[name] for name in sorted(shown)}
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "key": list(target.key),
+        "incarnation": target.incarnation,
+        "guarantee": target.guarantee,
+        "notes": list(target.notes),
+    }
+
+
+def _source(answer: Answer, position: Position | None) -> dict[str, Any]:
+    return {
+        "position": dict(position) if position is not None else None,
+        "start": dict(answer.start) if answer.start is not None else None,
+        "frontier": dict(answer.frontier) if answer.frontier is not None else None,
+        "lag": answer.lag,
+        "error": answer.error,
+    }
+
+
+def _inspect(pipeline: Pipeline) -> Target | None:
+    """What the target says; None when its sink cannot tell without writing."""
+    sink = pipeline.open_sink()
+    try:
+        if not isinstance(sink, Inspects):
+            return None
+        return call(
+            _PATIENCE,
+            lambda: sink.inspect(pipeline.schema, pipeline.sink_table.primary_key),
+            place=f"{pipeline.name}: looking at {pipeline.target}",
+        )
+    finally:
+        sink.close()

@@ -1,0 +1,161 @@
+"""`vector-assets plan`: what a declaration compiles to and would do; nothing is changed."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vector_assets.cli.output import JsonOption, command, emit, heading, say, show_pairs, show_table, working
+
+if TYPE_CHECKING:
+    from vector_assets.engine.core import Position
+    from vector_assets.engine.pipeline import Pipeline
+
+_ENDINGS = (".sql", ".yaml", ".yml")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(
+        app,
+        "vector-assets plan                                     every pipeline",
+        "vector-assets plan pipelines/car_info.sql --offline    one script; nothing is contacted",
+        "vector-assets plan car_info --json",
+    )(plan)
+
+
+def plan(
+    what: Annotated[
+        str | None, typer.Argument(metavar="FILE|PIPELINE", help="A script, or a pipeline's name; all when left out.")
+    ] = None,
+    *,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Contact neither source nor target; secrets need not be set.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check scripts and show what they compile to: assets, columns, options, SQL, and what the target would get.
+
+    Nothing is changed anywhere. A script that is wrong ends with an error that names file, line and column; so does one
+    whose columns do not fit the target's.
+    """
+    chosen = _chosen(what, offline=offline)
+    if offline:
+        from vector_assets.cli.description import describe
+
+        described = [describe(pipeline) for pipeline in chosen]
+    else:
+        with working("asking source and target"):
+            described = list(_online(chosen))
+    if as_json:
+        emit({"pipelines": described})
+        return
+    for each in described:
+        _show(each)
+    _show_reports(each["reports"] for each in described)
+
+
+def _chosen(what: str | None, *, offline: bool) -> "list[Pipeline]":
+    from vector_assets.cli import declared
+
+    if what is not None and (what.endswith(_ENDINGS) or "/" in what):
+        return declared.from_file(Path(what), offline=offline)
+    return declared.pipelines(what, offline=offline)
+
+
+def _online(chosen: "list[Pipeline]") -> "Iterable[dict[str, Any]]":
+    from vector_assets.cli.description import describe_online
+    from vector_assets.cli.survey import ask
+
+    positions = _positions(chosen)
+    answers = ask(chosen, positions)
+    for pipeline, answer, position in zip(chosen, answers, positions, strict=True):
+        yield describe_online(pipeline, answer, position)
+
+
+def _positions(chosen: "list[Pipeline]") -> "list[Position | None]":
+    """Where each stands, None before its first run; a ledger that is not there is not made."""
+    from vector_assets.cli.declared import books, has_ledger
+
+    if not has_ledger():
+        return [None] * len(chosen)
+    with books() as open_books:
+        ledger = open_books.ledger
+        return [ledger.position(p.name, p.target) if ledger.is_activated(p.name, p.target) else None for p in chosen]
+
+
+def _show(plan_of: Mapping[str, Any]) -> None:
+    source, sink, online = plan_of["source"], plan_of["sink"], plan_of["online"]
+    heading(plan_of["name"])
+    if plan_of["description"]:
+        say(plan_of["description"])
+    partitions = plan_of["partitions"]
+    show_pairs(
+        [
+            ("declared in", f"{plan_of['file']}:{plan_of['line']}"),
+            ("asset", f"{'/'.join(plan_of['assets']['key'])}, made from {'/'.join(plan_of['assets']['reads'])}"),
+            ("partitions", f"{partitions['length']} from {partitions['start']}, now open: {partitions['open']} (UTC)"),
+            ("target", sink["target"]),
+            *_answers(online),
+        ]
+    )
+    heading("columns")
+    _show_columns(plan_of["columns"], is_online=online is not None)
+    heading("transform")
+    say(plan_of["transform"])
+    for name, part, options in (
+        (f"source {source['table']}", source["connector"], source["options"]),
+        (f"format of {source['table']}", source["format"], source["format_options"]),
+        (f"sink {sink['table']}", sink["connector"], sink["options"]),
+        ("settings", None, plan_of["settings"]),
+    ):
+        if options:
+            heading(f"{name} ({part})" if part else name)
+            show_pairs(options.items())
+
+
+def _answers(online: Mapping[str, Any] | None) -> list[tuple[str, object]]:
+    if online is None:
+        return [("online", "not asked")]
+    target, source = online["target"], online["source"]
+    rows: list[tuple[str, object]] = []
+    if target is None:
+        rows.append(("target", "cannot be checked without writing to it; the first run checks it"))
+    else:
+        rows += [("key", target["key"] or "none"), ("guarantee", target["guarantee"])]
+        rows += [("note", note) for note in target["notes"]]
+    if source["error"] is not None:
+        return [*rows, ("lag", f"unknown: {source['error']}")]
+    begins = "position" if source["position"] is not None else "would start at"
+    rows.append((begins, _places(source["position"] if source["position"] is not None else source["start"])))
+    return [*rows, ("frontier", _places(source["frontier"])), ("lag", source["lag"])]
+
+
+def _show_columns(columns: list[dict[str, Any]], *, is_online: bool) -> None:
+    rows = [
+        (
+            column["name"],
+            column["from"] or column["expression"],
+            column["source_type"],
+            column["type"],
+            *([column["target_type"] or "?"] if is_online else []),
+        )
+        for column in columns
+    ]
+    show_table(("column", "from", "source type", "sink type", *(["target type"] if is_online else [])), rows)
+
+
+def _show_reports(reports: Iterable[list[str]]) -> None:
+    """What has no effect, once, however many pipelines of a script say so."""
+    found = list(dict.fromkeys(report for part in reports for report in part))
+    if found:
+        heading("without effect")
+        for report in found:
+            say(report)
+
+
+def _places(position: Mapping[str, Any]) -> str:
+    from vector_assets.cli.survey import places
+
+    return places(position)

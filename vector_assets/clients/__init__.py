@@ -1,0 +1,1 @@
+"""Connection, auth and error translation that more than one role uses."""

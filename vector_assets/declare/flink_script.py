@@ -1,0 +1,146 @@
+"""A Flink SQL script cut into statements: syntax trees, the place of every node, the comments above each."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.tokenizer_core import Token, TokenType
+
+from vector_assets.declare.flink_dialect import Flink
+from vector_assets.declare.flink_tokens import STATEMENTS, FlinkSyntaxError
+from vector_assets.engine.errors import ConfigError, Place
+
+_COMMENT = re.compile(r"--(?P<line>[^\n]*)|/\*(?P<block>.*?)\*/", re.DOTALL)
+_UNREADABLE = re.compile(r"(?:Missing (?P<what>\S+)|.*) from \d+:(?P<start>\d+)")
+_DECORATION = re.compile(r"^[\s*]*[-=*#]*\s?|\s*[-=*#]*\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a script; `description` is the comment directly above it."""
+
+    node: exp.Expr
+    start: int
+    description: str
+
+
+class Script:
+    """A text under a file's name; knows where everything stands."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.text = text
+        self.file = file
+
+    def place(self, where: int | exp.Expr) -> Place:
+        """Line and column of an offset, or of the first character of a syntax node."""
+        offset = where if isinstance(where, int) else start_of(where)
+        return Place(
+            self.file, self.text.count("\n", 0, offset) + 1, offset - (self.text.rfind("\n", 0, offset) + 1) + 1
+        )
+
+    def error(self, message: str, where: int | exp.Expr) -> ConfigError:
+        """A ConfigError at `where`."""
+        return ConfigError(message, self.place(where))
+
+    def source(self, node: exp.Expr) -> str:
+        """The text of an expression as the script has it."""
+        return self.text[start_of(node) : node.meta["last"] + 1]
+
+    def statements(self) -> list[Statement]:
+        """Every statement in order.
+
+        Raises:
+            ConfigError: at the token that does not fit.
+        """
+        tokens = self._tokens()
+        self._check_gaps(tokens)
+        for token in tokens:
+            if token.token_type == TokenType.UNKNOWN and token.text == '"':
+                raise self.error("quote names with backticks and texts with single quotes", token.start)
+        return [self._statement(chunk, before) for chunk, before in _chunks(tokens)]
+
+    def _tokens(self) -> list[Token]:
+        try:
+            return Flink().tokenize(self.text)
+        except SqlglotError as error:
+            found = _UNREADABLE.fullmatch(str(error.__cause__ or error))
+            if found:
+                unclosed = found["what"] and f"the text that {found['what']} opens here is never closed"
+                raise self.error(unclosed or "these are no hexadecimal digits", int(found["start"])) from None
+            opened = self.text.rfind("/*")
+            if opened > self.text.rfind("*/"):
+                raise self.error("this comment is never closed", opened) from None
+            raise ConfigError(f"{self.file}: cannot be read as SQL: {error.__cause__ or error}") from None
+
+    def _statement(self, tokens: list[Token], before: int) -> Statement:
+        try:
+            nodes = Flink().parser().parse(tokens, self.text)
+        except FlinkSyntaxError as error:
+            raise self.error(error.message, error.start) from None
+        except RecursionError:
+            raise self.error("this statement is nested too deeply", tokens[0].start) from None
+        start = tokens[0].start
+        # sqlglot takes a statement that begins with ELSE for the end of a block
+        if not nodes or nodes[0] is None:
+            raise self.error(f"{tokens[0].text.upper()} is not supported; known statements: {STATEMENTS}", start)
+        return Statement(nodes[0], start, self._description(before, start))
+
+    def _check_gaps(self, tokens: list[Token]) -> None:
+        """Refuse what the tokenizer passes over without a word: hints, and a comment that never ends."""
+        ends = [0, *(token.end + 1 for token in tokens)]
+        starts = [*(token.start for token in tokens), len(self.text)]
+        for end, start in zip(ends, starts, strict=True):
+            rest = end
+            for comment in _COMMENT.finditer(self.text, end, start):
+                rest = comment.end()
+                if (comment["block"] or "").startswith("+"):
+                    raise self.error(
+                        "hints (/*+ ... */) are not supported; put options into WITH (...)", comment.start()
+                    )
+            unclosed = self.text.find("/*", rest, start)
+            if unclosed >= 0:
+                raise self.error("this comment is never closed", unclosed)
+
+    def _description(self, before: int, start: int) -> str:
+        """The block of comments that ends on the line above `start`, without their marks."""
+        block: list[str] = []
+        below = start
+        for comment in reversed(list(_COMMENT.finditer(self.text, before, start))):
+            is_apart = self.text.count("\n", comment.end(), below) > 1
+            trails = before > 0 and "\n" not in self.text[before : comment.start()]
+            if is_apart or trails:
+                break
+            body = comment["line"] if comment["line"] is not None else comment["block"]
+            block[:0] = [_DECORATION.sub("", line) for line in body.splitlines()]
+            below = comment.start()
+        return "\n".join(block).strip()
+
+
+def _chunks(tokens: list[Token]) -> Iterator[tuple[list[Token], int]]:
+    """Tokens of every statement, with the offset at which the one before it ends."""
+    chunk: list[Token] = []
+    before = 0
+    for token in tokens:
+        if token.token_type != TokenType.SEMICOLON:
+            chunk.append(token)
+            continue
+        if chunk:
+            yield chunk, before
+        chunk, before = [], token.end + 1
+    if chunk:
+        yield chunk, before
+
+
+def start_of(node: exp.Expr) -> int:
+    """Offset of the first character of a syntax node; of its keyword where it has one in its middle."""
+    here: exp.Expr | None = node
+    while here is not None:
+        if "start" in here.meta:
+            return int(here.meta["start"])
+        starts = [part.meta["start"] for part in here.walk() if "start" in part.meta]
+        if starts:
+            return int(min(starts))
+        here = here.parent
+    return 0

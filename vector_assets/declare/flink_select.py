@@ -1,0 +1,214 @@
+"""INSERT INTO ... SELECT: what of the SELECT is supported, and which column of the sink gets which expression."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from vector_assets.declare import flink_types as types
+from vector_assets.declare.flink_casts import convert
+from vector_assets.declare.flink_expressions import check, translator
+from vector_assets.declare.flink_script import Script
+from vector_assets.declare.flink_tables import Declared
+from vector_assets.declare.flink_translator import Translator, Typed
+from vector_assets.declare.flink_types import Pseudo, duckdb_type, quoted, shown
+from vector_assets.engine.registry import nearest
+from vector_assets.engine.schema import Column, LogicalType, Table
+
+_ENDLESS = "a stream has no end, so it cannot be {}"
+_REFUSED = {
+    "with_": "WITH (common table expressions) is not supported",
+    "distinct": f"SELECT DISTINCT is not supported: {_ENDLESS.format('compared as a whole')}; "
+    "the sink can keep one row per key",
+    "joins": "joins are not supported: a pipeline has one source",
+    "laterals": "LATERAL is not supported",
+    "group": "GROUP BY is not supported: a pipeline transforms records one by one, it does not aggregate them",
+    "having": "HAVING is not supported: a pipeline transforms records one by one, it does not aggregate them",
+    "windows": "WINDOW is not supported: a pipeline transforms records one by one",
+    "order": f"ORDER BY is not supported: {_ENDLESS.format('sorted')}",
+    "limit": f"LIMIT is not supported: {_ENDLESS.format('cut off')}",
+    "offset": f"OFFSET is not supported: {_ENDLESS.format('cut off')}",
+}
+_KEPT = {"expressions", "from_", "where"}
+_CAST_BY_ARROW = (types.NUMERIC, types.STRINGS, types.BYTES, ("TIMESTAMP",))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The SELECT in DuckDB's words: (expression, column of the sink) pairs, what to select from, the condition."""
+
+    projections: tuple[tuple[str, str], ...]
+    relation: str
+    where: str | None
+
+    @property
+    def text(self) -> str:
+        """The whole query."""
+        columns = ", ".join(f"{sql} AS {quoted(name)}" for sql, name in self.projections)
+        return f"SELECT {columns} FROM {self.relation}" + (f" WHERE {self.where}" if self.where else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One expression of the SELECT after `*` is written out."""
+
+    node: exp.Expr
+    typed: Typed
+    column: Column | None
+
+
+def query_of(script: Script, insert: exp.Expr) -> exp.Select:
+    """The plain SELECT of an INSERT.
+
+    Raises:
+        ConfigError: at the clause that is not supported.
+    """
+    query = insert.expression
+    while isinstance(query, exp.Subquery) and query.is_wrapper:
+        query = query.this
+    if isinstance(query, exp.SetOperation):
+        raise script.error(f"{query.key.upper()} is not supported: write an INSERT INTO for each SELECT", query)
+    if not isinstance(query, exp.Select):
+        raise script.error("want a plain SELECT", query)
+    for key, reason in _REFUSED.items():
+        clause = query.args.get(key)
+        if clause:
+            node = clause[0] if isinstance(clause, list) else clause
+            raise script.error(_join_reason(node) or reason, node)
+    for key, clause in query.args.items():
+        if clause and key not in _KEPT:
+            raise script.error(f"{key.strip('_').upper()} is not supported in SELECT", query)
+    return query
+
+
+def _join_reason(node: exp.Expr) -> str | None:
+    is_lookup = isinstance(node, exp.Join) and isinstance(node.this, exp.Table) and node.this.args.get("version")
+    return "lookup joins (FOR SYSTEM_TIME AS OF) are not supported yet" if is_lookup else None
+
+
+def source_of(script: Script, query: exp.Select) -> tuple[exp.Identifier, str]:
+    """The table a SELECT reads, and what the query calls it.
+
+    Raises:
+        ConfigError: no FROM, or something else than one table.
+    """
+    from_ = query.args.get("from_")
+    if from_ is None:
+        raise script.error("SELECT without FROM is not supported: a pipeline reads from a source table", query)
+    table = from_.this
+    if isinstance(table, exp.Subquery | exp.Select):
+        raise script.error("subqueries are not supported: select from the source table itself", table)
+    if not isinstance(table, exp.Table) or not isinstance(table.this, exp.Identifier):
+        raise script.error("want the name of a source table after FROM", table)
+    if table.args.get("version"):
+        raise script.error("FOR SYSTEM_TIME AS OF is not supported yet", table)
+    if table.args.get("db"):
+        raise script.error("catalogs and databases are not supported: name the table with one word", table)
+    alias = table.args.get("alias")
+    extra = next((key for key, value in table.args.items() if value and key not in {"this", "alias"}), None)
+    if extra or (alias is not None and alias.args.get("columns")):
+        raise script.error(f"{(extra or 'column names').upper()} after the table's name: not supported", table)
+    return table.this, alias.name if alias is not None else table.name
+
+
+def select(
+    script: Script, insert: exp.Expr, query: exp.Select, alias: str, source: Declared, sink: Declared
+) -> Selection:
+    """Which column of the sink gets which expression, in the order of the sink's columns.
+
+    Raises:
+        ConfigError: at the expression that is not supported, or does not fit its column.
+    """
+    columns = {column.name: column for column in source.table.columns}
+    t = translator(script, source.name, columns, alias)
+    items = list(_items(t, query, source.table))
+    targets = _targets(script, insert, sink.table)
+    _check_count(script, query, items, targets, sink.name)
+    chosen = {target.name: _fitted(t, item, target, sink.name) for item, target in zip(items, targets, strict=True)}
+    where = t.predicate(query.args["where"].this) if query.args.get("where") else None
+    needed = {name: parts for name, parts in source.computed.items() if name in t.used}
+    relation = "source"
+    if needed:
+        extra = ", ".join(f"{typed.sql} AS {quoted(name)}" for name, (typed, _) in needed.items())
+        relation = f"(SELECT *, {extra} FROM source)"
+    checks = [(f"SELECT {typed.sql} FROM source", node) for typed, node in needed.values()]
+    by_target = dict(zip((target.name for target in targets), items, strict=True))
+    checks += [(f"SELECT {sql} FROM {relation}", by_target[name].node) for name, sql in chosen.items()]
+    if where is not None:
+        checks.append((f"SELECT 1 FROM {relation} WHERE {where.sql}", query.args["where"].this))
+    check(script, Table(source.name, tuple(source.stored.values())).schema, checks)
+    projections = tuple(
+        (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
+    )
+    return Selection(projections, relation, where.sql if where else None)
+
+
+def _items(t: Translator, query: exp.Select, table: Table) -> Iterable[_Item]:
+    for node in query.expressions:
+        inner = node.this if isinstance(node, exp.Alias) else node
+        star = inner.this if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star) else inner
+        if not isinstance(star, exp.Star):
+            column = t.columns.get(inner.name) if isinstance(inner, exp.Column) else None
+            typed = t.translate(inner)
+            yield _Item(node, typed, column if column and typed.sql == quoted(column.name) else None)
+            continue
+        if any(star.args.values()):
+            raise t.error("* takes no EXCEPT, REPLACE or RENAME in Flink SQL", node)
+        if isinstance(inner, exp.Column) and inner.table != t.alias:
+            raise t.error(f"{inner.table} is not the source of this query, which is {t.alias}", node)
+        for column in table.columns:
+            t.used.add(column.name)
+            yield _Item(node, Typed(quoted(column.name), types.nullable(column.type)), column)
+
+
+def _targets(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
+    """The sink's columns that the SELECT fills, in its order."""
+    columns = {column.name: column for column in sink.columns}
+    if not isinstance(insert.this, exp.Schema):
+        return list(sink.columns)
+    targets: dict[str, Column] = {}
+    for node in insert.this.expressions:
+        name = node.name
+        if name not in columns:
+            known = ", ".join(columns)
+            raise script.error(f"table {sink.name} has no column {name}{nearest(name, columns)}; known: {known}", node)
+        if name in targets:
+            raise script.error(f"column {name} is named twice", node)
+        targets[name] = columns[name]
+    for column in sink.columns:
+        if column.name not in targets and not column.type.nullable:
+            what = f"column {column.name} of table {sink.name} is NOT NULL"
+            raise script.error(f"{what}: it must be among the columns of the INSERT", insert.this.expressions[0])
+    return list(targets.values())
+
+
+def _check_count(script: Script, query: exp.Select, items: list[_Item], targets: list[Column], sink: str) -> None:
+    if len(items) == len(targets):
+        return
+    names = ", ".join(target.name for target in targets)
+    node = items[len(targets)].node if len(items) > len(targets) else query
+    gives = f"the SELECT gives {len(items)}"
+    raise script.error(f"INSERT INTO {sink} fills {len(targets)} columns ({names}), {gives}", node)
+
+
+def _fitted(t: Translator, item: _Item, target: Column, sink: str) -> str:
+    """The expression as the target's type, where Flink converts it without CAST."""
+    kind = item.typed.type
+    if kind is Pseudo.NULL and not target.type.nullable:
+        raise t.error(f"column {target.name} of table {sink} is NOT NULL, the SELECT gives NULL", item.node)
+    if not types.casts_implicitly(kind, target.type):
+        name = f"column {item.column.name}, " if item.column else ""
+        found = f"{name}{shown(kind)}"
+        wanted = shown(target.type)
+        remedy = f"; write CAST(... AS {wanted})" if types.casts_explicitly(kind, target.type) else ""
+        raise t.error(f"column {target.name} of table {sink} is {wanted}, the SELECT gives {found}{remedy}", item.node)
+    if item.column is not None and _is_cast_by_arrow(kind, target.type):
+        return item.typed.sql
+    return convert(item.typed.sql, kind, target.type)
+
+
+def _is_cast_by_arrow(source: types.Type, target: LogicalType) -> bool:
+    """Whether the transform itself may convert a plain column: it does so without DuckDB, and with the same result."""
+    if not isinstance(source, LogicalType) or (target.name == "DECIMAL" and source.name in {"FLOAT", "DOUBLE"}):
+        return False
+    return any(source.name in family and target.name in family for family in _CAST_BY_ARROW)

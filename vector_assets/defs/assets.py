@@ -1,0 +1,152 @@
+"""Pipelines as assets: one partitioned asset per target, one external asset per origin."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import dagster as dg
+
+from vector_assets.defs import events, failures, names, runs
+from vector_assets.engine.hours import Calendar
+from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.run import Outcome, Runner
+from vector_assets.engine.schema import Table
+
+_SPEAKS = {"adbpg": "postgres"}
+"""Connectors whose icon in the UI is that of the protocol they speak."""
+
+
+class RunConfig(dg.Config):
+    """How a run treats its partition.
+
+    `drain` lands what is new up to now; `replay` applies again what the target lost of the partition's batches; `auto`
+    drains a partition that is open and replays one that is over.
+    """
+
+    mode: Literal["auto", "drain", "replay"] = "auto"
+
+
+def of(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The asset of a pipeline's target."""
+
+    # one partition a run, which is Dagster's default: the result of a run over several partitions would be booked for
+    # each of them, batches or not, and without a result nothing downstream would run
+    @dg.asset(
+        key=names.asset_key(pipeline),
+        deps=[names.origin_key(pipeline)],
+        description=description(pipeline),
+        group_name=names.group(pipeline.sink_connector),
+        kinds=kinds(pipeline),
+        owners=names.owners(pipeline),
+        metadata=metadata(pipeline),
+        code_version=pipeline.fingerprint,
+        partitions_def=partitions(pipeline),
+        pool=names.pool(pipeline),
+        output_required=False,
+    )
+    def body(context: dg.AssetExecutionContext, config: RunConfig) -> Iterator[events.Event]:
+        with failures.told(pipeline), runs.opened(pipeline, context.run.run_id) as runner:
+            outcomes = runs.taken(runner, _outcomes(runner, config.mode, context.partition_key))
+            yield from events.of_partition(runner, outcomes, context.partition_key)
+
+    return body
+
+
+def _outcomes(runner: Runner, mode: str, partition: str) -> Iterator[Outcome]:
+    is_drain = mode == "drain" or (mode == "auto" and runner.session.calendar.is_open(partition))
+    return runner.drain(partition) if is_drain else runner.replay(partition)
+
+
+def partitions(pipeline: Pipeline) -> dg.TimeWindowPartitionsDefinition:
+    """The pipeline's hours or days, the open one included; keys are spelled as the engine's calendar spells them."""
+    settings = pipeline.settings
+    start = datetime.strptime(settings.partitions_start, "%Y-%m-%d-%H:%M").replace(tzinfo=UTC)
+    fmt = Calendar(settings.partitions).format
+    if settings.partitions == "daily":
+        return dg.DailyPartitionsDefinition(start_date=start, end_offset=1, timezone="UTC", fmt=fmt)
+    return dg.HourlyPartitionsDefinition(start_date=start, end_offset=1, timezone="UTC", fmt=fmt)
+
+
+def description(pipeline: Pipeline) -> str:
+    """The comments of the declaration, then what it reads and writes."""
+    origin = "/".join(pipeline.source_options.origin())
+    told = [pipeline.description, f"Reads `{origin}`, writes `{pipeline.target}`; declared in `{pipeline.place}`."]
+    return "\n\n".join([part for part in told if part] + [f"Note: {report}" for report in pipeline.reports])
+
+
+def kinds(pipeline: Pipeline) -> set[str]:
+    """At most three, which is what Dagster shows."""
+    sink = pipeline.sink_connector
+    return {pipeline.source_connector, sink, *([_SPEAKS[sink]] if sink in _SPEAKS else [])}
+
+
+def metadata(pipeline: Pipeline) -> dict[str, Any]:
+    """Where it is declared, what it writes, and its options without secrets."""
+    known: dict[str, Any] = {
+        "dagster/column_schema": column_schema(pipeline.sink_table),
+        "dagster/table_name": pipeline.target.rpartition("/")[2],
+        "target": pipeline.target,
+        "source options": dg.MetadataValue.json(pipeline.source_options.shown()),
+        "sink options": dg.MetadataValue.json(pipeline.sink_options.shown()),
+        "settings": dg.MetadataValue.json(pipeline.settings.shown()),
+        "pool": names.pool(pipeline),
+    }
+    if pipeline.format_options is not None:
+        known["format options"] = dg.MetadataValue.json(pipeline.format_options.shown())
+    return known | _code_reference(pipeline)
+
+
+def _code_reference(pipeline: Pipeline) -> dict[str, Any]:
+    place = pipeline.place
+    file = Path(place.file).absolute()
+    with warnings.catch_warnings():
+        # public, but still marked as beta in 1.13
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        reference = dg.LocalFileCodeReference(file_path=str(file), line_number=place.line, label=file.name)
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """The columns in the declaration's own types, with their comments; the declared key is named."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=str(column.type).removesuffix(" NOT NULL"),
+                description=column.comment,
+                constraints=dg.TableColumnConstraints(
+                    nullable=column.type.nullable and column.name not in table.primary_key,
+                    unique=table.primary_key == (column.name,),
+                    other=["PRIMARY KEY"] if column.name in table.primary_key else None,
+                ),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def origins(pipelines: Sequence[Pipeline]) -> list[dg.AssetSpec]:
+    """An external asset for each origin, however many pipelines read it."""
+    readers: dict[dg.AssetKey, list[Pipeline]] = {}
+    for pipeline in pipelines:
+        readers.setdefault(names.origin_key(pipeline), []).append(pipeline)
+    return [_origin(key, reading) for key, reading in readers.items()]
+
+
+def _origin(key: dg.AssetKey, reading: Sequence[Pipeline]) -> dg.AssetSpec:
+    first = reading[0]
+    by_pipeline = {pipeline.name: pipeline.source_options.shown() for pipeline in reading}
+    same = {name: text for name, text in by_pipeline[first.name].items() if _is_common(name, text, by_pipeline)}
+    return dg.AssetSpec(
+        key,
+        description=f"Read by {', '.join(sorted(by_pipeline))}.",
+        kinds={first.source_connector},
+        group_name=names.group(first.source_connector),
+        metadata={**same, "read by": dg.MetadataValue.json(sorted(by_pipeline))},
+    )
+
+
+def _is_common(name: str, text: str, by_pipeline: Mapping[str, Mapping[str, str]]) -> bool:
+    return all(options.get(name) == text for options in by_pipeline.values())

@@ -1,0 +1,43 @@
+"""Pipelines to Dagster definitions. Contacts nothing: services are asked when something runs."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from vector_assets.defs import assets, checks, jobs, sensors
+from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.pipeline import Pipeline
+
+
+def definitions(pipelines: Sequence[Pipeline]) -> dg.Definitions:
+    """Assets, sensors, checks and jobs of these pipelines, and the external assets they read.
+
+    Raises:
+        ConfigError: two pipelines share a name or a target; both places are named.
+    """
+    refuse_twins(pipelines)
+    return dg.Definitions(
+        assets=[*assets.origins(pipelines), *(assets.of(pipeline) for pipeline in pipelines)],
+        asset_checks=[checks.of(pipeline) for pipeline in pipelines],
+        sensors=[sensors.of(pipeline) for pipeline in pipelines],
+        jobs=[job for pipeline in pipelines for job in jobs.of(pipeline)],
+        executor=dg.in_process_executor,
+    )
+
+
+def refuse_twins(pipelines: Sequence[Pipeline]) -> None:
+    """Make sure that no two pipelines share a name or a target.
+
+    Raises:
+        ConfigError: two do; both places are named.
+    """
+    problems = []
+    for what in ("name", "target"):
+        seen: dict[str, Pipeline] = {}
+        for pipeline in pipelines:
+            mine = getattr(pipeline, what)
+            if mine in seen:
+                problems.append(f"{pipeline.place}: the {what} {mine!r} is already that of {seen[mine].place}")
+            seen.setdefault(mine, pipeline)
+    if problems:
+        raise ConfigError("\n".join(problems))

@@ -1,0 +1,56 @@
+"""What the definitions of a pipeline are called, and the tags by which its runs are found again."""
+
+import re
+
+import dagster as dg
+
+from vector_assets.engine.pipeline import Pipeline
+
+PIPELINE_TAG = "vector_assets/pipeline"
+"""On every run that a sensor or a job of ours starts."""
+
+FINGERPRINT_TAG = "vector_assets/fingerprint"
+"""Which declaration a run was started for: a mended one is not held back by the failures of the old one."""
+
+RUN_PREFIX = "dagster:"
+"""Sessions of Dagster runs are called `dagster:<run id>` in the ledger."""
+
+
+def asset_key(pipeline: Pipeline) -> dg.AssetKey:
+    """The key of a pipeline's asset."""
+    return dg.AssetKey([pipeline.name])
+
+
+def origin_key(pipeline: Pipeline) -> dg.AssetKey:
+    """The key of the external asset it reads, shared by all that read it."""
+    return dg.AssetKey(list(pipeline.source_options.origin()))
+
+
+def pool(pipeline: Pipeline) -> str:
+    """The pool that keeps runs of one pipeline apart."""
+    return f"pipeline_{pipeline.name}"
+
+
+def continuous_job(pipeline: Pipeline) -> str:
+    """The job that follows the source until it is told to stop."""
+    return f"{pipeline.name}_continuous"
+
+
+def dead_letters_job(pipeline: Pipeline) -> str:
+    """The job that writes open dead letters again."""
+    return f"{pipeline.name}_dead_letters"
+
+
+def tags(pipeline: Pipeline) -> dict[str, str]:
+    """Tags of the runs we start for a pipeline."""
+    return {PIPELINE_TAG: pipeline.name, FINGERPRINT_TAG: pipeline.fingerprint}
+
+
+def owners(pipeline: Pipeline) -> list[str]:
+    """Owners as the declaration lists them."""
+    return [part.strip() for part in (pipeline.settings.owners or "").split(",") if part.strip()]
+
+
+def group(connector: str) -> str:
+    """A connector's name as the name of a group."""
+    return re.sub(r"[^A-Za-z0-9_]+", "_", connector)

@@ -1,0 +1,159 @@
+"""Resources for assets of your own: the services that pipelines use, reached the same way.
+
+Give secrets as `dg.EnvVar("NAME")`: Dagster then shows the variable's name and never its value.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field, SecretStr
+
+from vector_assets.engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Producer
+    from confluent_kafka.admin import AdminClient
+
+    from vector_assets.clients.kafka import ControlPlane
+    from vector_assets.clients.kafka_properties import Properties
+    from vector_assets.clients.postgres import Connection, Login
+
+
+class KafkaResource(dg.ConfigurableResource[Any]):
+    """A Kafka cluster. `properties` takes any client property that a script may give as `properties.*`."""
+
+    bootstrap_servers: str = Field(description="host:port, several separated by commas.")
+    security_protocol: str | None = Field(None, description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")
+    sasl_mechanism: str | None = Field(None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")
+    sasl_username: str | None = Field(None, description="User of the SASL login.")
+    sasl_password: str | None = Field(None, description="Its password.", repr=False)
+    ssl_ca_location: str | None = Field(None, description="PEM file of the authorities to trust.")
+    ssl_certificate_location: str | None = Field(None, description="PEM file of our certificate.")
+    ssl_key_location: str | None = Field(None, description="PEM file of its key.")
+    ssl_key_password: str | None = Field(None, description="Password of an encrypted key.", repr=False)
+    properties: dict[str, str] = Field(default_factory=dict, description="More client properties.", repr=False)
+
+    def consumer(self, **settings: Any) -> "Consumer":
+        """A confluent-kafka consumer; `settings` in librdkafka's spelling with `_` for `.` (`group_id="mine"`).
+
+        Raises:
+            ConfigError: a property is unknown or refused.
+        """
+        from vector_assets.clients import kafka
+
+        return kafka.consumer(self._properties(), _dotted(settings))
+
+    def producer(self, **settings: Any) -> "Producer":
+        """A confluent-kafka producer; `settings` as for `consumer`.
+
+        Raises:
+            ConfigError: a property is unknown or refused.
+        """
+        from vector_assets.clients import kafka
+
+        return kafka.producer(self._properties(), _dotted(settings))
+
+    def admin(self) -> "AdminClient":
+        """A confluent-kafka admin client.
+
+        Raises:
+            ConfigError: a property is unknown or refused.
+        """
+        from vector_assets.clients import kafka
+
+        return kafka.confluent_admin(self._properties())
+
+    def frontier(self, topic: str) -> dict[int, int]:
+        """Per partition the offset just past the last readable record.
+
+        Raises:
+            PlanError: there is no such topic.
+            UnavailableError: the cluster does not answer within 2 s.
+        """
+        control = self._control()
+        try:
+            return control.log_ends(topic, control.topic(topic).partitions, committed=True)
+        finally:
+            control.close()
+
+    def _control(self) -> "ControlPlane":
+        from vector_assets.clients.kafka import ControlPlane
+
+        return ControlPlane(self._properties())
+
+    def _properties(self) -> "Properties":
+        from vector_assets.clients.kafka_properties import Properties
+
+        named = {name.replace("_", "."): value for name, value in self._named().items() if value is not None}
+        try:
+            return Properties({**named, **self.properties})
+        except ValueError as error:
+            raise ConfigError(f"KafkaResource: {error}") from None
+
+    def _named(self) -> dict[str, str | None]:
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "properties"}
+
+
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "."): value for name, value in settings.items()}
+
+
+class PostgresResource(dg.ConfigurableResource[Any]):
+    """An AnalyticDB for PostgreSQL or PostgreSQL database."""
+
+    host: str
+    port: int = 5432
+    database: str
+    user: str
+    password: str = Field(repr=False)
+    sslmode: str | None = Field(None, description="libpq's sslmode, such as require or verify-full.")
+    sslrootcert: str | None = Field(None, description="PEM file of the authorities to trust.")
+    sslcert: str | None = Field(None, description="PEM file of our certificate.")
+    sslkey: str | None = Field(None, description="PEM file of its key.")
+
+    def connect(self) -> "Connection":
+        """A psycopg connection in autocommit mode; use it as a context manager to have it closed.
+
+        Raises:
+            ConfigError: the server refuses the login, the database or the TLS settings.
+            UnavailableError: nobody answers.
+        """
+        from vector_assets.clients.postgres import connect
+
+        return connect(self._login())
+
+    def query(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+        """The rows of a query as an Arrow table; fetched whole, so for results that fit in memory.
+
+        Raises:
+            PlanError: the statement is wrong.
+            UnavailableError: nobody answers.
+        """
+        from vector_assets.clients.postgres import translated
+        from vector_assets.defs.postgres_tables import fetched
+
+        with self.connect() as connection, translated(f"{self.host}:{self.port}/{self.database}"):
+            return fetched(connection, statement, parameters)
+
+    def copy_arrow(self, rows: pa.Table, table: str) -> int:
+        """COPY an Arrow table into `schema.table`, all or nothing; how many rows were written.
+
+        Columns meet by name; types are converted and checked as a pipeline's are, vectors included.
+
+        Raises:
+            PlanError: a column is missing or its type does not fit.
+            RecordError: a row does not fit, or its key exists; nothing was written.
+        """
+        from vector_assets.clients.postgres import translated
+        from vector_assets.defs.postgres_tables import copied
+
+        with self.connect() as connection, translated(f"{self.host}:{self.port}/{self.database}: {table}"):
+            return copied(connection, rows, table, user=self.user)
+
+    def _login(self) -> "Login":
+        from vector_assets.clients.postgres import TLS_PARAMETERS, Address, Login
+
+        given = tuple((name, str(value)) for name in TLS_PARAMETERS if (value := getattr(self, name)) is not None)
+        return Login(Address(self.host, self.port, self.database, given), self.user, SecretStr(self.password))

@@ -1,0 +1,107 @@
+"""A sensor per pipeline: a run as soon as there is something to do, none while one is at work.
+
+Requests carry no run key: Dagster would never start a second run under the key of a failed one.
+"""
+
+import logging
+import time
+
+import dagster as dg
+
+from vector_assets.defs import history, names, probe
+from vector_assets.engine.errors import UnavailableError
+from vector_assets.engine.hours import Calendar
+from vector_assets.engine.lease import Holder
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.session import Books
+
+log = logging.getLogger(__name__)
+
+PRIORITY = "1"
+"""Of drains in the run queue: before the replays of a backfill."""
+
+_SLACK_SECONDS = 600
+_STILL_SECONDS = 60
+
+
+def of(pipeline: Pipeline) -> dg.SensorDefinition:
+    """The pipeline's sensor; it is on unless somebody turns it off."""
+    interval = pipeline.settings.sensor_interval.total_seconds()
+
+    @dg.sensor(
+        name=f"{pipeline.name}_sensor",
+        description=f"Starts a run of {pipeline.name} when it has new records or an unfinished batch.",
+        target=dg.AssetSelection.assets(names.asset_key(pipeline)),
+        minimum_interval_seconds=max(1, round(interval)),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        tags=names.tags(pipeline),
+    )
+    def tick(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        books = Books.open()
+        try:
+            reason = _reason_to_wait(context.instance, pipeline, books.ledger)
+        finally:
+            books.close()
+        return dg.SkipReason(reason) if reason else request(pipeline)
+
+    return tick
+
+
+def request(pipeline: Pipeline, now: float | None = None) -> dg.RunRequest:
+    """A drain of the partition that is open now."""
+    calendar = Calendar(pipeline.settings.partitions, (lambda: now) if now is not None else time.time)
+    partition = calendar.now()
+    return dg.RunRequest(
+        partition_key=partition,
+        run_config={"ops": {pipeline.name: {"config": {"mode": "drain"}}}},
+        tags={
+            **names.tags(pipeline),
+            "dagster/priority": PRIORITY,
+            # a drain ends with its partition; one that is booked as started long after that has died with its machine
+            "dagster/max_runtime": str(round(calendar.end(partition) - calendar.clock()) + _SLACK_SECONDS),
+        },
+    )
+
+
+def _reason_to_wait(instance: dg.DagsterInstance, pipeline: Pipeline, ledger: Ledger) -> str | None:
+    """Why there is nothing to start now; None when there is."""
+    runs = history.History(instance, pipeline)
+    where = (pipeline.name, pipeline.target)
+    holder = ledger.leases.holder(*where)
+    if holder is not None and not ledger.leases.is_held(*where):
+        runs.bury(holder)
+    elif holder is not None and not runs.is_ours(holder):
+        return f"{holder} is at work, outside of Dagster's runs"
+    run = runs.ongoing()
+    if run is not None and not _stands_still(run, pipeline, ledger, holder):
+        return f"run {run.run_id[:8]} of {run.job_name} is {run.status.value.lower()}"
+    if pause := runs.pause(time.time()):
+        return pause
+    return _nothing_new(pipeline, ledger)
+
+
+def _stands_still(run: dg.DagsterRun, pipeline: Pipeline, ledger: Ledger, holder: Holder | None) -> bool:
+    """True when the continuous job is booked as started but has left records alone for long: it died with its machine.
+
+    It holds no lease while it waits for records, and no place in the pool, so a run beside it does no harm.
+    """
+    if run.job_name != names.continuous_job(pipeline) or holder is not None:
+        return False
+    newest = ledger.batches(pipeline.name, pipeline.target, limit=1, newest_first=True)
+    since_ms = newest[0].planned_ms if newest else 0
+    return ledger.now_ms() - since_ms > _STILL_SECONDS * 1000
+
+
+def _nothing_new(pipeline: Pipeline, ledger: Ledger) -> str | None:
+    where = (pipeline.name, pipeline.target)
+    is_new = not ledger.is_activated(*where)
+    try:
+        lag = probe.of(pipeline).lag(None if is_new else ledger.planned_position(*where))
+    except UnavailableError as error:
+        return f"lag unknown: {error}"
+    # a new pipeline is started even over an empty source: its run freezes where `latest` is
+    if lag > 0 or is_new or ledger.unfinished(*where):
+        log.info("%s: %d records behind", pipeline.name, lag)
+        return None
+    return "nothing new"

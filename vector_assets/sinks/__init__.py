@@ -1,0 +1,5 @@
+"""Where rows go: connector name -> class, imported when asked for."""
+
+SINKS = {
+    "adbpg": "vector_assets.sinks.adbpg:AdbPgSink",
+}

@@ -1,0 +1,5 @@
+"""Where records come from: connector name -> class, imported when asked for."""
+
+SOURCES = {
+    "kafka": "vector_assets.sources.kafka:KafkaSource",
+}
