@@ -161,6 +161,9 @@ class MemorySink:
     def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
         return Target("memory://rows", declared_key, {"id": "int8"}, self.cell.incarnation, "exactly-once")
 
+    def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        return self.prepare(schema, declared_key)
+
     def stage(self, batch: Batch, token: BatchToken) -> Staged:
         return Staged(token, {"rows": batch.upserts.num_rows}, payload=batch)
 

@@ -86,8 +86,7 @@ def known_to_ledger(open_books: Books, name: str) -> None:
     Raises:
         ConfigError: it has not; the nearest name it knows is given.
     """
-    rows = open_books.ledger.store.rows("SELECT DISTINCT pipeline FROM pipelines ORDER BY pipeline")
-    known = [row["pipeline"] for row in rows]
+    known = open_books.ledger.known()
     if name not in known:
         listed = ", ".join(known) or "none"
         raise ConfigError(f"unknown pipeline {name!r}{nearest(name, known)}; the ledger knows: {listed}")

@@ -1,9 +1,8 @@
 """What a pipeline is and would do, as one JSON document: what `plan` prints."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
@@ -17,15 +16,6 @@ from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.schema import Table
 
 _PATIENCE = RetryPolicy(retries=0, outage_seconds=2.0)
-
-
-@runtime_checkable
-class Inspects(Protocol):
-    """A sink that can check its target without changing it."""
-
-    def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
-        """The checks of `prepare`; what would be created is in the notes."""
-        ...
 
 
 def describe(pipeline: Pipeline) -> dict[str, Any]:
@@ -152,8 +142,6 @@ def _inspect(pipeline: Pipeline) -> Target | None:
     """What the target says; None when its sink cannot tell without writing."""
     sink = pipeline.open_sink()
     try:
-        if not isinstance(sink, Inspects):
-            return None
         return call(
             _PATIENCE,
             lambda: sink.inspect(pipeline.schema, pipeline.sink_table.primary_key),

@@ -72,9 +72,6 @@ def survey(pipelines: Sequence[Pipeline], ledger: Ledger, batches: int) -> list[
 
 def _look(pipeline: Pipeline, ledger: Ledger, batches: int, position: Position | None, answer: Answer) -> Survey:
     name, target = pipeline.name, pipeline.target
-    rows = ledger.store.rows(
-        "SELECT state, count(*) FROM batches WHERE pipeline = ? AND target = ? GROUP BY state", (name, target)
-    )
     recent = ledger.batches(name, target, limit=max(batches, 1), newest_first=True)
     return Survey(
         name=name,
@@ -82,7 +79,7 @@ def _look(pipeline: Pipeline, ledger: Ledger, batches: int, position: Position |
         is_activated=position is not None,
         position=position or {},
         answer=answer,
-        states={row[0]: row[1] for row in rows},
+        states=ledger.states(name, target),
         last=recent[0] if recent else None,
         recent=recent[:batches],
         totals=ledger.totals(name, target)[1],

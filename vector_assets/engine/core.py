@@ -382,6 +382,10 @@ class Sink(Protocol):
         """
         ...
 
+    def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        """The checks of `prepare` without changing anything; what `prepare` would create is in the notes."""
+        ...
+
     def stage(self, batch: Batch, token: BatchToken) -> Staged:
         """Everything that can be done without being visible."""
         ...

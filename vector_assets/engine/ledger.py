@@ -297,6 +297,19 @@ class Ledger:
         rows = self.store.rows(f"SELECT * FROM batches WHERE {' AND '.join(where)} ORDER BY seq {order}{tail}", values)
         return [_record(row) for row in rows]
 
+    def states(self, pipeline: str, target: str) -> dict[str, int]:
+        """How many batches are in each state."""
+        rows = self.store.rows(
+            "SELECT state, count(*) AS batches FROM batches WHERE pipeline = ? AND target = ? GROUP BY state",
+            (pipeline, target),
+        )
+        return {row["state"]: row["batches"] for row in rows}
+
+    def known(self) -> list[str]:
+        """Names of the pipelines that ever ran."""
+        rows = self.store.rows("SELECT DISTINCT pipeline FROM pipelines ORDER BY pipeline")
+        return [row["pipeline"] for row in rows]
+
     def totals(self, pipeline: str, target: str) -> tuple[int, Counts]:
         """How many batches are done, and the sum of their counts."""
         rows = self.store.rows(

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vector_assets.engine.core import BatchKind, Position, Range, Span, State, canonical
+from vector_assets.engine.core import BatchKind, Position, Range, Span, State, Token, canonical
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError, TargetReplacedError
 from vector_assets.engine.run import Outcome, Runner
@@ -44,10 +44,16 @@ def _plan_reset(session: Session, name: str, target: str, wanted: Position) -> R
     ranges = tuple(
         Range(split, now.get(split, wanted[split]), wanted[split])
         for split in sorted(wanted)
-        if now.get(split) != wanted[split]
+        if split not in now or not _is_same(session, split, now[split], wanted[split])
     )
     unfinished = tuple(batch.seq for batch in session.ledger.unfinished(name, target))
     return ResetPlan(name, Span(ranges), unfinished)
+
+
+def _is_same(session: Session, split: str, one: Token, other: Token) -> bool:
+    """The tokens name the same place, whatever else is in them (such as a leader epoch)."""
+    lag = session.source.lag
+    return lag({split: one}, {split: other}) == 0 == lag({split: other}, {split: one})
 
 
 def reset(session: Session, where: str, *, reason: str) -> ResetPlan:
