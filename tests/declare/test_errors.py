@@ -93,6 +93,7 @@ CASES: dict[str, tuple[str, str]] = {
     "computed from a typo": (create("price INT, b AS §prize * 2"), "no column prize (did you mean 'price'?)"),
     "computed from computed": (create("a INT, b AS a, c AS §b"), "table t has no column b; known: a"),
     "computed by the clock": (create("a INT, b AS §PROCTIME()"), "PROCTIME() is refused: it has another value in every"),
+    "computed by a bad pattern": (create("a STRING, b AS §REGEXP(a, '(?=x)')"), "invalid perl operator"),
     "computed interval": (create("a INT, b AS §INTERVAL '1' DAY"), "INTERVAL is no type of a column"),
     "computed and typed": (create("a INT, b INT §AS a"), "expected ); found 'AS'"),
     "metadata from a name": (create("a INT METADATA FROM §b"), "expected the metadata's key in single quotes"),
@@ -226,7 +227,7 @@ CASES: dict[str, tuple[str, str]] = {
     "rest": (insert("SELECT id, name, price FROM src s §x"), "the statement should end here; found 'x'"),
     # expressions
     "unknown column": (expression("§prize"), "table src has no column prize (did you mean 'price'?); known: id, name"),
-    "column in another case": (expression("§PRICE"), "table src has no column PRICE"),
+    "column in another case": (expression("§PRICE"), "table src has no column PRICE (did you mean 'price'?)"),
     "other table's column": (expression("§dst.price"), "dst is neither the source (src) nor one of its columns"),
     "the table behind its alias": (insert("SELECT id, name, §src.price FROM src AS s"), "src is neither the source (s)"),
     "unknown column of the table": (expression("src.§prize"), "table src has no column prize"),

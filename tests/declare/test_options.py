@@ -29,6 +29,23 @@ def test_secret_may_be_a_part_of_a_value() -> None:
     assert pipeline.target == "adbpg://db:77/db/public.cars"
 
 
+def test_value_of_a_secret_is_never_read_as_a_variable() -> None:
+    script = WORKING.replace("'cars'", "'${secret_values.a}${secret_values.b}'", 2)
+    secrets = {"a": "x", "b": "y", "c": "z"}
+    assert compile_script(script, "cars.sql", secrets=secrets.__getitem__)[0].target.endswith("public.xy")
+    tricky = {"a": "${secret_values.b}", "b": "<b>"}
+    found = compile_script(
+        WORKING.replace("'pw'", "'${secret_values.a}${secret_values.b}'"), "c.sql", secrets=tricky.__getitem__
+    )
+    assert found[0].sink_options.model_dump()["password"].get_secret_value() == "${secret_values.b}<b>"
+
+
+def test_null_literal_may_look_like_a_placeholder() -> None:
+    pipeline = one(WORKING.replace("'format' = 'csv'", "'format' = 'csv', 'csv.null-literal' = '<null>'"))
+    assert pipeline.format_options is not None
+    assert pipeline.format_options.shown()["csv.null-literal"] == "<null>"
+
+
 def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     script = WORKING.replace("'cars'", "'${secret_values.the-table}'", 2)
     monkeypatch.setenv(env.secret_variable("the-table"), "vans")

@@ -1,5 +1,8 @@
 """The seeds' own scripts, cut out of the documents."""
 
+from datetime import datetime
+
+import pyarrow as pa
 import pytest
 from sqlglot import exp
 
@@ -7,6 +10,7 @@ from tests.declare.seeds import flink_step, seed, statements, with_values
 from vector_assets.declare import compile_script
 from vector_assets.declare.flink_script import Script
 from vector_assets.declare.flink_tables import declare
+from vector_assets.engine.core import POSITION, RAW_SCHEMA
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.schema import LogicalType
@@ -75,6 +79,26 @@ def test_tab_delimiter_reaches_the_format_as_the_seed_spells_it(pipeline: Pipeli
 def test_password_is_nowhere_to_be_seen(pipeline: Pipeline) -> None:
     assert VALUES["your_password"] not in repr(pipeline)
     assert VALUES["your_password"] not in str(pipeline.sink_options.shown())
+
+
+def test_record_of_the_seed_s_shape_goes_through_decoder_and_transforms(pipeline: Pipeline) -> None:
+    record = b"7\t2023-06-06 12:30:00\tred\t100\t{0.1,0.2}"
+    raw = pa.Table.from_pylist([{"value": record, "split": 0, "offset": 5}], schema=RAW_SCHEMA)
+    assert pipeline.decoder is not None
+    rows = pipeline.decoder.decode(raw.append_column(POSITION, pa.array([0], pa.int64()))).rows
+    for transform in pipeline.transforms:
+        rows = transform.apply(rows).rows
+    assert rows.drop_columns(POSITION).schema == pipeline.schema
+    assert rows.to_pylist() == [
+        {
+            "id": 7,
+            "market_time": datetime.fromisoformat("2023-06-06 12:30:00"),
+            "color": "red",
+            "price": 100,
+            "feature": "{0.1,0.2}",
+            POSITION: 0,
+        }
+    ]
 
 
 def test_seed_s_secrets_work_in_place_of_placeholders(script: str) -> None:

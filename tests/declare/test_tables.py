@@ -155,8 +155,9 @@ def test_unused_table_is_reported_by_every_pipeline_of_the_script() -> None:
 
 
 def test_insert_s_comment_is_the_pipeline_s_description() -> None:
-    script = f"-- a head\n\n{SOURCE}{SINK} -- behind the sink\n\n/*\n * Cars for search.\n */\n-- Every hour.\n{INSERT}"
-    assert one(script).description == "Cars for search.\n\nEvery hour."
+    comment = "/*\n * Cars for search,\n *   in C#.\n */\n-- =====\n-- - every hour"
+    script = f"-- a head\n\n{SOURCE}{SINK} -- behind the sink\n\n{comment}\n{INSERT}"
+    assert one(script).description == "Cars for search,\n  in C#.\n\n- every hour"
 
 
 def test_without_a_comment_the_sink_s_is_the_description() -> None:

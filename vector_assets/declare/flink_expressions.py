@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from vector_assets.declare import flink_functions, flink_operators
 from vector_assets.declare.flink_script import Script
-from vector_assets.declare.flink_translator import Translator
+from vector_assets.declare.flink_translator import Translator, Typed
 from vector_assets.engine.schema import Column
 
 _RULES = {**flink_operators.RULES, **flink_functions.RULES}
@@ -17,11 +17,18 @@ _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "threads": "1",
 }
+_NOTHING: Mapping[str, Typed] = {}
 
 
-def translator(script: Script, table: str, columns: Mapping[str, Column], alias: str | None = None) -> Translator:
+def translator(
+    script: Script,
+    table: str,
+    columns: Mapping[str, Column],
+    computed: Mapping[str, Typed] = _NOTHING,
+    alias: str | None = None,
+) -> Translator:
     """A translator of expressions over the columns of a table, which the query may call by another name."""
-    return Translator(_RULES, script, table, columns, alias or table)
+    return Translator(_RULES, script, table, columns, computed, alias or table)
 
 
 def check(script: Script, schema: pa.Schema, queries: Sequence[tuple[str, exp.Expr]]) -> None:

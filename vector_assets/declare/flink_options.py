@@ -52,9 +52,10 @@ def check_placeholders(script: Script, tables: Iterable[Declared]) -> None:
     """
     found: list[tuple[int, str]] = []
     for table in tables:
-        for option in table.options.values():
-            start, end = _span(option)
-            found += [(match.start(), match[1]) for match in _PLACEHOLDER.finditer(script.text, start, end)]
+        for name, option in table.options.items():
+            # '<null>' is a common spelling of null in data
+            if not name.endswith("null-literal"):
+                found += [(match.start(), match[1]) for match in _PLACEHOLDER.finditer(script.text, *_span(option))]
     if not found:
         return
     offset, name = found[0]
@@ -83,22 +84,28 @@ def fill(script: Script, table: Declared, secrets: Secrets, *, offline: bool) ->
     hidden: dict[str, str] = {}
     unknown: dict[str, str] = {}
     for name, option in table.options.items():
-        values[name] = option.args["value"].name
+        found: list[str] = []
         for match in _VARIABLE.finditer(script.text, *_span(option)):
             secret = _SECRET.fullmatch(match[1])
             if secret is None:
                 raise script.error(f"{match[0]} is not known; want ${{secret_values.<name>}}", match.start())
             try:
-                value = secrets(secret[1])
-                hidden[value] = match[0]
+                found.append(secrets(secret[1]))
+                hidden[found[-1]] = match[0]
             except ConfigError as error:
                 if not offline:
                     raise script.error(f"option {name!r}: {error.message}", match.start()) from None
-                value = _stand_in(secret[1])
+                found.append(_stand_in(secret[1]))
                 unknown[name] = secret[1]
-            values[name] = values[name].replace(match[0], value, 1)
+        values[name] = _replaced(option.args["value"].name, found)
     places = {name: script.place(start_of(option.this)) for name, option in table.options.items()}
     return Written(values, places, hidden, unknown)
+
+
+def _replaced(text: str, values: list[str]) -> str:
+    """The text with its variables replaced in order; what a value holds is not looked at again."""
+    pieces = _VARIABLE.split(text)[::2]
+    return "".join(piece + value for piece, value in zip(pieces, [*values, ""], strict=True))
 
 
 def _stand_in(secret: str) -> str:

@@ -1,7 +1,7 @@
 """A Flink SQL script cut into statements: syntax trees, the place of every node, the comments above each."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -11,10 +11,12 @@ from sqlglot.tokenizer_core import Token, TokenType
 from vector_assets.declare.flink_dialect import Flink
 from vector_assets.declare.flink_tokens import STATEMENTS, FlinkSyntaxError
 from vector_assets.engine.errors import ConfigError, Place
+from vector_assets.engine.registry import nearest
 
 _COMMENT = re.compile(r"--(?P<line>[^\n]*)|/\*(?P<block>.*?)\*/", re.DOTALL)
 _UNREADABLE = re.compile(r"(?:Missing (?P<what>\S+)|.*) from \d+:(?P<start>\d+)")
-_DECORATION = re.compile(r"^[\s*]*[-=*#]*\s?|\s*[-=*#]*\s*$")
+_RULER = re.compile(r"[-=*#_/\s]*")
+_STAR = re.compile(r"^\s*\*? ?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Script:
             opened = self.text.rfind("/*")
             if opened > self.text.rfind("*/"):
                 raise self.error("this comment is never closed", opened) from None
-            raise ConfigError(f"{self.file}: cannot be read as SQL: {error.__cause__ or error}") from None
+            raise ConfigError(f"cannot be read as SQL: {error.__cause__ or error}", Place(self.file)) from None
 
     def _statement(self, tokens: list[Token], before: int) -> Statement:
         try:
@@ -112,10 +114,13 @@ class Script:
             trails = before > 0 and "\n" not in self.text[before : comment.start()]
             if is_apart or trails:
                 break
-            body = comment["line"] if comment["line"] is not None else comment["block"]
-            block[:0] = [_DECORATION.sub("", line) for line in body.splitlines()]
+            if comment["line"] is not None:
+                block.insert(0, comment["line"].strip())
+            else:
+                block[:0] = [_STAR.sub("", line).rstrip() for line in comment["block"].splitlines()]
             below = comment.start()
-        return "\n".join(block).strip()
+        text = "\n".join("" if _RULER.fullmatch(line) else line for line in block)
+        return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
 def _chunks(tokens: list[Token]) -> Iterator[tuple[list[Token], int]]:
@@ -144,3 +149,10 @@ def start_of(node: exp.Expr) -> int:
             return int(min(starts))
         here = here.parent
     return 0
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """` (did you mean ...?)` for a name of the script; Flink's names are told apart by upper and lower case."""
+    names = list(known)
+    twin = next((other for other in names if other.lower() == name.lower()), None)
+    return f" (did you mean {twin!r}?)" if twin else nearest(name, names)

@@ -8,11 +8,10 @@ from sqlglot import exp
 from vector_assets.declare import flink_types as types
 from vector_assets.declare.flink_casts import convert
 from vector_assets.declare.flink_expressions import check, translator
-from vector_assets.declare.flink_script import Script
+from vector_assets.declare.flink_script import Script, hint
 from vector_assets.declare.flink_tables import Declared
 from vector_assets.declare.flink_translator import Translator, Typed
 from vector_assets.declare.flink_types import Pseudo, duckdb_type, quoted, shown
-from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, LogicalType, Table
 
 _ENDLESS = "a stream has no end, so it cannot be {}"
@@ -35,17 +34,16 @@ _CAST_BY_ARROW = (types.NUMERIC, types.STRINGS, types.BYTES, ("TIMESTAMP",))
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The SELECT in DuckDB's words: (expression, column of the sink) pairs, what to select from, the condition."""
+    """The SELECT over `source` in DuckDB's words: (expression, column of the sink) pairs, and the condition."""
 
     projections: tuple[tuple[str, str], ...]
-    relation: str
     where: str | None
 
     @property
     def text(self) -> str:
         """The whole query."""
         columns = ", ".join(f"{sql} AS {quoted(name)}" for sql, name in self.projections)
-        return f"SELECT {columns} FROM {self.relation}" + (f" WHERE {self.where}" if self.where else "")
+        return f"SELECT {columns} FROM source" + (f" WHERE {self.where}" if self.where else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,27 +118,21 @@ def select(
         ConfigError: at the expression that is not supported, or does not fit its column.
     """
     columns = {column.name: column for column in source.table.columns}
-    t = translator(script, source.name, columns, alias)
+    t = translator(script, source.name, columns, source.computed, alias)
     items = list(_items(t, query, source.table))
     targets = _targets(script, insert, sink.table)
     _check_count(script, query, items, targets, sink.name)
     chosen = {target.name: _fitted(t, item, target, sink.name) for item, target in zip(items, targets, strict=True)}
     where = t.predicate(query.args["where"].this) if query.args.get("where") else None
-    needed = {name: parts for name, parts in source.computed.items() if name in t.used}
-    relation = "source"
-    if needed:
-        extra = ", ".join(f"{typed.sql} AS {quoted(name)}" for name, (typed, _) in needed.items())
-        relation = f"(SELECT *, {extra} FROM source)"
-    checks = [(f"SELECT {typed.sql} FROM source", node) for typed, node in needed.values()]
-    by_target = dict(zip((target.name for target in targets), items, strict=True))
-    checks += [(f"SELECT {sql} FROM {relation}", by_target[name].node) for name, sql in chosen.items()]
+    checks = [(f"SELECT {sql} FROM source", item.node) for sql, item in zip(chosen.values(), items, strict=True)]
     if where is not None:
-        checks.append((f"SELECT 1 FROM {relation} WHERE {where.sql}", query.args["where"].this))
-    check(script, Table(source.name, tuple(source.stored.values())).schema, checks)
+        checks.append((f"SELECT 1 FROM source WHERE {where.sql}", query.args["where"].this))
+    stored = tuple(column for column in source.table.columns if column.kind != "computed")
+    check(script, Table(source.name, stored).schema, checks)
     projections = tuple(
         (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
     )
-    return Selection(projections, relation, where.sql if where else None)
+    return Selection(projections, where.sql if where else None)
 
 
 def _items(t: Translator, query: exp.Select, table: Table) -> Iterable[_Item]:
@@ -148,17 +140,16 @@ def _items(t: Translator, query: exp.Select, table: Table) -> Iterable[_Item]:
         inner = node.this if isinstance(node, exp.Alias) else node
         star = inner.this if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star) else inner
         if not isinstance(star, exp.Star):
-            column = t.columns.get(inner.name) if isinstance(inner, exp.Column) else None
             typed = t.translate(inner)
-            yield _Item(node, typed, column if column and typed.sql == quoted(column.name) else None)
+            column = t.columns.get(inner.name) if isinstance(inner, exp.Column) else None
+            yield _Item(node, typed, column if column and typed == t.named(column) else None)
             continue
         if any(star.args.values()):
             raise t.error("* takes no EXCEPT, REPLACE or RENAME in Flink SQL", node)
         if isinstance(inner, exp.Column) and inner.table != t.alias:
             raise t.error(f"{inner.table} is not the source of this query, which is {t.alias}", node)
         for column in table.columns:
-            t.used.add(column.name)
-            yield _Item(node, Typed(quoted(column.name), types.nullable(column.type)), column)
+            yield _Item(node, t.named(column), column)
 
 
 def _targets(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
@@ -171,7 +162,7 @@ def _targets(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
         name = node.name
         if name not in columns:
             known = ", ".join(columns)
-            raise script.error(f"table {sink.name} has no column {name}{nearest(name, columns)}; known: {known}", node)
+            raise script.error(f"table {sink.name} has no column {name}{hint(name, columns)}; known: {known}", node)
         if name in targets:
             raise script.error(f"column {name} is named twice", node)
         targets[name] = columns[name]
@@ -202,7 +193,7 @@ def _fitted(t: Translator, item: _Item, target: Column, sink: str) -> str:
         wanted = shown(target.type)
         remedy = f"; write CAST(... AS {wanted})" if types.casts_explicitly(kind, target.type) else ""
         raise t.error(f"column {target.name} of table {sink} is {wanted}, the SELECT gives {found}{remedy}", item.node)
-    if item.column is not None and _is_cast_by_arrow(kind, target.type):
+    if item.column is not None and item.column.kind != "computed" and _is_cast_by_arrow(kind, target.type):
         return item.typed.sql
     return convert(item.typed.sql, kind, target.type)
 
@@ -210,5 +201,12 @@ def _fitted(t: Translator, item: _Item, target: Column, sink: str) -> str:
 def _is_cast_by_arrow(source: types.Type, target: LogicalType) -> bool:
     """Whether the transform itself may convert a plain column: it does so without DuckDB, and with the same result."""
     if not isinstance(source, LogicalType) or (target.name == "DECIMAL" and source.name in {"FLOAT", "DOUBLE"}):
+        return False
+    if (
+        target.name == "TIMESTAMP"
+        and (target.precision or 0) < (source.precision or 0)
+        and target.precision not in {3, 6}
+    ):
+        # Arrow's units are thousands apart: it cannot cut to any other number of digits
         return False
     return any(source.name in family and target.name in family for family in _CAST_BY_ARROW)

@@ -10,14 +10,13 @@ from sqlglot import exp
 
 from vector_assets.declare.flink_connectors import check_connector, sink_end, source_end
 from vector_assets.declare.flink_options import Secrets, check_placeholders, registry_name
-from vector_assets.declare.flink_script import Script, Statement
+from vector_assets.declare.flink_script import Script, Statement, hint
 from vector_assets.declare.flink_select import query_of, select, source_of
 from vector_assets.declare.flink_settings import Settings
 from vector_assets.declare.flink_tables import Declared, declare
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.pipeline import Pipeline
-from vector_assets.engine.registry import nearest
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
 from vector_assets.transforms.sql import SqlTransform
@@ -122,8 +121,8 @@ class _Compiler:
             if later:
                 raise self.script.error(f"table {node.name} is declared only at {later[0]}; move it above this", node)
             known = ", ".join(self.tables) or "none"
-            hint = nearest(node.name, self.tables)
-            raise self.script.error(f"table {node.name} is not declared{hint}; declared: {known}", node)
+            similar = hint(node.name, self.tables)
+            raise self.script.error(f"table {node.name} is not declared{similar}; declared: {known}", node)
         connector = table.options["connector"].args["value"].name
         if registry_name(connector) not in registry:
             listed = ", ".join(sorted(registry))
@@ -168,7 +167,7 @@ class _Compiler:
             schema=schema,
             transform_text=selection.text,
             decoder=reader.decoder,
-            transforms=(SqlTransform(selection.projections, selection.relation, selection.where, schema),),
+            transforms=(SqlTransform(selection.projections, "source", selection.where, schema),),
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
             reports=(*reports, *source.reports, *sink.reports),

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from vector_assets.declare import flink_types as types
-from vector_assets.declare.flink_expressions import translator
-from vector_assets.declare.flink_script import Script, Statement
+from vector_assets.declare.flink_expressions import check, translator
+from vector_assets.declare.flink_script import Script, Statement, hint
 from vector_assets.declare.flink_tokens import MetadataColumnConstraint, Watermark
 from vector_assets.declare.flink_translator import Typed
 from vector_assets.engine.core import HIDDEN
 from vector_assets.engine.errors import ConfigError, Place
-from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, LogicalType, Table
 
 
@@ -22,18 +21,13 @@ class Declared:
     table: Table
     place: Place
     options: dict[str, exp.Property]
-    computed: dict[str, tuple[Typed, exp.Expr]]
+    computed: dict[str, Typed]
     reports: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """The table's name."""
         return self.table.name
-
-    @property
-    def stored(self) -> dict[str, Column]:
-        """The columns that come from the source: physical ones and metadata."""
-        return {column.name: column for column in self.table.columns if column.kind != "computed"}
 
 
 def declare(script: Script, statement: Statement) -> Declared:
@@ -49,14 +43,18 @@ def declare(script: Script, statement: Statement) -> Declared:
     key = _key(script, elements)
     key_names = [part.name for part in key]
     stored = {d.name: _stored_column(script, d, key_names) for d in definitions if d.args.get("kind")}
-    computed: dict[str, tuple[Typed, exp.Expr]] = {}
+    computed: dict[str, Typed] = {}
+    checks = []
     columns = []
     for definition in definitions:
         column = stored.get(definition.name)
         if column is None:
             column, typed, node = _computed_column(script, schema.this.name, definition, stored)
-            computed[column.name] = typed, node
+            computed[column.name] = typed
+            checks.append((f"SELECT {typed.sql} FROM source", node))
         columns.append(column)
+    if checks:
+        check(script, Table(schema.this.name, tuple(stored.values())).schema, checks)
     by_name = {column.name: column for column in columns}
     for part in key:
         _check_key(script, part, by_name)
@@ -166,7 +164,7 @@ def _check_key(script: Script, part: exp.Expr, columns: dict[str, Column]) -> No
     column = columns.get(part.name)
     if column is None:
         known = ", ".join(columns)
-        raise script.error(f"PRIMARY KEY: no column {part.name}{nearest(part.name, columns)}; known: {known}", part)
+        raise script.error(f"PRIMARY KEY: no column {part.name}{hint(part.name, columns)}; known: {known}", part)
     if column.kind != "physical":
         raise script.error(f"PRIMARY KEY: column {part.name} is {column.kind}; a key has physical columns", part)
 
@@ -182,7 +180,7 @@ def _watermarks(script: Script, elements: list[exp.Expr], table: Table, columns:
         if column is None:
             known = ", ".join(columns)
             name = element.name
-            raise script.error(f"WATERMARK: no column {name}{nearest(name, columns)}; known: {known}", element.this)
+            raise script.error(f"WATERMARK: no column {name}{hint(name, columns)}; known: {known}", element.this)
         if column.type.name not in types.TIMESTAMPS:
             found = types.shown(column.type)
             raise script.error(f"WATERMARK: column {column.name} is {found}, want a TIMESTAMP", element.this)

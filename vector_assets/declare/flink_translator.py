@@ -8,10 +8,9 @@ from sqlglot import exp
 
 from vector_assets.declare import flink_types as types
 from vector_assets.declare.flink_casts import convert, text
-from vector_assets.declare.flink_script import Script
+from vector_assets.declare.flink_script import Script, hint
 from vector_assets.declare.flink_types import STRING, Pseudo, Type, quoted, shown
 from vector_assets.engine.errors import ConfigError
-from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, LogicalType
 
 
@@ -34,7 +33,7 @@ class Typed:
 
 
 class Translator:
-    """Translates expressions over the columns of one table; `used` collects the columns they name."""
+    """Translates expressions over the columns of one table; a computed column is written out where it is named."""
 
     def __init__(
         self,
@@ -42,14 +41,15 @@ class Translator:
         script: Script,
         table: str,
         columns: Mapping[str, Column],
+        computed: Mapping[str, Typed],
         alias: str,
     ) -> None:
         self.rules = rules
         self.script = script
         self.table = table
         self.columns = columns
+        self.computed = computed
         self.alias = alias
-        self.used: set[str] = set()
 
     def translate(self, node: exp.Expr) -> Typed:
         """The expression as DuckDB text, and its type.
@@ -119,11 +119,15 @@ class Translator:
         found = self.columns.get(first.name)
         if found is None:
             self._refuse_column(first, is_path=bool(fields))
-        self.used.add(found.name)
-        typed = Typed(quoted(found.name), types.nullable(found.type))
+        typed = self.named(found)
         for field in fields:
             typed = self.field(typed, field)
         return typed
+
+    def named(self, column: Column) -> Typed:
+        """The value of one of the table's columns."""
+        computed = self.computed.get(column.name)
+        return Typed(f"({computed.sql})" if computed else quoted(column.name), types.nullable(column.type))
 
     def _refuse_column(self, node: exp.Identifier, *, is_path: bool) -> NoReturn:
         if node.name.upper() in _TIMES:
@@ -133,7 +137,7 @@ class Translator:
             if is_path
             else (f"table {self.table} has no column {node.name}")
         )
-        raise self.error(f"{what}{nearest(node.name, self.columns)}; known: {', '.join(self.columns)}", node)
+        raise self.error(f"{what}{hint(node.name, self.columns)}; known: {', '.join(self.columns)}", node)
 
     def field(self, typed: Typed, node: exp.Expr) -> Typed:
         """A field of a ROW."""
@@ -143,7 +147,7 @@ class Translator:
         if node.name not in kind.child_names:
             known = ", ".join(kind.child_names)
             raise self.error(
-                f"the ROW has no field {node.name}{nearest(node.name, kind.child_names)}; known: {known}", node
+                f"the ROW has no field {node.name}{hint(node.name, kind.child_names)}; known: {known}", node
             )
         child = kind.children[kind.child_names.index(node.name)]
         return Typed(f"struct_extract({typed.sql}, {text(node.name)})", types.nullable(child))
