@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 from dataclasses import replace
@@ -7,8 +8,16 @@ import pytest
 
 from tests.engine.memory import World, numbers
 from vector_assets.defs import assets, factory, failures
-from vector_assets.engine.errors import FatalError, Place, PositionLostError, TransientError
+from vector_assets.engine.errors import (
+    ConfigError,
+    FatalError,
+    Place,
+    PositionLostError,
+    TransientError,
+    UnavailableError,
+)
 from vector_assets.engine.hours import Calendar
+from vector_assets.engine.pipeline import PipelineSettings
 from vector_assets.engine.run import Runner
 
 PAST = "2026-01-01-05:00"
@@ -216,6 +225,46 @@ def test_told_to_stop_while_it_waits_a_run_ends_at_once(world, instance, monkeyp
     ):
         materialize(world, instance)
     assert world.cell.rows == []
+
+
+def test_told_to_stop_while_its_source_is_away_a_run_ends_at_once(world, instance, monkeypatch):
+    world.settings["vector-assets.outage.timeout"] = "1 h"
+    calls = itertools.count()
+
+    def away(span, limit):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise UnavailableError("broker down")
+
+    monkeypatch.setattr(world.source, "read", away, raising=False)
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        materialize(world, instance)
+    assert world.cell.rows == []
+
+
+def test_told_to_stop_twice_a_run_ends_in_the_middle_of_a_batch_and_the_next_one_mends_it(world, instance):
+    commit = type(world.sink).commit
+
+    def commit_and_be_stopped(staged):
+        os.kill(os.getpid(), signal.SIGTERM)
+        found = commit(world.sink, staged)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    world.sink.commit = commit_and_be_stopped
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        materialize(world, instance)
+    assert len(world.cell.rows) == 10
+    world.sink.commit = lambda staged: commit(world.sink, staged)
+    found = events(materialize(world, instance))
+    assert len(world.cell.rows) == 70
+    assert values(found[0])["how"] == "found"
+
+
+@pytest.mark.parametrize("owners", ["bob", "team:", "a@b.com, x"])
+def test_owners_that_dagster_would_refuse_are_refused_by_the_declaration(owners):
+    with pytest.raises(ConfigError, match="want e-mail addresses or team:<name>"):
+        PipelineSettings.parse({"vector-assets.owners": owners}, "settings")
 
 
 def test_keys_of_partitions_are_those_of_the_engines_calendar(world):

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from tests.engine.memory import numbers
-from vector_assets.defs import jobs, names
+from vector_assets.defs import assets, jobs, names
 from vector_assets.engine.run import Runner
 
 
@@ -49,6 +49,32 @@ def test_the_continuous_mode_lands_records_as_they_come_and_books_each_batch_at_
 
 def test_the_continuous_job_is_found_by_the_sensor(world):
     assert job(world, "continuous").tags.items() >= names.tags(world.pipeline()).items()
+
+
+def test_a_replay_gets_in_between_the_rounds_of_a_follower(world, instance):
+    stop = threading.Event()
+
+    def follow():
+        with world.session() as session:
+            for _ in Runner(session, stop).follow():
+                pass
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    try:
+        deadline = time.monotonic() + 30
+        while world.books.ledger.position("numbers", "memory://rows") != {"t@a/0": 40, "t@a/1": 30}:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        world.books.ledger.store.change("UPDATE batches SET hour = '2026-01-01-05:00' WHERE state = 'DONE'")
+        past = dg.materialize([assets.of(world.pipeline())], partition_key="2026-01-01-05:00", instance=instance)
+        assert past.success
+        assert len(past.asset_materializations_for_node("numbers")) == len(world.books.ledger.batches("numbers"))
+        assert follower.is_alive()
+    finally:
+        stop.set()
+        follower.join()
+    assert len(world.cell.rows) == 70
 
 
 def poisoned(world):

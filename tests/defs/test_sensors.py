@@ -189,6 +189,33 @@ def test_a_run_whose_process_died_with_the_lease_is_booked_as_failed(world, tick
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
 
 
+@pytest.mark.parametrize("is_ours", [True, False], ids=["a run of ours", "a shell"])
+def test_a_holder_on_another_machine_whose_heart_stands_still_is_taken_for_dead(
+    world, tick, instance, monkeypatch, is_ours
+):
+    now = [0.0]
+    monkeypatch.setattr(history, "_clock", lambda: now[0])
+    run_id = "a shell"
+    if is_ours:
+        run = booked(world, instance, dg.DagsterRunStatus.STARTED, job="numbers_dead_letters")
+        run_id = f"dagster:{run.run_id}"
+    leases = world.books.ledger.leases
+    lease = leases.acquire(*WHERE, ttl=30, wait=0, run_id=run_id)
+    world.books.ledger.store.change("UPDATE leases SET host = 'another'")
+    for moment, is_beating in ((0.0, False), (29.0, True), (58.0, False)):
+        now[0] = moment
+        if is_beating:
+            leases.beat(lease)
+        assert tick().endswith("is started" if is_ours else "outside of Dagster's runs")
+    now[0] = 59.5
+    found = tick()
+    if is_ours:
+        assert found.startswith("backing off after a failed run")
+        assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
+    else:
+        assert isinstance(found, dg.RunRequest)
+
+
 def test_a_continuous_job_that_died_with_its_machine_does_not_stop_the_pipeline(world, tick, instance):
     drain(world)
     world.source.splits["t@a/0"] += numbers([900])

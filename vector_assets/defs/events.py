@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 
 from vector_assets.defs import names
-from vector_assets.engine.core import Counts
 from vector_assets.engine.errors import VectorAssetsError
 from vector_assets.engine.ledger import BatchRecord
 from vector_assets.engine.run import Outcome, Runner
@@ -90,8 +89,3 @@ def _per_second(count: int, seconds: float | None) -> float | None:
 
 def _rounded(seconds: float | None) -> float | None:
     return round(seconds, 3) if seconds is not None else None
-
-
-def summary(counts: Counts) -> str:
-    """A batch's counts in a few words, zeros left out."""
-    return ", ".join(f"{value} {name}" for name, value in counts.to_dict().items() if value) or "nothing"

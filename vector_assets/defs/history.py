@@ -7,6 +7,7 @@ import dagster as dg
 
 from vector_assets.defs import names
 from vector_assets.engine.lease import Holder
+from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,25 @@ LONGEST_PAUSE_SECONDS = 900.0
 _REMEMBERED = 12
 
 
+_clock = time.monotonic
+_beats: dict[tuple[str, str], tuple[Holder, float]] = {}
+
+
+def is_alive(ledger: Ledger, pipeline: Pipeline, holder: Holder) -> bool:
+    """False when the holder's process is gone from this machine, or its heart has not beaten for the time to live.
+
+    Measured on our own clock from tick to tick, as the lease itself does when somebody else wants it.
+    """
+    where = (pipeline.name, pipeline.target)
+    known, since = _beats.get(where, (None, 0.0))
+    if known != holder:
+        since = _clock()
+        _beats[where] = (holder, since)
+    return ledger.leases.is_held(*where) and _clock() - since < pipeline.settings.lease_ttl.total_seconds()
+
+
 class History:
-    """Runs that were started for one pipeline by its sensor or its jobs."""
+    """Runs that were started for one pipeline by its sensor, or to follow it."""
 
     def __init__(self, instance: dg.DagsterInstance, pipeline: Pipeline) -> None:
         self._instance = instance
@@ -45,7 +63,7 @@ class History:
         """Book a run as failed whose process died with the lease in its hands.
 
         Its own code server does so when the process alone died. After the whole machine went down nobody would: the run
-        would stay started for ever, and its place in the pool taken.
+        would stay started for ever, and its place in the pool taken. Should it only sleep, it is fenced when it wakes.
         """
         record = self._run_of(holder)
         if record is None or record.dagster_run.is_finished:

@@ -67,10 +67,10 @@ def request(pipeline: Pipeline, now: float | None = None) -> dg.RunRequest:
 def _reason_to_wait(instance: dg.DagsterInstance, pipeline: Pipeline, ledger: Ledger) -> str | None:
     """Why there is nothing to start now; None when there is."""
     runs = history.History(instance, pipeline)
-    where = (pipeline.name, pipeline.target)
-    holder = ledger.leases.holder(*where)
-    if holder is not None and not ledger.leases.is_held(*where):
+    holder = ledger.leases.holder(pipeline.name, pipeline.target)
+    if holder is not None and not history.is_alive(ledger, pipeline, holder):
         runs.bury(holder)
+        holder = None
     elif holder is not None and not runs.is_ours(holder):
         return f"{holder} is at work, outside of Dagster's runs"
     run = runs.ongoing()

@@ -31,6 +31,7 @@ IN_FLIGHT = 4
 WORKERS = 2
 _UNLIMITED = 1 << 62
 _IDLE_SECONDS = 0.05
+_HANDOVER_SECONDS = 0.15  # longer than a waiting worker's look at the lease, so that a backfill gets in between
 _ORPHAN_SECONDS = 3600.0
 
 
@@ -82,12 +83,15 @@ class Runner:
         """Apply again, from the archive, what the target does not have of an hour's (or all) batches."""
         where = (self.pipeline.name, self.pipeline.target)
         with self.session.leased() as stages:
+            resumed = set()
             for outcome in self._resume(stages):
+                resumed.add(outcome.batch.seq)
                 if hour in (None, outcome.batch.hour):
                     yield outcome
                 self.has_batch_in_hand = False
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
-                if batch.state is State.DONE and (last is None or batch.seq <= last):
+                is_asked_for = last is None or batch.seq <= last
+                if batch.state is State.DONE and is_asked_for and batch.seq not in resumed:
                     yield self._apply_again(stages, batch)
                     self.has_batch_in_hand = False
 
@@ -277,7 +281,9 @@ class Runner:
         settings = self.pipeline.settings
         linger = min(settings.linger.total_seconds(), self.session.sink.wire.linger_seconds)
         seen_at: float | None = None
-        while not self.stop.wait(_IDLE_SECONDS):
+        pause = _HANDOVER_SECONDS
+        while not self.stop.wait(pause):
+            pause = _IDLE_SECONDS
             position = self.ledger.planned_position(name, where)
             frontier = call(
                 self.session.source_policy, self.session.source.frontier, place=f"{name}: asking the source"
