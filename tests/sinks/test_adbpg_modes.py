@@ -308,6 +308,27 @@ def test_keys_are_compared_under_the_collation_of_their_column(make_cars):
     assert (receipt.counts.written, receipt.counts.conflicts) == (0, 3)
 
 
+def test_included_columns_are_no_part_of_the_key(make_cars):
+    cars = make_cars("CREATE TABLE car_info (id int, color text, feature text)")
+    cars.execute("CREATE UNIQUE INDEX ON car_info (id) INCLUDE (color)")
+    feed = Feed(cars.sink())
+    feed.apply(car(1))
+    receipt = feed.apply(car(1, "blue"), car(2))
+    assert (receipt.counts.written, receipt.counts.conflicts, receipt.counts.refused) == (1, 1, 0)
+
+
+def test_a_delete_that_something_else_forbids_is_rejected_and_the_rest_goes(cars):
+    feed = Feed(cars.sink(conflictmode="update"))
+    feed.apply(*(car(number) for number in range(9)))
+    cars.execute("CREATE TABLE owners (car bigint REFERENCES car_info); INSERT INTO owners VALUES (3), (5)")
+    receipt = feed.apply(car(20), deletes=(1, 2, 3, 4, 5, 99))
+    assert set(colors(cars)) == {0, 3, 5, 6, 7, 8, 20}
+    assert (receipt.counts.written, receipt.counts.deleted, receipt.counts.refused) == (1, 4, 2)
+    assert receipt.rejected.column(POSITION).to_pylist() == [3, 5]
+    with pytest.raises(BudgetError):
+        feed.apply(deletes=(3, 5), limit=1)
+
+
 def test_null_keys_never_conflict(make_cars):
     cars = make_cars("CREATE TABLE car_info (id int UNIQUE, color text, feature text)")
     feed = Feed(cars.sink(SCHEMA))

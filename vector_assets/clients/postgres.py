@@ -116,14 +116,14 @@ class Login:
         }
 
 
-def connect(login: Login, *, name: str = "vector_assets") -> Connection:
-    """A connection of its own, in autocommit mode.
+def connect(login: Login, *, name: str = "vector_assets", place: str | None = None) -> Connection:
+    """A connection of its own, in autocommit mode; `place` starts the messages of its errors.
 
     Raises:
         ConfigError: the server refuses the credentials, the database or the TLS settings.
         UnavailableError: nobody answers, or the server takes no connections now.
     """
-    with translated(str(login.address)):
+    with translated(f"{place}: {login.address}" if place else str(login.address)):
         connection = psycopg.connect(**login.arguments(name))
         _configure(connection)
         return connection
@@ -138,17 +138,20 @@ def _configure(connection: Connection) -> None:
 class Database:
     """A pool of connections to one database, opened when first used. Thread-safe."""
 
-    def __init__(self, login: Login, *, max_connections: int = 4, name: str = "vector_assets") -> None:
+    def __init__(
+        self, login: Login, *, max_connections: int = 4, name: str = "vector_assets", place: str | None = None
+    ) -> None:
         self.login = login
         self.name = name
+        self.place = place or str(login.address)
         self.max_connections = max_connections
         self._pool: ConnectionPool[Connection] | None = None
         self._lock = threading.Lock()
 
     @contextmanager
-    def connection(self, place: str | None = None) -> Iterator[Connection]:
+    def connection(self) -> Iterator[Connection]:
         """A connection for the block; errors of psycopg leave it translated, and a dead pool is not used again."""
-        with translated(place or str(self.login.address)):
+        with translated(self.place):
             pool, connection = self._borrowed()
             try:
                 yield connection
@@ -175,7 +178,7 @@ class Database:
         with self._lock:
             if self._pool is None:
                 # the pool itself would only report a time-out, whatever the server said
-                with connect(self.login, name=self.name):
+                with connect(self.login, name=self.name, place=self.place):
                     pass
                 self._pool = ConnectionPool(
                     kwargs=self.login.arguments(self.name),

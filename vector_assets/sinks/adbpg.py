@@ -56,7 +56,10 @@ class AdbPgSink:
         self.wire = options.wire
         self.retry = options.retry
         self._database = Database(
-            options.login, max_connections=options.max_connections, name=f"vector_assets {pipeline}".strip()[:63]
+            options.login,
+            place=f"adbpg: {quoted(options.schema_name)}.{quoted(options.table)}",
+            name=f"vector_assets {pipeline}".strip()[:63],
+            max_connections=options.max_connections,
         )
         self._plan: Plan | None = None
         self._conflicts: KeyConflicts | None = None
@@ -70,14 +73,14 @@ class AdbPgSink:
             ConfigError: the server refuses the credentials.
             UnavailableError: the server cannot be reached.
         """
-        with self._database.connection(self._place) as connection:
+        with self._database.connection() as connection:
             target = self._inspect(connection, schema, declared_key)
             create_tables(connection, self.options.username)
         return target
 
     def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
         """The same checks, but nothing is created: what would be is in the target's notes."""
-        with self._database.connection(self._place) as connection:
+        with self._database.connection() as connection:
             target = self._inspect(connection, schema, declared_key)
             missing = missing_tables(connection)
         notes = (*target.notes, *(f"{name}: will be created" for name in missing))
@@ -191,7 +194,7 @@ class AdbPgSink:
         """
         tokens = self._tokens()
         for _ in range(_ATTEMPTS_AFTER_LOCK):
-            with self._database.connection(self._place) as connection:
+            with self._database.connection() as connection:
                 try:
                     receipt = self._apply(connection, staged, tokens)
                     return receipt or tokens.receipt(connection, staged.token)
@@ -212,9 +215,10 @@ class AdbPgSink:
             landing = self._land(connection, payload)
             # the table may have been replaced between the guard and the first row
             tokens.check_incarnation(connection, token, incarnation)
-            deleted = len(payload.deletes) if payload.deletes is not None else 0
-            refused = {int(payload.rows.positions[row]): reason for row, reason in sorted(landing.refused.items())}
-            counts = Counts(written=landing.written, conflicts=landing.dropped, refused=len(refused), deleted=deleted)
+            refused = dict(sorted(landing.refused.items()))
+            counts = Counts(
+                written=landing.written, conflicts=landing.dropped, refused=len(refused), deleted=landing.deleted
+            )
             commit_id = tokens.finish(connection, token, counts, refused)
             receipt = Receipt(token.id, commit_id, counts, rejects(list(refused), "write", list(refused.values())))
             # learned from what was seen, whatever becomes of the transaction
@@ -247,7 +251,7 @@ class AdbPgSink:
         Raises:
             TargetReplacedError: the batch was applied to a table that is gone.
         """
-        with self._database.connection(self._place) as connection:
+        with self._database.connection() as connection:
             return self._tokens(connection).find(connection, token)
 
     def receipt(self, token: BatchToken) -> Receipt:
@@ -256,12 +260,12 @@ class AdbPgSink:
         Raises:
             FencedError: it does not hold this batch, or a later owner applied it.
         """
-        with self._database.connection(self._place) as connection:
+        with self._database.connection() as connection:
             return self._tokens(connection).receipt(connection, token)
 
     def forget(self, pipeline: str) -> None:
         """Drop the pipeline's positions and batches in this target."""
-        with self._database.connection(self._place) as connection:
+        with self._database.connection() as connection:
             if not missing_tables(connection):
                 self._tokens(connection).forget(connection, pipeline)
 
@@ -271,8 +275,7 @@ class AdbPgSink:
 
     @property
     def _place(self) -> str:
-        name = f"{quoted(self.options.schema_name)}.{quoted(self.options.table)}"
-        return f"adbpg: {self._plan.relation if self._plan else name}"
+        return self._database.place
 
     def _prepared(self) -> Plan:
         if self._plan is None:

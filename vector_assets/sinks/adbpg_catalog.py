@@ -258,7 +258,7 @@ def _indexes(
     rows = connection.execute(
         "SELECT x.relname, m.amname, x.reloptions, i.indisunique AND i.indimmediate AND i.indisvalid"
         " AND i.indpred IS NULL AND i.indexprs IS NULL, i.indisprimary,"
-        f" (string_to_array(i.indkey::text, ' ')::int[])[1:{'i.indnkeyatts' if version >= 110000 else 'i.indnatts'}],"
+        f" (string_to_array(i.indkey::text, ' ')::int[])[1:{key_columns(version)}],"
         " pg_catalog.pg_get_expr(i.indexprs, i.indrelid)"
         " FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid"
         " JOIN pg_catalog.pg_am m ON m.oid = x.relam WHERE i.indrelid = %s ORDER BY i.indisprimary DESC, x.relname",
@@ -270,6 +270,11 @@ def _indexes(
         if is_arbiter
     )
     return unique, tuple(index for row in rows for index in _vector_indexes(row, names))
+
+
+def key_columns(version: int) -> str:
+    """The SQL for how many columns of index `i` are its key; the others are only included."""
+    return "i.indnkeyatts" if version >= 110000 else "i.indnatts"
 
 
 def _vector_indexes(row: tuple[Any, ...], names: Mapping[int, str]) -> Iterable[VectorIndex]:

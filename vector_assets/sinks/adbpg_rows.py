@@ -46,12 +46,14 @@ class Rows:
         by_source = dict(zip((column.source for column in self.columns), self.values, strict=True))
         return tuple(by_source[column.source] for column in self.plan.key)
 
-    def key_parameters(self) -> list[tuple[int, bytes]]:
-        """The key columns as array parameters: type oid and bytes."""
+    def key_parameters(self, rows: Ordinals) -> list[tuple[int, bytes]]:
+        """The key columns of these rows as array parameters: type oid and bytes."""
         return [
             (
                 column.target.base_array_oid,
-                pgcopy.array_parameter(pgcopy.value_rows(pgcopy.encode(values, column.wire)), column.target.base_oid),
+                pgcopy.array_parameter(
+                    pgcopy.value_rows(pgcopy.encode(values.take(pa.array(rows)), column.wire)), column.target.base_oid
+                ),
             )
             for column, values in zip(self.plan.key, self.keys, strict=True)
         ]

@@ -26,6 +26,7 @@ from vector_assets.clients.pgcopy import Mask
 from vector_assets.clients.postgres import Binary, Connection, copy_line, refusal, refuses_row
 from vector_assets.engine.core import Merge
 from vector_assets.engine.errors import BudgetError, FatalError
+from vector_assets.sinks.adbpg_catalog import key_columns
 from vector_assets.sinks.adbpg_plan import Plan
 from vector_assets.sinks.adbpg_rows import Ordinals, Rows
 
@@ -71,7 +72,9 @@ class KeyConflicts:
             # by columns, for a partition's index has a name of its own
             rows = connection.execute(
                 "SELECT a.attname FROM pg_catalog.pg_class x JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace"
-                " JOIN pg_catalog.pg_attribute a ON a.attrelid = x.oid WHERE n.nspname = %s AND x.relname = %s",
+                " JOIN pg_catalog.pg_index i ON i.indexrelid = x.oid JOIN pg_catalog.pg_attribute a"
+                f" ON a.attrelid = x.oid AND a.attnum <= {key_columns(connection.info.server_version)}"
+                " WHERE n.nspname = %s AND x.relname = %s",
                 name,
             )
             self.known[name] = {row[0] for row in rows} == {column.target.name for column in self.plan.key}
@@ -79,7 +82,7 @@ class KeyConflicts:
 
 
 class Landing:
-    """One batch's rows on their way; `written`, `refused` and `met_conflict` say how it went."""
+    """One batch's rows on their way; the counts, `refused` (reason by position) and `met_conflict` say how it went."""
 
     def __init__(self, connection: Connection, rows: Rows, rules: Rules, conflicts: KeyConflicts) -> None:
         self.connection = connection
@@ -89,26 +92,42 @@ class Landing:
         self.conflicts = conflicts
         self.refused: dict[int, str] = {}
         self.met_conflict = False
+        self.deleted = 0
         self._landed = 0
+        self._kept_out = 0
 
     @property
     def written(self) -> int:
         """Rows that are in the table now because of this batch."""
-        return self._landed if self.plan.merge is Merge.FIRST else len(self.rows) - len(self.refused)
+        return self._landed if self.plan.merge is Merge.FIRST else len(self.rows) - self._kept_out
 
     @property
     def dropped(self) -> int:
         """Rows left out because their key existed."""
-        return len(self.rows) - len(self.refused) - self.written
+        return len(self.rows) - self._kept_out - self.written
 
     def delete(self, keys: Rows) -> None:
-        """Delete the rows with these keys."""
-        if len(keys) == 0:
-            return
-        statement = sql.SQL("DELETE FROM {} AS t USING unnest({}) AS k({}) WHERE {}")
-        self._execute(
-            statement.format(self.plan.table, self._parameters(), self._key_names(), self._same_key()), _binaries(keys)
-        )
+        """Delete the rows with these keys; one that something else refers to is refused."""
+
+        def put(rows: Ordinals) -> int:
+            statement = sql.SQL("DELETE FROM {} AS t USING unnest({}) AS k({}) WHERE {}")
+            names = (self.plan.table, self._parameters(), self._key_names(), self._same_key())
+            return self._execute(statement.format(*names), _binaries(keys, rows)).rowcount
+
+        refused = self._isolate(put, np.arange(len(keys)))
+        for row, error in refused:
+            self._refuse(int(keys.positions[row]), error)
+        self.deleted = len(keys) - len(refused)
+
+    def _isolate(self, put: Put, rows: Ordinals) -> list[tuple[int, psycopg.Error]]:
+        """Put all rows but those that are refused even when they stand alone."""
+        error = self._try(put, rows) if len(rows) else None
+        if error is None:
+            return []
+        if len(rows) == 1:
+            return [(int(rows[0]), error)]
+        half = len(rows) // 2
+        return self._isolate(put, rows[:half]) + self._isolate(put, rows[half:])
 
     def write(self, path: Path) -> None:
         """Bring the rows in, trying `path` first.
@@ -166,7 +185,8 @@ class Landing:
                     self._write_flush(self._insert, rows)
                     return
             if len(rows) == 1:
-                self._refuse(int(rows[0]), error)
+                self._refuse(int(self.rows.positions[rows[0]]), error)
+                self._kept_out += 1
                 return
             line = copy_line(error)
             if line is not None and 1 <= line <= len(rows):
@@ -191,14 +211,14 @@ class Landing:
         self._landed += landed
         return None
 
-    def _refuse(self, row: int, error: psycopg.Error) -> None:
+    def _refuse(self, position: int, error: psycopg.Error) -> None:
         reason = refusal(error)
         if self.rules.is_strict:
             raise FatalError(
-                f"adbpg: {self.plan.relation}: exceptionmode=strict: the row at position"
-                f" {self.rows.positions[row]} of the batch is refused: {reason}"
+                f"adbpg: {self.plan.relation}: exceptionmode=strict: the row at position {position} of the batch is"
+                f" refused: {reason}"
             )
-        self.refused[row] = reason
+        self.refused[position] = reason
         if self.rules.limit is not None and len(self.refused) > self.rules.limit:
             raise BudgetError(
                 f"adbpg: {self.plan.relation}: the target refuses more rows than the {self.rules.limit} this batch may"
@@ -274,7 +294,7 @@ class Landing:
         statement = sql.SQL(
             "SELECT array_agg(k.o::int4) FROM unnest({}) WITH ORDINALITY AS k({}, o) JOIN {} AS t ON {}"
         ).format(self._parameters(), self._key_names(), self.plan.table, self._same_key())
-        cursor = self._execute(statement, _binaries(self.rows))
+        cursor = self._execute(statement, _binaries(self.rows, np.arange(len(self.rows))))
         data = cursor.pgresult.get_value(0, 0) if cursor.pgresult else None
         is_present = np.zeros(len(self.rows), np.bool_)
         if data:
@@ -310,8 +330,8 @@ def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
-def _binaries(keys: Rows) -> list[Binary]:
-    return [Binary(oid, data) for oid, data in keys.key_parameters()]
+def _binaries(keys: Rows, rows: Ordinals) -> list[Binary]:
+    return [Binary(oid, data) for oid, data in keys.key_parameters(rows)]
 
 
 def _part(encoded: pa.LargeBinaryArray, rows: npt.NDArray[np.int64]) -> pa.LargeBinaryArray:
