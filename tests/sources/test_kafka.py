@@ -219,7 +219,7 @@ def test_headers_whose_names_are_not_text_are_left_out_and_reported(kafka, open_
 
         # librdkafka cannot be made to send such a name
         producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
-        producer.send(topic, b"b", headers=[(NotUtf8("bad"), b"2")]).get(30)
+        producer.send(topic, b"b", headers=[(NotUtf8("bad"), b"2")], timestamp_ms=0).get(30)
         producer.close()
     kafka.produce(topic, [b"c"], headers=[[("good", b"3")]])
     source = open_source(kafka, topic)
@@ -230,6 +230,7 @@ def test_headers_whose_names_are_not_text_are_left_out_and_reported(kafka, open_
         None,
         [{"key": "good", "value": b"3"}],
     ]
+    assert table.column("timestamp").cast("int64")[1].as_py() == 0
     assert "not UTF-8; their headers are left out (the first: partition 0, offset 1)" in caplog.text
 
 

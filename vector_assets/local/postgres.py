@@ -48,7 +48,7 @@ class PostgresService(LocalService):
     secret_names: ClassVar[tuple[str, ...]] = ("POSTGRES_ADDRESS", "POSTGRES_USER", "POSTGRES_PASSWORD")
     # smart shutdown (SIGTERM) would wait for every client to leave
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT
-    user: ClassVar[str] = "vector_assets"
+    user: ClassVar[str] = "local_admin"
 
     def __init__(self, state_dir: Path | None = None, settings: Mapping[str, object] | None = None) -> None:
         super().__init__(state_dir)

@@ -160,10 +160,14 @@ class KafkaSource:
         wanted = [_wanted(part) for part in span.ranges]
         if self._reader is None or not self._reader.follows(wanted):
             # librdkafka waits for ever for a topic that is gone
-            self._watch.check_identity(span)
-        if self._reader is None:
+            topic = self._watch.check_identity(span)
+            self._drop_reader()
             self._reader = KafkaReader(
-                self._properties, self._options.topic, limit_bytes=most_bytes, stall_seconds=self._stall_seconds
+                self._properties,
+                topic.name,
+                partitions=len(topic.partitions),
+                limit_bytes=most_bytes,
+                stall_seconds=self._stall_seconds,
             )
         try:
             parts = self._reader.read(wanted, most_bytes)

@@ -13,12 +13,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from vector_assets.clients import kafka as clients
 from vector_assets.clients.kafka_properties import Properties
 from vector_assets.engine.errors import ConfigError, TransientError, UnavailableError
-from vector_assets.sources.kafka_records import columns
+from vector_assets.sources.kafka_records import Longs, columns, consecutive, milliseconds
 from vector_assets.sources.kafka_track import Part, Piece, Track, fair
 
 _POLL_SECONDS = 0.05
 _MOST_MESSAGES = 2_000
 _LEAST_QUEUE_BYTES, _MOST_QUEUE_BYTES = 16 << 20, 32 << 20
+# compressed: 1 MB of each of 4 partitions (the default) took 480 MB of memory, 256 KB takes 260 MB and no longer
+_FETCH_BYTES, _LEAST_FETCH_BYTES = 1 << 20, 128 << 10
+_MOST_QUEUES_AHEAD = 4
 
 _KEEP_WAITING = frozenset(
     {
@@ -55,16 +58,18 @@ class Wanted:
 class KafkaReader:
     """Assigned partitions of one topic; after any error it is closed and starts anew at the next read.
 
-    What arrives past the end of a range is kept for the next one, up to the size of librdkafka's own queue.
+    What arrives past the end of a range is kept for the next one. That is about one fetch of each partition, for
+    librdkafka hands over whole fetches; partitions that run further ahead of a slow one are held back.
     """
 
     def __init__(
-        self, properties: Properties, topic: str, *, limit_bytes: int, stall_seconds: float,
+        self, properties: Properties, topic: str, *, partitions: int, limit_bytes: int, stall_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._properties = properties
         self._topic = topic
         self._queue_bytes = min(max(limit_bytes // 8, _LEAST_QUEUE_BYTES), _MOST_QUEUE_BYTES)
+        self._fetch_bytes = max(_FETCH_BYTES // max(partitions, 1), _LEAST_FETCH_BYTES)
         self._stall_seconds = stall_seconds
         self._clock = clock
         self._consumer: Consumer | None = None
@@ -132,6 +137,9 @@ class KafkaReader:
             "enable.partition.eof": True,
             # as in the Java client, where librdkafka's own default is false
             "check.crcs": self._properties.get("check.crcs", True),
+            "max.partition.fetch.bytes": self._properties.get("max.partition.fetch.bytes", self._fetch_bytes),
+            # by default 500: a partition that is assigned or resumed waits until the fetch under way is answered
+            "fetch.wait.max.ms": self._properties.get("fetch.max.wait.ms", 50),
             # by default a queue that was full is looked at again after a second
             "fetch.queue.backoff.ms": 10,
             "queued.max.messages.kbytes": self._queue_bytes // 1024,
@@ -163,7 +171,9 @@ class KafkaReader:
             if not missing:
                 return
             before = [track.arrived for track in missing]
-            self._add(self._consumer.consume(self._count(missing, left), _POLL_SECONDS))
+            # what is there, else the first that comes: a call that waits for a number waits its whole time for the last
+            at_once = self._consumer.consume(self._count(left), 0)
+            self._add(at_once or self._consumer.consume(1, _POLL_SECONDS))
             self._hold_back()
             if [track.arrived for track in missing] != before:
                 since, self._problem = self._clock(), None
@@ -172,11 +182,10 @@ class KafkaReader:
             elif self._clock() - since >= self._stall_seconds:
                 raise self._stalled(missing)
 
-    def _count(self, missing: Sequence[Track], left_bytes: int) -> int:
-        """How many messages to ask for: what is missing, within the limit by their size so far."""
+    def _count(self, left_bytes: int) -> int:
+        """How many messages to ask for: no more than the limit has room for, by their size so far."""
         self._messages = min(self._messages * 10, _MOST_MESSAGES)
-        by_size = int(left_bytes / self._record_bytes) + 1 if self._record_bytes else 1
-        return min(self._messages, by_size, sum(track.end - track.arrived for track in missing))
+        return min(self._messages, int(left_bytes / self._record_bytes) + 1 if self._record_bytes else 1)
 
     def _stalled(self, missing: Sequence[Track]) -> UnavailableError:
         places = ", ".join(f"{track.partition} (from {track.arrived})" for track in missing[:5])
@@ -188,23 +197,27 @@ class KafkaReader:
 
     def _add(self, messages: list[Message]) -> None:
         """Sort messages into their tracks; ends of partitions count after the records before them."""
-        records, others = messages, []
-        if any(map(Message.error, messages)):
+        if not messages:
+            return
+        records, others, times = messages, [], milliseconds(messages)
+        # an error has no time, and hardly a record has none: cheaper than to ask each message for its error
+        if times.min() <= 0:
             records = [message for message in messages if message.error() is None]
             others = [message for message in messages if message.error() is not None]
+            times = milliseconds(records)
         if records:
-            self._add_records(records)
+            self._add_records(records, times)
         for message in others:
             self._note(message)
 
-    def _add_records(self, records: list[Message]) -> None:
+    def _add_records(self, records: list[Message], times: Longs) -> None:
         count = len(records)
-        offsets = np.fromiter(map(Message.offset, records), np.int64, count)
         partitions = np.fromiter(map(Message.partition, records), np.int32, count)
-        rows = columns(records, offsets)
+        runs = list(itertools.pairwise([0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), count]))
+        offsets = np.concatenate([consecutive(records[begin:end]) for begin, end in runs])
+        rows = columns(records, offsets, times)
         self._record_bytes = rows.nbytes / count
-        cuts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), count]
-        for begin, end in itertools.pairwise(cuts):
+        for begin, end in runs:
             track = self._tracks[int(partitions[begin])]
             for first, last in _by_epoch(records, begin, end):
                 piece = Piece.of(rows.slice(first, last - first), records[first].leader_epoch())
@@ -230,7 +243,7 @@ class KafkaReader:
 
     def _hold_back(self) -> None:
         """Pause partitions that have what this read wants, when too much has come for later ones."""
-        if sum(track.outside_bytes for track in self._tracks.values()) <= self._queue_bytes:
+        if sum(track.outside_bytes for track in self._tracks.values()) <= _MOST_QUEUES_AHEAD * self._queue_bytes:
             return
         ahead = [track for track in self._tracks.values() if track.is_complete and not track.is_paused]
         if ahead and self._consumer is not None:

@@ -15,6 +15,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from vector_assets.engine.core import HEADERS_TYPE
 
 log = logging.getLogger(__name__)
+Longs = npt.NDArray[np.int64]
 
 COLUMNS = pa.schema(
     [
@@ -30,7 +31,21 @@ COLUMNS = pa.schema(
 _OVERHEAD_BYTES = 24
 
 
-def columns(messages: Sequence[Message], offsets: npt.NDArray[np.int64]) -> pa.RecordBatch:
+def milliseconds(messages: Sequence[Message]) -> Longs:
+    """The time of each message; not above 0 where there is none, as in an error."""
+    # no list of the pairs in between: a thousand tuples alive wake the garbage collector, which took a third of a read
+    return np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, len(messages))
+
+
+def consecutive(messages: Sequence[Message]) -> Longs:
+    """The offsets of messages of one partition, which only ever rise."""
+    first, last = messages[0].offset(), messages[-1].offset()
+    if first is not None and last is not None and last - first == len(messages) - 1:
+        return np.arange(first, last + 1, dtype=np.int64)
+    return np.fromiter(map(Message.offset, messages), np.int64, len(messages))
+
+
+def columns(messages: Sequence[Message], offsets: Longs, times: Longs) -> pa.RecordBatch:
     """The messages (none of them an error) as a batch of `COLUMNS`."""
     keys = list(map(Message.key, messages))
     return pa.RecordBatch.from_arrays(
@@ -38,14 +53,14 @@ def columns(messages: Sequence[Message], offsets: npt.NDArray[np.int64]) -> pa.R
             pa.nulls(len(keys), pa.binary()) if keys.count(None) == len(keys) else pa.array(keys, pa.binary()),
             pa.array(list(map(Message.value, messages)), pa.binary()),
             _headers(messages),
-            _timestamps(messages),
+            _timestamps(messages, times),
             pa.array(offsets),
         ],
         schema=COLUMNS,
     )
 
 
-def record_bytes(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
+def record_bytes(rows: pa.RecordBatch) -> Longs:
     """Size of each record in memory: key, value and the fixed columns; headers, which are rare, not counted."""
     sizes = np.full(rows.num_rows, _OVERHEAD_BYTES, np.int64)
     for name in ("key", "value"):
@@ -53,15 +68,12 @@ def record_bytes(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
     return sizes
 
 
-def _timestamps(messages: Sequence[Message]) -> pa.Array:
-    # no list of the pairs in between: a thousand tuples alive wake the garbage collector, which took a third of a read
-    pairs = map(Message.timestamp, messages)
-    milliseconds = np.fromiter(map(itemgetter(1), pairs), np.int64, len(messages))
+def _timestamps(messages: Sequence[Message], times: Longs) -> pa.Array:
     absent = None
-    if milliseconds.min() <= 0:
+    if times.min() <= 0:
         kinds = map(itemgetter(0), map(Message.timestamp, messages))
         absent = np.fromiter(kinds, np.int64, len(messages)) == TIMESTAMP_NOT_AVAILABLE
-    return pa.array(milliseconds, mask=absent).cast(COLUMNS.field("timestamp").type)
+    return pa.array(times, mask=absent).cast(COLUMNS.field("timestamp").type)
 
 
 def _headers(messages: Sequence[Message]) -> pa.Array:

@@ -104,8 +104,8 @@ class TopicWatch:
             raise self._new_splits(topic, new)
         return places, ends
 
-    def check_identity(self, span: Span) -> None:
-        """The topic is the one that the span was planned on.
+    def check_identity(self, span: Span) -> Topic:
+        """The topic, which is the one that the span was planned on.
 
         Raises:
             PositionLostError: RECREATED.
@@ -114,6 +114,7 @@ class TopicWatch:
         known = {split_of(topic, partition) for partition in topic.partitions}
         if not known.issuperset(span.start):
             raise self._recreated(topic, span.start)
+        return topic
 
     def check_gaps(self, span: Span, parts: Iterable[Part]) -> None:
         """A range that begins with a hole was compacted, not cut off before it could be read.
