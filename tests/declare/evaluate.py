@@ -27,9 +27,13 @@ def run(expression: str, columns: Columns) -> tuple[Any, str]:
     connection.register("source", pa.table(row, schema=table.schema))
     promise = f"CAST(NULL AS {duckdb_type(typed.type)})"
     query = f"SELECT {typed.sql} AS value, typeof({typed.sql}) AS found, typeof({promise}) AS promised FROM source"
-    (result,) = connection.sql(query).to_arrow_table().to_pylist()
+    found = connection.sql(query).to_arrow_table()
+    (result,) = found.select(["found", "promised"]).to_pylist()
     assert result["found"] == result["promised"], f"{typed.sql} is not {shown(typed.type)}"
-    return result["value"], shown(typed.type)
+    values = found["value"]
+    # without pandas pyarrow gives no value that holds nanoseconds
+    is_fine = pa.types.is_timestamp(values.type) and values.type.unit == "ns"
+    return values.cast(pa.string() if is_fine else values.type)[0].as_py(), shown(typed.type)
 
 
 def translate(expression: str, columns: Columns) -> tuple[Table, Typed]:

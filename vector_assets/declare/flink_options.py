@@ -139,7 +139,8 @@ def parse(connector: Any, written: Written, owner: str) -> Any:
 def _fitting(cls: type[Options], values: Mapping[str, str], name: str, secret: str, owner: str) -> str:
     """A value in place of a secret that nobody may look up: the first of several shapes that the option takes."""
     word = _stand_in(secret)
-    shapes = [values[name], f"{word}:9092", f"jdbc:postgresql://{word}:5432/{word}", "1"]
+    jaas = [f'x.{each}LoginModule required username="{word}" password="{word}";' for each in ("Plain", "Scram")]
+    shapes = [values[name], f"{word}:9092", f"jdbc:postgresql://{word}:5432/{word}", "1", *jaas]
     marker = Place(name)
     for shape in shapes:
         try:

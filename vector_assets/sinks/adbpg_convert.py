@@ -115,7 +115,7 @@ def _integer(array: pa.Array, wanted: Wanted, refuse: Refuse) -> pa.Array:
     try:
         return array.cast(wanted.wire.arrow)
     except pa.ArrowInvalid:
-        limits = np.iinfo(wanted.wire.arrow.to_pandas_dtype())
+        limits = np.iinfo(f"int{wanted.wire.arrow.bit_width}")
         numbers = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
         is_outside = (numbers < limits.min) | (numbers > limits.max)
         refuse(is_outside, f"out of range for {wanted.column.spelled}")
