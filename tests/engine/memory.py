@@ -187,17 +187,18 @@ class MemorySink:
         if token.seq in self.cell.batches:
             raise FencedError(f"batch {token.seq} is there")
         for part in token.span.ranges:
-            is_first = part.split in token.first_splits and part.split not in self.cell.next
-            if not is_first and canonical(self.cell.next.get(part.split)) != canonical(part.start):
+            if not self._is_next(token, part):
                 raise FencedError(f"{part.split} stands at {self.cell.next.get(part.split)}, wanted {part.start}")
         self.cell.next |= token.span.end
 
     def find(self, token: BatchToken, committable: Json) -> Found:
         if token.seq in self.cell.batches:
             return "APPLIED" if self.cell.batches[token.seq][0] == token.id else "UNKNOWN"
-        first = all(part.split in token.first_splits for part in token.span.ranges)
-        same = all(self.cell.next.get(part.split) == part.start for part in token.span.ranges)
-        return "ABSENT" if first or same else "UNKNOWN"
+        return "ABSENT" if all(self._is_next(token, part) for part in token.span.ranges) else "UNKNOWN"
+
+    def _is_next(self, token: BatchToken, part: Range) -> bool:
+        is_first = part.split in token.first_splits and part.split not in self.cell.next
+        return is_first or canonical(self.cell.next.get(part.split)) == canonical(part.start)
 
     def receipt(self, token: BatchToken) -> Receipt:
         name, counts, refused = self.cell.batches[token.seq]

@@ -39,7 +39,7 @@ class PipelineSettings(Options):
     """Owners shown in the UI, separated by commas: e-mail addresses or `team:<name>`."""
     memory: MemorySize = Field(256 * 1024**2, alias="vector-assets.memory", ge=16 * 1024**2)
     """Memory for records in flight, all stages together."""
-    max_rows: int = Field(100_000, alias="vector-assets.batch.max-rows", ge=1, le=(1 << 24) - 1)
+    max_rows: int = Field(50_000, alias="vector-assets.batch.max-rows", ge=1, le=(1 << 24) - 1)
     """Most records of a batch (a row's number in its batch fits 24 bits)."""
     target: Duration = Field(timedelta(seconds=2), alias="vector-assets.batch.target")
     """How long a commit should take: batches grow and shrink towards it."""

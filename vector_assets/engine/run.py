@@ -27,7 +27,7 @@ from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Prepared, Stages, is_balanced, no_records, settled
 
 log = logging.getLogger(__name__)
-IN_FLIGHT = 4
+IN_FLIGHT = 3
 WORKERS = 2
 _UNLIMITED = 1 << 62
 _IDLE_SECONDS = 0.05
