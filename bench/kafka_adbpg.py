@@ -143,7 +143,7 @@ def _drain(session: Session, expected: int) -> dict[str, float]:
     """Wall time of the whole call; rows_per_s from the plan of the first batch to the last one done."""
     began, cpu = time.monotonic(), time.process_time()
     slowest, records, batches = 0.0, 0, 0
-    for outcome in Runner(session).drain(session.calendar.now()):
+    for outcome in Runner(session).catch_up():
         records += outcome.batch.counts.records
         batches += 1
         slowest = max(slowest, outcome.batch.commit_seconds or 0.0)

@@ -70,8 +70,8 @@ def test_the_seed_s_statements_land_its_records_and_a_second_run_nothing(tmp_pat
     script = with_values("\n".join(flink_step(seed(0))), values)
     (pipeline,) = flink_sql.compile_script(script, "car_info.sql")
     with env.overridden(VECTOR_ASSETS_HOME=str(tmp_path)), Session(pipeline, Books.open()) as session:
-        (outcome,) = Runner(session).drain(session.calendar.now())
-        assert list(Runner(session).drain(session.calendar.now())) == []
+        (outcome,) = Runner(session).catch_up()
+        assert list(Runner(session).catch_up()) == []
         counts = outcome.batch.counts
         assert (counts.records, counts.written, counts.conflicts, counts.rejected, counts.refused) == (53, 50, 1, 1, 1)
         assert [letter.offset for letter in session.ledger.dead_letters.listed()] == [51, 52]

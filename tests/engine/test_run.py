@@ -299,3 +299,17 @@ def test_abandoning_a_drain_leaves_nothing_half_done(world):
     assert len(world.cell.rows) == 10
     drain(world)
     assert ids(world) == ALL
+
+
+def test_catching_up_goes_on_when_a_partition_ends_in_between(world):
+    ticks = iter(range(10_000))
+    noon = 1_793_448_000  # seconds; a full hour
+
+    def clock():
+        return noon - 1 + next(ticks) * 0.25
+
+    world.settings["vector-assets.batch.max-rows"] = "10"
+    with world.session(clock=clock) as session:
+        outcomes = list(Runner(session).catch_up())
+    assert ids(world) == ALL
+    assert len({outcome.batch.hour for outcome in outcomes}) == 2

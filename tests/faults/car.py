@@ -76,7 +76,7 @@ class CarJob:
     def run(self) -> list[Outcome]:
         """Drain in this process."""
         with self.open() as session:
-            return list(Runner(session).drain(session.calendar.now()))
+            return list(Runner(session).catch_up())
 
     def open(self) -> Session:
         """A session on the job's own books."""

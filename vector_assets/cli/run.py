@@ -19,8 +19,7 @@ from vector_assets.cli.output import JsonOption, PipelineArgument, command, emit
 from vector_assets.engine.errors import TransientError
 
 if TYPE_CHECKING:
-    from vector_assets.engine.run import Outcome, Runner
-    from vector_assets.engine.session import Session
+    from vector_assets.engine.run import Outcome
 
 log = logging.getLogger(__name__)
 _RATE_SECONDS = 5.0
@@ -62,7 +61,7 @@ def run(
     stop = threading.Event()
     with opened(pipeline) as session, _Bar(pipeline) as bar, stopping(stop, bar):
         runner = Runner(session, stop)
-        summary = _consume(runner.follow() if follow else caught_up(session, runner), bar, stop)
+        summary = _consume(runner.follow() if follow else runner.catch_up(), bar, stop)
     _report(pipeline, summary, as_json=as_json)
 
 
@@ -92,15 +91,6 @@ def replay(
         outcomes = Runner(session, stop).replay(partition, first=from_batch, last=to_batch)
         summary = _consume(_until(stop, outcomes), bar, stop)
     _report(pipeline, summary, as_json=as_json)
-
-
-def caught_up(session: "Session", runner: "Runner") -> "Iterator[Outcome]":
-    """Drain to the frontier seen now; a drain ends with its hour, the next hour's goes on from there."""
-    while True:
-        hour = session.calendar.now()
-        yield from runner.drain(hour)
-        if runner.stop.is_set() or session.calendar.is_open(hour):
-            return
 
 
 def _until(stop: threading.Event, outcomes: "Iterable[Outcome]") -> "Iterator[Outcome]":

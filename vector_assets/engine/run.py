@@ -69,6 +69,15 @@ class Runner:
             yield from self._resume(stages)
             yield from self._advance(stages, hour)
 
+    def catch_up(self) -> Iterator[Outcome]:
+        """Drain, and go on into the next partition when one ends before the frontier is reached."""
+        calendar = self.session.calendar
+        while True:
+            hour = calendar.now()
+            yield from self.drain(hour)
+            if calendar.is_open(hour) or self.stop.is_set():
+                return
+
     def follow(self) -> Iterator[Outcome]:
         """Drain again and again until `stop` is set, with the lease taken anew for each round."""
         while not self.stop.is_set():
