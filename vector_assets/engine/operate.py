@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from vector_assets.engine.core import BatchKind, Position, Range, Span, State, Token, canonical
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError, TargetReplacedError
+from vector_assets.engine.ledger import BatchRecord
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages
@@ -66,27 +67,22 @@ def reset(session: Session, where: str, *, reason: str) -> ResetPlan:
     runner = Runner(session)
     with session.leased() as stages:
         for batch in ledger.unfinished(pipeline.name, pipeline.target):
-            _discard_or_finish(runner, stages, batch.seq)
+            _discard_or_finish(runner, stages, batch)
         plan = _plan_reset(session, pipeline.name, pipeline.target, wanted)
         if not ledger.is_activated(pipeline.name, pipeline.target):
             ledger.freeze_start(stages.lease, wanted)
         if plan.span.ranges:
-            batch = ledger.plan(
-                stages.lease, BatchKind.RESET, plan.span, hour=session.calendar.now(), run_id=session.run_id,
-                code_version=stages.code_version, schema_version=stages.schema_version,
-            )  # fmt: skip
-            runner.finish(stages, batch)
+            runner.finish(stages, runner.plan(stages, BatchKind.RESET, plan.span, session.calendar.now()))
         ledger.record_event(pipeline.name, "reset", canonical({"to": where, "span": plan.span.short(), "why": reason}))
     return plan
 
 
-def _discard_or_finish(runner: Runner, stages: Stages, seq: int) -> None:
-    batch = runner.ledger.batch(stages.lease.pipeline, stages.lease.target, seq)
+def _discard_or_finish(runner: Runner, stages: Stages, batch: BatchRecord) -> None:
     token = batch.token(stages.lease.fence)
     if batch.state is State.STAGED and runner.session.sink.find(token, batch.committable) == "APPLIED":
         runner.finish(stages, batch)
     else:
-        runner.ledger.discard(stages.lease, seq, "reset")
+        runner.ledger.discard(stages.lease, batch.seq, "reset")
 
 
 def adopt_target(session: Session, *, reason: str) -> str:
@@ -101,10 +97,7 @@ def adopt_target(session: Session, *, reason: str) -> str:
     except TargetReplacedError:
         log.info("%s: adopting %s", pipeline.name, pipeline.target)
     target = session.target()
-    settings = pipeline.settings
-    with ledger.leases.held(
-        pipeline.name, pipeline.target, ttl=settings.lease_ttl.total_seconds(), wait=settings.lease_wait.total_seconds()
-    ) as lease:
+    with session.lease() as lease:
         session.sink.forget(pipeline.name)
         ledger.set_incarnation(lease, target.incarnation)
         ledger.record_event(
@@ -121,15 +114,12 @@ def replay_dead_letters(session: Session, letters: Sequence[DeadLetter]) -> Outc
     pipeline, ledger = session.pipeline, session.ledger
     runner = Runner(session)
     with session.leased() as stages:
-        for number, batch in enumerate(unfinished := ledger.unfinished(pipeline.name, pipeline.target)):
-            runner.finish(stages, batch, is_last=number + 1 == len(unfinished))
+        for outcome in runner.resume(stages):
+            log.info("%s: batch %d is finished first", pipeline.name, outcome.batch.seq)
         ids = [letter.id for letter in letters if letter.state == "open"]
         if not ids:
             return None
         with ledger.store.transaction():
-            batch = ledger.plan(
-                stages.lease, BatchKind.DEAD_LETTERS, Span(), hour=session.calendar.now(), run_id=session.run_id,
-                code_version=stages.code_version, schema_version=stages.schema_version,
-            )  # fmt: skip
+            batch = runner.plan(stages, BatchKind.DEAD_LETTERS, Span(), session.calendar.now())
             ledger.dead_letters.claim(pipeline.name, pipeline.target, batch.seq, ids)
         return runner.finish(stages, batch)

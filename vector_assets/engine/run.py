@@ -66,7 +66,7 @@ class Runner:
     def drain(self, hour: str) -> Iterator[Outcome]:
         """Finish what is unfinished, then read up to the frontier seen now; ends when the partition `hour` ends."""
         with self.session.leased() as stages:
-            yield from self._resume(stages)
+            yield from self.resume(stages)
             yield from self._advance(stages, hour)
 
     def catch_up(self) -> Iterator[Outcome]:
@@ -93,7 +93,7 @@ class Runner:
         where = (self.pipeline.name, self.pipeline.target)
         with self.session.leased() as stages:
             resumed = set()
-            for outcome in self._resume(stages):
+            for outcome in self.resume(stages):
                 resumed.add(outcome.batch.seq)
                 if hour in (None, outcome.batch.hour):
                     yield outcome
@@ -113,7 +113,7 @@ class Runner:
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
         return Outcome(batch, "applied")
 
-    def _resume(self, stages: Stages) -> Iterator[Outcome]:
+    def resume(self, stages: Stages) -> Iterator[Outcome]:
         """Finish unfinished batches in order: read again what is only planned, else from the archive."""
         unfinished = self.ledger.unfinished(stages.lease.pipeline, stages.lease.target)
         if unfinished:
@@ -207,8 +207,6 @@ class Runner:
         age = self.session.clock() - done.newest_ms / 1000 if done.newest_ms is not None else None
         return Outcome(done, how, lag, age)
 
-    # -- reading ahead
-
     def _advance(self, stages: Stages, hour: str) -> Iterator[Outcome]:
         frontier = call(
             self.session.source_policy, self.session.source.frontier, place=f"{self.pipeline.name}: asking the source"
@@ -247,10 +245,7 @@ class Runner:
             )
             if span is None:
                 return None
-            batch = self.ledger.plan(
-                stages.lease, BatchKind.RECORDS, span, hour=hour, run_id=self.session.run_id,
-                code_version=stages.code_version, schema_version=stages.schema_version, previous=previous,
-            )  # fmt: skip
+            batch = self.plan(stages, BatchKind.RECORDS, span, hour, previous)
             failpoint("planned")
             raw, read = self._read(batch, limit)
         except PositionLostError as error:
@@ -258,6 +253,15 @@ class Runner:
             raise
         failpoint("read")
         return batch, raw, read
+
+    def plan(
+        self, stages: Stages, kind: BatchKind, span: Span, hour: str, previous: tuple[int, Span] | None = None
+    ) -> BatchRecord:
+        """A new batch of this session's run in the ledger; `previous` is the one read before it, with its ends."""
+        return self.ledger.plan(
+            stages.lease, kind, span, hour=hour, run_id=self.session.run_id, code_version=stages.code_version,
+            schema_version=stages.schema_version, previous=previous,
+        )  # fmt: skip
 
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
         return call(

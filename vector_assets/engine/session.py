@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
 from vector_assets.engine.archive import Archive
@@ -105,6 +105,14 @@ class Session:
             )
         return self._target
 
+    def lease(self) -> AbstractContextManager[Lease]:
+        """Hold the pipeline's lease for this session's run, by the pipeline's settings; nothing is checked."""
+        settings = self.pipeline.settings
+        return self.ledger.leases.held(
+            self.pipeline.name, self.pipeline.target, ttl=settings.lease_ttl.total_seconds(),
+            wait=settings.lease_wait.total_seconds(), run_id=self.run_id,
+        )  # fmt: skip
+
     @contextmanager
     def leased(self) -> Iterator[Stages]:
         """Hold the pipeline's lease; the target is checked and is the one the last batches went to.
@@ -113,7 +121,7 @@ class Session:
             LeaseHeldError: another worker kept the lease.
             TargetReplacedError: the target was dropped and made anew.
         """
-        settings, name, where = self.pipeline.settings, self.pipeline.name, self.pipeline.target
+        name, where = self.pipeline.name, self.pipeline.target
         changed = self.ledger.register(name, where, self.pipeline.source_options.start_option())
         if changed:
             log.warning(
@@ -122,10 +130,7 @@ class Session:
                 name, self.pipeline.source_options.start_option(), changed, name,
             )  # fmt: skip
         target = self.target()
-        with self.ledger.leases.held(
-            name, where, ttl=settings.lease_ttl.total_seconds(), wait=settings.lease_wait.total_seconds(),
-            run_id=self.run_id,
-        ) as lease:  # fmt: skip
+        with self.lease() as lease:
             self._check_incarnation(lease, target)
             yield Stages(
                 self.pipeline, self.ledger, self.books.archive, self.sink, target, lease, self.sink_policy,
