@@ -155,7 +155,7 @@ CASES: dict[str, tuple[str, str]] = {
     "other variable": (WORKING.replace("'pw'", "'§${password}'"), "${password} is not known; want ${secret_values"),
     "metadata column of csv": (
         WORKING.replace("  name STRING,", "  name STRING,\n  §ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp',", 1),
-        "METADATA column",
+        "unknown METADATA key 'timestamp'",
     ),
     "computed column of a sink": (
         f"{SOURCE}CREATE TABLE dst (id BIGINT, name STRING, §price AS 1) WITH {SINK_OPTIONS};\n{INSERT}",

@@ -8,11 +8,21 @@ import pyarrow as pa
 import pytest
 
 from vector_assets.engine.archive import ArchiveFile
-from vector_assets.engine.core import BatchKind, Counts, Range, Receipt, Span, Staged, State, no_rejects, rejects
+from vector_assets.engine.core import (
+    RAW_SCHEMA,
+    BatchKind,
+    Counts,
+    Range,
+    Receipt,
+    Span,
+    Staged,
+    State,
+    no_rejects,
+    rejects,
+)
 from vector_assets.engine.errors import ConfigError, FatalError, FencedError, PositionLostError
 from vector_assets.engine.lease import LeaseHeldError, process_born
 from vector_assets.engine.ledger import Ledger
-from vector_assets.engine.stages import no_records
 
 WHERE = ("p", "t")
 SPAN = Span((Range("a/0", {"offset": 0}, {"offset": 10}), Range("a/1", {"offset": 5}, {"offset": 6})))
@@ -34,7 +44,7 @@ def plan(ledger, lease, span=SPAN, **kwargs):
 
 
 def finish(ledger, lease, batch, raw=None, rejected=None, refused=None):
-    raw = no_records() if raw is None else raw
+    raw = RAW_SCHEMA.empty_table() if raw is None else raw
     ledger.seal(lease, batch.seq, batch.span, ArchiveFile("x", "0" * 64, 0, 0), records=Counts(), newest_ms=None)
     staged = Staged(batch.token(lease.fence))
     ledger.stage(
@@ -51,12 +61,12 @@ def raw(values):
         [
             pa.nulls(count, pa.binary()),
             pa.array(values, pa.binary()),
-            pa.nulls(count, no_records().schema.field("headers").type),
-            pa.array([1000] * count, pa.int64()).cast(no_records().schema.field("timestamp").type),
+            pa.nulls(count, RAW_SCHEMA.field("headers").type),
+            pa.array([1000] * count, pa.int64()).cast(RAW_SCHEMA.field("timestamp").type),
             pa.array([0] * count, pa.int16()),
             pa.array(range(50, 50 + count), pa.int64()),
         ],
-        schema=no_records().schema,
+        schema=RAW_SCHEMA,
     )
 
 

@@ -190,11 +190,12 @@ def _open_letters(session: "Session", ids: Sequence[int] | None) -> "list[DeadLe
 def _show_trial(session: "Session", letters: "Sequence[DeadLetter]", *, as_json: bool) -> None:
     """Decode the letters under the pipeline's lease and say what would become of each; the target is not asked."""
     from vector_assets.engine.core import POSITION
-    from vector_assets.engine.dead_letters import raw_records
+    from vector_assets.engine.dead_letters import raw_records, splits_of
 
     full = [session.ledger.dead_letters.get(letter.id) or letter for letter in letters]
     with session.leased() as stages:
-        rejected = stages.decode(raw_records(full)).rejected.to_pylist() if full else []
+        raw = raw_records(full, session.pipeline.raw_schema)
+        rejected = stages.decode(raw, splits_of(full)).rejected.to_pylist() if full else []
     why = {row[POSITION]: f"{row['stage']}: {row['error']}" for row in rejected}
     if as_json:
         rows = [{"id": letter.id, "error": why.get(number)} for number, letter in enumerate(full)]

@@ -1,17 +1,22 @@
 """Tables to connectors: the class behind `connector` and `format`, with its options read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import pyarrow as pa
 
 from vector_assets.declare.flink_options import Secrets, fill, parse, registry_name
 from vector_assets.declare.flink_script import Script
 from vector_assets.declare.flink_tables import Declared
 from vector_assets.engine import registry
-from vector_assets.engine.core import Decoder
+from vector_assets.engine.core import RAW_SCHEMA, Decoder
 from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.metadata import Keys, Metadata, is_castable
 from vector_assets.engine.options import Options, SinkOptions, SourceOptions
 from vector_assets.engine.registry import nearest
+from vector_assets.engine.schema import Column, Table
+from vector_assets.engine.typed import TypedDecoder, typed_schema
 from vector_assets.formats import FORMATS
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
@@ -19,14 +24,19 @@ from vector_assets.sources import SOURCES
 
 @dataclass(frozen=True, slots=True)
 class SourceEnd:
-    """What a source table says: connector, format and their options; `make` is the connector's class."""
+    """What a source table says: connector, format and their options; `make` is the connector's class.
+
+    A source class with `TYPED = True` reads rows, so it has no format; one with `METADATA` fills METADATA columns.
+    """
 
     connector: str
     make: Any = field(repr=False)
     options: SourceOptions
     format: str | None
     format_options: Options | None
-    decoder: Decoder | None
+    decoder: Decoder
+    raw_schema: pa.Schema
+    metadata: tuple[tuple[Column, Metadata], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +81,66 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     name = written.values.get("format")
     prefix = f"{name}."
     options = parse(make, written.only(lambda option: not option.startswith(prefix)), f"connector {connector}")
-    if name is None:
-        return SourceEnd(connector, make, options, None, None, None)
+    if getattr(make, "TYPED", False):
+        metadata = _metadata(table, getattr(make, "METADATA", {}), {})
+        raw_schema = typed_schema(table.table)
+        return SourceEnd(connector, make, options, None, None, TypedDecoder(table.table), raw_schema, metadata)
+    assert name is not None, f"{connector}: its options do not require a format"
     decoder_class = _load(script, FORMATS, "format", name, table, "format")
     format_options = parse(decoder_class, written.only(lambda option: option.startswith(prefix)), f"format {name}")
+    own = getattr(decoder_class, "METADATA", {})
+    metadata = _metadata(table, getattr(make, "METADATA", {}), own)
     try:
-        decoder = decoder_class(format_options, table.table)
+        decoder = decoder_class(format_options, _decoded(table.table, metadata))
     except ConfigError as error:
         raise ConfigError(error.message, error.place or written.places["format"]) from error
-    return SourceEnd(connector, make, options, name, format_options, decoder)
+    return SourceEnd(connector, make, options, name, format_options, decoder, RAW_SCHEMA, metadata)
+
+
+VALUE_PREFIX = "value."
+"""Flink's prefix of a METADATA key that the value's format knows, beside those of the connector itself."""
+
+
+def _metadata(table: Declared, source: Keys, format_: Mapping[str, Any]) -> tuple[tuple[Column, Metadata], ...]:
+    """The METADATA columns that the source fills; those of the format are only checked to be known.
+
+    Raises:
+        ConfigError: at a column whose key neither knows, or whose type the key's values cannot have.
+    """
+    found = []
+    known = [*source, *(VALUE_PREFIX + key for key in format_)]
+    for column in table.table.columns:
+        if column.kind != "metadata":
+            continue
+        name = column.metadata_key or column.name
+        if name in source:
+            _check_type(table, column, source[name])
+            found.append((column, source[name]))
+        elif name not in known:
+            what = f"table {table.name}: column {column.name}: unknown METADATA key {name!r}{nearest(name, known)}"
+            raise ConfigError(f"{what}; known: {', '.join(known) or 'none'}", column.place)
+    return tuple(found)
+
+
+def _check_type(table: Declared, column: Column, key: Metadata) -> None:
+    if not is_castable(key.type, column.type):
+        what = f"table {table.name}: column {column.name} is {column.type}"
+        raise ConfigError(f"{what}; METADATA key {column.metadata_key!r} is {key.type}", column.place)
+
+
+def _decoded(table: Table, attached: tuple[tuple[Column, Metadata], ...]) -> Table:
+    """The table as its format sees it: without what the source fills; the format's own keys without their prefix."""
+    names = {column.name for column, _ in attached}
+    columns = (column for column in table.columns if column.name not in names)
+    return replace(
+        table,
+        columns=tuple(
+            replace(column, metadata_key=(column.metadata_key or column.name).removeprefix(VALUE_PREFIX))
+            if column.kind == "metadata"
+            else column
+            for column in columns
+        ),
+    )
 
 
 def sink_end(script: Script, table: Declared, secrets: Secrets, *, offline: bool) -> SinkEnd:

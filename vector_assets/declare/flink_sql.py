@@ -167,6 +167,8 @@ class _Compiler:
             schema=schema,
             transform_text=selection.text,
             decoder=reader.decoder,
+            raw_schema=reader.raw_schema,
+            metadata=reader.metadata,
             transforms=(SqlTransform(selection.projections, "source", selection.where, schema),),
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),

@@ -40,7 +40,7 @@ RAW_SCHEMA = pa.schema(
 )
 """What a source reads: undecoded records. `split` is the index of the split in the span; `offset` its place there.
 
-A null `value` is a tombstone; null `headers` means none.
+A null `value` is a tombstone; null `headers` means none. Of a typed source (`engine/typed.py`) `value` is a struct.
 """
 
 REJECT_SCHEMA = pa.schema(

@@ -15,8 +15,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.core import HEADERS_TYPE, POSITION, RAW_SCHEMA, Range, Span
+from vector_assets.engine.core import HEADERS_TYPE, POSITION, RAW_SCHEMA, Range, Span, Split
 from vector_assets.engine.store import Store
+from vector_assets.engine.typed import from_bytes, to_bytes
 
 _CHUNK = 500
 
@@ -59,7 +60,7 @@ class DeadLetters:
         if rejected.num_rows == 0:
             return
         ordinals = rejected.column(POSITION)
-        records = raw.take(ordinals.combine_chunks())
+        records = _as_bytes(raw.take(ordinals.combine_chunks()))
         parents = self._parents(batch, raw)
         values = []
         for record, reject in zip(records.to_pylist(), rejected.to_pylist(), strict=True):
@@ -197,21 +198,40 @@ class BatchPlace:
     code_version: str
 
 
-def raw_records(letters: Sequence[DeadLetter]) -> pa.Table:
-    """The letters' raw records as RAW_SCHEMA, in order; `split` is 0 for all (their places are in the letters)."""
+def splits_of(letters: Sequence[DeadLetter]) -> list[Split]:
+    """The letters' splits, each once: what the numbers in the column `split` of `raw_records` mean."""
+    return list(dict.fromkeys(letter.split for letter in letters))
+
+
+def raw_records(letters: Sequence[DeadLetter], schema: pa.Schema = RAW_SCHEMA) -> pa.Table:
+    """The letters' raw records, in order; `schema` is the pipeline's (`Pipeline.raw_schema`).
+
+    Raises:
+        FatalError: rows of a typed source no longer fit the schema.
+    """
+    numbers = {split: number for number, split in enumerate(splits_of(letters))}
+    values, kind = [letter.value for letter in letters], schema.field("value").type
     times = pa.array([letter.timestamp_ms for letter in letters], pa.int64())
     headers = [[{"key": k, "value": v} for k, v in x.headers] if x.headers else None for x in letters]
     return pa.table(
         [
             pa.array([letter.key for letter in letters], pa.binary()),
-            pa.array([letter.value for letter in letters], pa.binary()),
+            from_bytes(values, kind) if pa.types.is_struct(kind) else pa.array(values, kind),
             pa.array(headers, HEADERS_TYPE),
             pc.cast(times, RAW_SCHEMA.field("timestamp").type),
-            pa.array([0] * len(letters), pa.int16()),
+            pa.array([numbers[letter.split] for letter in letters], pa.int16()),
             pa.array([letter.offset for letter in letters], pa.int64()),
         ],
-        schema=RAW_SCHEMA,
+        schema=schema,
     )
+
+
+def _as_bytes(records: pa.Table) -> pa.Table:
+    """The records with values of typed sources as bytes."""
+    values = records.column("value")
+    if not pa.types.is_struct(values.type):
+        return records
+    return records.set_column(records.column_names.index("value"), "value", pa.array(to_bytes(values), pa.binary()))
 
 
 def _split(ranges: Sequence[Range], index: int) -> str:

@@ -11,10 +11,11 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from vector_assets.engine.core import Decoder, Sink, Source, Transform, canonical
+from vector_assets.engine.core import RAW_SCHEMA, Decoder, Sink, Source, Transform, canonical
 from vector_assets.engine.errors import Place
+from vector_assets.engine.metadata import Metadata
 from vector_assets.engine.options import Duration, MemorySize, Options, SinkOptions, SourceOptions
-from vector_assets.engine.schema import Table
+from vector_assets.engine.schema import Column, Table
 
 # what Dagster takes for an owner
 _OWNER = re.compile(r"[A-Za-z0-9_.+%-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}|team:\S+")
@@ -87,8 +88,9 @@ class PipelineSettings(Options):
 class Pipeline:
     """One source, decoder, transforms and sink under one name. Opens no connection until asked to.
 
-    `decoder` is None for a source that yields typed rows; `schema` is what the sink receives (without hidden columns);
-    `reports` are options without effect outside their own runtime, one sentence each.
+    `raw_schema` is what the source reads: RAW_SCHEMA, or its typed form; `metadata` are the source table's columns that
+    the source fills itself; `schema` is what the sink receives (without hidden columns); `reports` are options without
+    effect outside their own runtime, one sentence each.
     """
 
     name: str
@@ -105,10 +107,12 @@ class Pipeline:
     settings: PipelineSettings
     schema: pa.Schema
     transform_text: str
-    decoder: Decoder | None
+    decoder: Decoder
     transforms: tuple[Transform, ...]
     open_source: Callable[[], Source] = field(compare=False)
     open_sink: Callable[[], Sink] = field(compare=False)
+    raw_schema: pa.Schema = RAW_SCHEMA
+    metadata: tuple[tuple[Column, Metadata], ...] = ()
     reports: tuple[str, ...] = ()
 
     @property

@@ -24,7 +24,7 @@ from vector_assets.engine.ledger import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
 from vector_assets.engine.retry import attempts, call
 from vector_assets.engine.session import Session
-from vector_assets.engine.stages import Prepared, Stages, is_balanced, no_records, settled
+from vector_assets.engine.stages import Prepared, Stages, is_balanced, settled
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 3
@@ -107,7 +107,7 @@ class Runner:
     def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
             return Outcome(batch, "found")
-        raw = stages.archive.read(batch.archive) if batch.archive else no_records()
+        raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
         prepared, _, _ = stages.prepare(batch, raw)
         receipt, _ = self._commit(stages, prepared)
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
@@ -132,14 +132,15 @@ class Runner:
             failpoint("read")
             batch = stages.seal(batch, raw, span)
         else:
-            raw = stages.archive.read(batch.archive) if batch.archive else no_records()
+            raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
         return self._settle(stages, stages.stage(batch, raw), frontier=None)
 
     def _records_of(self, batch: BatchRecord, *, is_last: bool) -> tuple[pa.Table, Span]:
         if batch.kind is BatchKind.DEAD_LETTERS:
-            return raw_records(self.ledger.dead_letters.claimed(batch.pipeline, batch.target, batch.seq)), batch.span
+            letters = self.ledger.dead_letters.claimed(batch.pipeline, batch.target, batch.seq)
+            return raw_records(letters, self.pipeline.raw_schema), batch.span
         if batch.kind is BatchKind.RESET:
-            return no_records(), batch.span
+            return self._no_records(), batch.span
         limit = self._limit(None) if is_last else BatchLimit(_UNLIMITED, _UNLIMITED)
         raw, span = self._read(batch, limit)
         if not is_last and span.to_json() != batch.span.to_json():
@@ -266,9 +267,12 @@ class Runner:
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
         return call(
             self.session.source_policy,
-            lambda: _collect(self.session.source.read(batch.span, limit)),
+            lambda: _collect(self.session.source.read(batch.span, limit), self.pipeline.raw_schema),
             place=f"{batch.pipeline}: reading batch {batch.seq}",
         )
+
+    def _no_records(self) -> pa.Table:
+        return self.pipeline.raw_schema.empty_table()
 
     def _limit(self, until: Position | None) -> BatchLimit:
         return self._adaptive().next(until)
@@ -367,12 +371,11 @@ class _ReadAhead:
         return self._stages.stage(self._stages.seal(batch, raw, span), raw)
 
 
-def _collect(reading: "Iterator[pa.RecordBatch]") -> tuple[pa.Table, Span]:
+def _collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.Table, Span]:
     """Everything a read yields as one table, and the span it returns."""
     batches = []
     while True:
         try:
             batches.append(next(reading))
         except StopIteration as end:
-            table = pa.Table.from_batches(batches) if batches else no_records()
-            return table, end.value
+            return pa.Table.from_batches(batches, schema), end.value

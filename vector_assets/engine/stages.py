@@ -3,6 +3,7 @@
 archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key sidecar -> STAGED
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,6 @@ from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import (
     KIND,
     POSITION,
-    RAW_SCHEMA,
     Batch,
     BatchKind,
     Counts,
@@ -24,14 +24,17 @@ from vector_assets.engine.core import (
     RowKind,
     Sink,
     Span,
+    Split,
     Staged,
     Target,
     kinds_of,
 )
+from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import BudgetError, PlanError
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import BatchRecord, Ledger
+from vector_assets.engine.metadata import attach
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 
@@ -96,7 +99,7 @@ class Stages:
         Raises:
             BudgetError: more rejects than the error budget allows.
         """
-        decoded = self.decode(raw)
+        decoded = self.decode(raw, self.splits(batch))
         rows, superseded = self._without_superseded(batch, decoded.rows)
         folded = self._compact(rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
@@ -120,11 +123,18 @@ class Stages:
         )
         return Prepared(batch, raw, staged, counts, rejected), folded.upserts, folded.deletes
 
-    def decode(self, raw: pa.Table) -> Decoded:
+    def splits(self, batch: BatchRecord) -> list[Split]:
+        """The splits that the numbers in the raw records' column `split` mean."""
+        if batch.kind is BatchKind.DEAD_LETTERS:
+            return splits_of(self.ledger.dead_letters.claimed(batch.pipeline, batch.target, batch.seq))
+        return [part.split for part in batch.span.ranges]
+
+    def decode(self, raw: pa.Table, splits: Sequence[Split]) -> Decoded:
         """Raw records to the sink's rows, and everything rejected on the way."""
         numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
-        decoder = self.pipeline.decoder
-        result = decoder.decode(numbered) if decoder else Decoded(numbered)
+        result = self.pipeline.decoder.decode(numbered)
+        if self.pipeline.metadata:
+            result = replace(result, rows=attach(result.rows, raw, splits, self.pipeline.metadata))
         for transform in self.pipeline.transforms:
             after = transform.apply(result.rows)
             result = Decoded(
@@ -192,8 +202,3 @@ def is_balanced(counts: Counts) -> bool:
     c = counts
     gone = c.filtered + c.compacted + c.conflicts + c.superseded + c.refused + c.written + c.deleted
     return c.records == c.decoded + c.rejected and c.rows == gone
-
-
-def no_records() -> pa.Table:
-    """An empty table of raw records."""
-    return RAW_SCHEMA.empty_table()

@@ -1,0 +1,72 @@
+"""Typed sources: records whose value is a row already (MaxCompute, datagen), kept in the raw schema as a struct.
+
+Everything between source and decoder (archive, counts, dead letters) treats them as any record: `value` is a struct of
+the table's physical columns, with Flink's row kind under `_kind` where not all are inserts.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from vector_assets.engine.core import KIND, POSITION, RAW_SCHEMA, Decoded
+from vector_assets.engine.errors import FatalError
+from vector_assets.engine.schema import Table
+
+_VALUE = RAW_SCHEMA.get_field_index("value")
+
+
+def typed_schema(table: Table, *, has_kinds: bool = False) -> pa.Schema:
+    """RAW_SCHEMA with the table's physical columns as `value`."""
+    children = [pa.field(column.name, column.type.arrow, column.type.nullable) for column in table.physical]
+    kind = [pa.field(KIND, pa.int8(), nullable=False)] if has_kinds else []
+    return RAW_SCHEMA.set(_VALUE, pa.field("value", pa.struct([*children, *kind])))
+
+
+class TypedDecoder:
+    """Takes the rows out of typed records; nothing can be rejected."""
+
+    def __init__(self, table: Table) -> None:
+        self._names = [column.name for column in table.physical]
+
+    def decode(self, raw: pa.RecordBatch | pa.Table) -> Decoded:
+        """The values' columns, `_kind` if there is one, and `_position`; no copy of the data."""
+        values = raw.column("value")
+        kind = [KIND] if values.type.get_field_index(KIND) >= 0 else []
+        whole = pa.chunked_array([values]) if isinstance(values, pa.Array) else values
+        parts = [pa.Table.from_struct_array(chunk) for chunk in whole.chunks] or [_empty(whole.type)]
+        rows = pa.concat_tables(parts).select([*self._names, *kind])
+        return Decoded(rows.append_column(pa.field(POSITION, pa.int64(), nullable=False), raw.column(POSITION)))
+
+
+def _empty(kind: pa.StructType) -> pa.Table:
+    return pa.schema([kind.field(index) for index in range(kind.num_fields)]).empty_table()
+
+
+def to_bytes(values: pa.Array | pa.ChunkedArray) -> list[bytes]:
+    """Each value as an Arrow IPC stream of one row: how a dead letter keeps a typed record."""
+    table = pa.table({"value": values})
+    found = []
+    for at in range(table.num_rows):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.slice(at, 1))
+        found.append(sink.getvalue().to_pybytes())
+    return found
+
+
+def from_bytes(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
+    """What `to_bytes` wrote, as the source's value type today.
+
+    Raises:
+        FatalError: the table has changed so that a value no longer fits.
+    """
+    parts = [pa.nulls(1, kind) if value is None else _one(value, kind) for value in values]
+    return pa.concat_arrays(parts) if parts else pa.nulls(0, kind)
+
+
+def _one(value: bytes, kind: pa.DataType) -> pa.Array:
+    array = pa.ipc.open_stream(value).read_all().column("value").combine_chunks()
+    try:
+        return array.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise FatalError(f"a dead letter's row no longer fits the source table: {error}") from error
