@@ -40,7 +40,9 @@ def record(number: int, price: int | None = None) -> bytes:
 class CarJob:
     """Kafka topic, PostgreSQL table and a script between them."""
 
-    def __init__(self, folder: Path, kafka, postgres, *, partitions: int = 2, brokers=None, url=None, **script) -> None:
+    def __init__(
+        self, folder: Path, kafka, postgres, *, partitions: int = 2, brokers=None, url=None, ledger=None, **script
+    ) -> None:
         self.folder, self.kafka, self.postgres = folder, kafka, postgres
         self.topic = kafka.create_topic(partitions=partitions)
         self.partitions = partitions
@@ -56,7 +58,7 @@ class CarJob:
             "VECTOR_ASSETS_HOME": str(folder / "home"),
             "VECTOR_ASSETS_PIPELINES": str(folder / "pipelines"),
             env.secret_variable("test_password"): postgres.password,
-        }
+        } | ({"VECTOR_ASSETS_LEDGER": ledger} if ledger else {})
         (folder / "pipelines").mkdir()
         self.write()
 
