@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pyarrow as pa
 import pytest
@@ -241,10 +242,10 @@ def test_workers_of_one_pipeline_never_plan_the_same_number(ledger, ledger_locat
 
 def test_a_transaction_that_fails_leaves_nothing(ledger):
     lease = take(ledger)
-    with pytest.raises(ZeroDivisionError), ledger.store.transaction():
+    with suppress(ZeroDivisionError), ledger.store.transaction():
         plan(ledger, lease)
         ledger.record_event("p", "x", "y")
-        1 / 0  # noqa: B018
+        raise ZeroDivisionError
     assert ledger.batches("p") == []
     assert ledger.events("p") == []
     assert plan(ledger, lease).seq == 1

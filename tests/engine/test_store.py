@@ -180,10 +180,15 @@ def test_a_connection_lost_between_transactions_is_replaced(remote, gate):
 @pytest.mark.service
 def test_a_connection_lost_inside_a_transaction_is_an_outage_and_nothing_has_changed(remote, gate):
     lease = take(remote)
-    with pytest.raises(UnavailableError, match=r"ledger postgresql://127\.0\.0\.1"), remote.store.transaction():
-        plan(remote, lease)
-        gate.drop_connections()
-        remote.record_event("p", "x", "y")
+
+    def work():
+        with remote.store.transaction():
+            plan(remote, lease)
+            gate.drop_connections()
+            remote.record_event("p", "x", "y")
+
+    with pytest.raises(UnavailableError, match=r"ledger postgresql://127\.0\.0\.1"):
+        work()
     assert remote.batches("p") == []
     assert plan(remote, lease).seq == 1
 
@@ -200,11 +205,15 @@ def test_a_server_that_stays_away_is_an_outage(remote, gate, monkeypatch):
 
 @pytest.mark.service
 def test_a_statement_that_failed_inside_a_transaction_cannot_be_committed(postgres_ledger):
-    with closing(Ledger(postgres_ledger)) as ledger:
-        with pytest.raises(FatalError, match="rolled back"), ledger.store.transaction():
+    def work(ledger):
+        with ledger.store.transaction():
             ledger.record_event("p", "x", "y")
             with pytest.raises(FatalError, match="22012"):
                 ledger.store.rows("SELECT 1 / 0 AS x")
+
+    with closing(Ledger(postgres_ledger)) as ledger:
+        with pytest.raises(FatalError, match="rolled back"):
+            work(ledger)
         assert ledger.events("p") == []
 
 

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from vector_assets.declare import flink_sql
@@ -80,11 +82,14 @@ class CarJob:
         with self.open() as session:
             return list(Runner(session).catch_up())
 
-    def open(self) -> Session:
+    @contextmanager
+    def open(self) -> Iterator[Session]:
         """A session on the job's own books."""
         with env.overridden(**self.environment):
             (pipeline,) = flink_sql.load_file(self.folder / "pipelines" / "cars.sql")
-            return Session(pipeline, Books.open())
+            books = Books.open()
+        with closing(books), Session(pipeline, books) as session:
+            yield session
 
     def start(self, fail_at: str = "", command: str = "run") -> subprocess.Popen:
         """`vector-assets run cars` (or another command) in a process of its own."""
