@@ -5,7 +5,8 @@ it (dead letters, positions). The position of a (pipeline, target) moves only wi
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,8 +151,7 @@ class Ledger:
 
     def freeze_start(self, lease: Lease, start: Position) -> dict[Split, Json]:
         """Fix where the pipeline starts, once; the frozen start, whoever froze it."""
-        with self.store.transaction():
-            self._check(lease)
+        with self.fenced(lease):
             self.store.change(
                 "UPDATE pipelines SET start = ? WHERE pipeline = ? AND target = ? AND start IS NULL",
                 (canonical(dict(start)), lease.pipeline, lease.target),
@@ -283,6 +283,17 @@ class Ledger:
                 wanted = " or ".join(sources)
                 raise FencedError(f"{lease.pipeline}: batch {seq} is {found}, wanted {wanted}, on its way to {to}")
 
+    @contextmanager
+    def fenced(self, lease: Lease) -> Iterator[None]:
+        """A transaction of the lease's holder.
+
+        Raises:
+            FencedError: the lease is gone.
+        """
+        with self.store.transaction():
+            self._check(lease)
+            yield
+
     def _check(self, lease: Lease) -> None:
         """First of every transaction of a worker: its lease holds, and nobody takes it before the transaction ends."""
         if not self.leases.is_kept(lease):
@@ -301,6 +312,8 @@ class Ledger:
             "SELECT * FROM batches WHERE pipeline = ? AND target = ? AND seq = ?", (pipeline, target, seq)
         )
         if row is None:
+            if seq > 0:
+                self.check_kept(pipeline, target, first=max(seq, 2))
             raise FatalError(f"{pipeline}: the ledger has no batch {seq}")
         return _record(row)
 
@@ -340,6 +353,19 @@ class Ledger:
             if count:
                 found[str(state)] = found.get(state, 0) + count
         return found
+
+    def check_kept(self, pipeline: str, target: str, *, hour: str | None = None, first: int = 1) -> None:
+        """Make sure that the batches of a partition, or those from `first` (when it is not simply 1), are rows still.
+
+        Raises:
+            ExpiredError: retention has folded some of them.
+        """
+        fold = self.fold(pipeline, target)
+        if fold and ((hour is not None and hour <= fold.hour) or 1 < first <= fold.seq):
+            raise ExpiredError(
+                f"{pipeline}: batches up to {fold.seq} (partitions up to {fold.hour}) are expired: retention folded"
+                " them into one position, and their records are not in the archive any more"
+            )
 
     def known(self) -> list[str]:
         """Names of the pipelines that ever ran."""

@@ -117,6 +117,11 @@ class Pipeline:
         return self.sink_options.target()
 
     @property
+    def columns(self) -> str:
+        """Names and types of the sink table's columns; another text is another schema version."""
+        return canonical([[column.name, str(column.type)] for column in self.sink_table.columns])
+
+    @property
     def budget(self) -> ErrorBudget:
         """Rejects a batch may have."""
         return ErrorBudget(self.settings.error_budget)

@@ -26,6 +26,7 @@ from vector_assets.engine.core import (
     Span,
     Staged,
     Target,
+    canonical,
     kinds_of,
 )
 from vector_assets.engine.env import failpoint
@@ -69,15 +70,27 @@ class Stages:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
         file = None
         if batch.kind is not BatchKind.RESET:
-            file = self.archive.write(
-                batch.pipeline, batch.hour, batch.seq, raw, metadata={"span": span.to_json(), "kind": batch.kind}
-            )
+            file = self.archive.write(batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span))
         failpoint("archived")
         records = Counts(records=raw.num_rows, bytes=raw.nbytes)
         newest = pc.max(raw.column("timestamp")).cast(pa.int64()).as_py() if raw.num_rows else None
         self.ledger.seal(self.lease, batch.seq, span, file, records=records, newest_ms=newest)
         failpoint("sealed")
         return self.ledger.batch(batch.pipeline, batch.target, batch.seq)
+
+    def _manifest(self, batch: BatchRecord, span: Span) -> dict[str, str]:
+        """What the file says about its batch: enough to rebuild the batch's row of a lost ledger."""
+        return {
+            "span": span.to_json(),
+            "kind": batch.kind,
+            "target": batch.target,
+            "code_version": batch.code_version,
+            "schema_version": str(batch.schema_version),
+            "columns": self.pipeline.columns,
+            "run_id": batch.run_id,
+            "planned_ms": str(batch.planned_ms),
+            "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
+        }
 
     def stage(self, batch: BatchRecord, raw: pa.Table) -> Prepared:
         """SEALED (or STAGED before a crash) -> STAGED."""
