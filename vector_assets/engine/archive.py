@@ -136,14 +136,58 @@ class Archive:
         """Every complete batch of a pipeline by sequence number, hashed as found: for a ledger that was lost.
 
         Raises:
-            FatalError: a file cannot be read or is not one of ours.
+            FatalError: a file cannot be read, is damaged or is not one of ours.
         """
         folder = self.root / quoted(pipeline)
         paths = [path for path in folder.glob("*/*.parquet") if _BATCH_FILE.fullmatch(path.name)]
-        for path in sorted(paths, key=lambda path: int(path.stem)):
-            data = _read_bytes(path)
-            rows = _parquet(path, data).metadata.num_rows
-            yield ArchiveFile(path.relative_to(self.root).as_posix(), hashlib.sha256(data).hexdigest(), rows, len(data))
+        for path in sorted(paths, key=lambda path: (int(path.stem), path)):
+            yield self._as_found(path)
+
+    def holds(self, file: ArchiveFile) -> bool:
+        """True when there is a file of that name; what is in it is not looked at."""
+        return (self.root / file.path).is_file()
+
+    def sidecar_of(self, file: ArchiveFile) -> ArchiveFile | None:
+        """The key sidecar beside a batch's file, hashed as found; None when there is none.
+
+        Raises:
+            FatalError: it cannot be read or is not one of ours.
+        """
+        path = (self.root / file.path).with_suffix(".keys.parquet")
+        if not path.is_file():
+            return None
+        return self._as_found(path)
+
+    def _as_found(self, path: Path) -> ArchiveFile:
+        data = _read_bytes(path)
+        parquet = _parquet(path, data)
+        try:
+            # nobody remembers the hash: the pages' own checksums tell whether a bit has turned
+            parquet.read(use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise FatalError(
+                f"archive: {path} refused: it is damaged: {error}; move it away to go on without"
+            ) from error
+        rows = parquet.metadata.num_rows
+        return ArchiveFile(path.relative_to(self.root).as_posix(), hashlib.sha256(data).hexdigest(), rows, len(data))
+
+    def remove(self, file: ArchiveFile) -> int:
+        """Delete a file that nobody wants any more; its bytes, 0 when it was gone.
+
+        Raises:
+            FatalError: it cannot be deleted.
+        """
+        path = self.root / file.path
+        try:
+            path.unlink()
+            # a partition's folder goes with its last file
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise FatalError(f"archive: cannot delete {path}: {_reason(error)}") from error
+        return file.bytes
 
     def sweep(self, older_than_seconds: float) -> list[str]:
         """Remove temporary files that a killed process left behind; gives their paths below the root."""
@@ -220,6 +264,7 @@ def _write_parquet(path: Path, table: pa.Table, layout: Layout | None) -> tuple[
         "compression": "zstd",
         "compression_level": 1,
         "use_compliant_nested_type": False,
+        "write_page_checksum": True,
     }
     if layout:
         settings |= {
@@ -244,7 +289,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parquet(path: Path, data: bytes) -> pq.ParquetFile:
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(data))
+        parquet = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     except pa.ArrowInvalid as error:
         raise FatalError(f"archive: {path} refused: not a Parquet file: {error}") from error
     version = (parquet.metadata.metadata or {}).get(_FORMAT_KEY.encode(), b"none").decode()

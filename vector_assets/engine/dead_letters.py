@@ -132,6 +132,12 @@ class DeadLetters:
             "pipeline = ? AND target = ? AND replayed_by = ? ORDER BY id", (pipeline, target, seq), with_bytes=True
         )
 
+    def open_with_bytes(self, pipeline: str, target: str) -> list[DeadLetter]:
+        """Every open dead letter of a pipeline with its bytes, by id."""
+        return self._select(
+            "pipeline = ? AND target = ? AND state = 'open' ORDER BY id", (pipeline, target), with_bytes=True
+        )
+
     def get(self, letter_id: int) -> DeadLetter | None:
         """One dead letter with its bytes."""
         found = self._select("id = ?", (letter_id,), with_bytes=True)
@@ -156,6 +162,15 @@ class DeadLetters:
             "SELECT count(*) AS letters FROM dead_letters WHERE pipeline = ? AND state = ?", (pipeline, state)
         )
         return int(row["letters"]) if row else 0
+
+    def per_batch(self, pipeline: str, target: str) -> dict[int, int]:
+        """How many dead letters each batch left, whatever became of them."""
+        rows = self.store.rows(
+            "SELECT seq, count(*) AS letters FROM dead_letters WHERE pipeline = ? AND target = ? AND state <> 'hidden'"
+            " GROUP BY seq",
+            (pipeline, target),
+        )
+        return {int(row["seq"]): int(row["letters"]) for row in rows}
 
     def reasons(self, pipeline: str, limit: int = 5) -> list[tuple[str, int]]:
         """Why letters are open, and how many for each reason; the newest reasons first."""

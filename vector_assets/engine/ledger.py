@@ -269,6 +269,32 @@ class Ledger:
             self.dead_letters.drop_hidden(BatchPlace(lease.pipeline, lease.target, seq, ""))
             self.dead_letters.unclaim(lease.pipeline, lease.target, seq)
 
+    def restore(self, record: BatchRecord) -> None:
+        """Write a batch's row as it is, over what is there; inside a transaction of the lease's holder."""
+        values = {
+            name: getattr(record, name)
+            for name in (
+                "pipeline", "target", "seq", "kind", "state", "hour", "run_id", "fence", "code_version",
+                "schema_version", "commit_id", "newest_ms", "planned_ms", "done_ms", "commit_seconds", "note",
+                "expired_ms",
+            )
+        }  # fmt: skip
+        values |= {
+            "span": record.span.to_json(),
+            "first_splits": canonical(sorted(record.first_splits)),
+            "archive": _file(record.archive),
+            "sidecar": _file(record.sidecar),
+            "committable": canonical(record.committable) if record.committable is not None else None,
+            "counts": canonical(record.counts.to_dict()),
+        }
+        self.store.change(
+            "DELETE FROM batches WHERE pipeline = ? AND target = ? AND seq = ?",
+            (record.pipeline, record.target, record.seq),
+        )
+        self.store.change(
+            f"INSERT INTO batches ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", tuple(values.values())
+        )
+
     def _move(self, lease: Lease, seq: int, sources: tuple[State, ...], to: State, values: Mapping[str, Any]) -> None:
         columns = {"state": to, "fence": lease.fence, **values}
         with self.store.transaction():
@@ -397,6 +423,11 @@ class Ledger:
         )
         fold = self.fold(pipeline, target)
         return max(int(row["newest"] or 0) if row else 0, fold.seq if fold else 0)
+
+    def places(self) -> list[tuple[str, str]]:
+        """Pipeline and target of everything that ever ran."""
+        rows = self.store.rows("SELECT pipeline, target FROM pipelines ORDER BY pipeline, target")
+        return [(row["pipeline"], row["target"]) for row in rows]
 
     def fold(self, pipeline: str, target: str) -> Fold | None:
         """What retention made of the oldest batches; None while every batch is a row of its own."""

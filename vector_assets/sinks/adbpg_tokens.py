@@ -193,7 +193,8 @@ class Tokens:
         if row["token"] != token.id or row["fence"] > token.fence:
             raise FencedError(
                 f"adbpg: {self.target}: batch {token.seq} of pipeline {token.pipeline} is in the target already, token"
-                f" {row['token']} by fence {row['fence']}; ours is {token.id} by fence {token.fence}"
+                f" {row['token']} by fence {row['fence']}; ours is {token.id} by fence {token.fence}. If the ledger"
+                f" was restored from a copy, `vector-assets ledger rebuild {token.pipeline}` brings it forward"
             )
         pairs = row["rejects"] or []
         refused = rejects([p for p, _ in pairs], "write", [reason for _, reason in pairs]) if pairs else no_rejects()
