@@ -8,6 +8,7 @@ import orjson
 
 from vector_assets.engine.archive import Archive, ArchiveFile
 from vector_assets.engine.core import BatchKind, BatchToken, Json, Span, Split, canonical
+from vector_assets.engine.errors import FatalError
 from vector_assets.engine.pipeline import Pipeline
 
 Place = tuple[str, str]
@@ -41,12 +42,16 @@ def archived_batches(archive: Archive, pipeline: Pipeline) -> dict[int, list[Arc
     """
     found: dict[int, list[ArchivedBatch]] = defaultdict(list)
     for file in archive.files(pipeline.name):
-        notes = archive.manifest(file)
-        if "span" not in notes or notes.get("target", pipeline.target) != pipeline.target:
-            continue
-        seq = int(notes["seq"])
-        span, kind = Span.from_json(notes["span"]), BatchKind(notes.get("kind", BatchKind.RECORDS))
-        found[seq].append(ArchivedBatch(seq, notes["hour"], span, kind, file, archive.sidecar_of(file), notes))
+        try:
+            notes = archive.manifest(file)
+            if notes.get("target", pipeline.target) != pipeline.target:
+                continue
+            seq, hour, span = int(notes["seq"]), notes["hour"], Span.from_json(notes["span"])
+            kind = BatchKind(notes.get("kind", BatchKind.RECORDS))
+        except (ValueError, KeyError, TypeError) as error:
+            path = archive.root / file.path
+            raise FatalError(f"archive: {path} refused: it does not say which batch it is: {error!r}") from error
+        found[seq].append(ArchivedBatch(seq, hour, span, kind, file, archive.sidecar_of(file), notes))
     return found
 
 

@@ -1,7 +1,8 @@
 """A lost ledger brought back, or an old copy brought forward: what the target's tokens and the archive's files know.
 
 The target says which batches it holds and where the pipeline stands; the archive says what their records were, and
-which batches were sealed but never reached the target. Rejects are found again by decoding it with today's code.
+which batches were sealed but never reached the target, and what was rejected (files of older code do not: they are
+decoded again with today's).
 Nobody knows operators' events, ranges that the source lost, or which dead letters were purged.
 """
 
@@ -58,8 +59,8 @@ class RebuildPlan:
     """What a rebuild would write.
 
     `done` become DONE, `sealed` become SEALED and are finished by the next run; `given_up` are unfinished batches of
-    the ledger that the target went past; `abandoned` are batches whose number the target skipped; `expired` are batches of
-    the ledger whose archive file is gone; `unused` are archive files of records that are read again from the source.
+    the ledger that the target went past; `abandoned` are batches whose number the target skipped; `expired` are batches
+    of the ledger whose archive file is gone; `unused` are archive files of records that are read again from the source.
     Batches up to `folded` left no trace but the position. `start` and `position` are what the ledger will say.
     """
 

@@ -5,14 +5,17 @@ rebuild that was killed leaves a ledger that runs still refuse, because the targ
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine import sidecar
 from vector_assets.engine.archive import ArchiveFile
-from vector_assets.engine.core import BatchKind, BatchToken, Counts, Receipt, Span, State, canonical
+from vector_assets.engine.core import BatchKind, BatchToken, Counts, Receipt, Span, State, canonical, no_rejects
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetter
 from vector_assets.engine.evidence import ArchivedBatch
 from vector_assets.engine.hours import Calendar
@@ -21,7 +24,7 @@ from vector_assets.engine.ledger import BatchRecord
 from vector_assets.engine.rebuild import DoneBatch, RebuildPlan, plan_rebuild
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
-from vector_assets.engine.stages import Prepared, Stages, is_balanced, settled
+from vector_assets.engine.stages import Stages, is_balanced, settled
 
 NOTE = "rebuilt from target and archive"
 _NO_SPAN = f"{NOTE}, by its number only"
@@ -60,6 +63,21 @@ def rebuild(session: Session) -> Rebuilt:
         return Rebuilt(plan, ledger.dead_letters.count(pipeline.name) - before, tuple(writer.notes))
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A batch's records, what was rejected of them before the commit, the counts before it, and by which code."""
+
+    raw: pa.Table
+    rejected: pa.Table
+    counts: Counts
+    code_version: str
+    sidecar: ArchiveFile | None
+
+
+def _as_kept(notes: Mapping[str, str]) -> tuple[Counts, str]:
+    return Counts.from_dict(orjson.loads(notes["counts"])), notes["code_version"]
+
+
 class _Writer:
     """Writes a plan's rows."""
 
@@ -68,6 +86,7 @@ class _Writer:
         self.ledger, self.store = session.ledger, session.ledger.store
         self.where = (lease.pipeline, lease.target)
         self.notes: list[str] = []
+        self.first_splits: dict[int, frozenset[str]] = {}
         # rejects that were within the budget once are not weighed again
         lenient = replace(
             session.pipeline, settings=session.pipeline.settings.model_copy(update={"error_budget": "100%"})
@@ -79,6 +98,7 @@ class _Writer:
     def write(self) -> None:
         """Everything, in an order that may be interrupted."""
         self._write_position()
+        self.first_splits = self._first_splits()
         for abandoned in self.plan.abandoned:
             self._write_row(self._record(abandoned, State.DISCARDED, note=NOTE))
         hour = ""
@@ -155,48 +175,53 @@ class _Writer:
             self._receipt(record) if done.span is not None else Receipt(known.token_id, known.commit_id, known.counts)
         )
         record = replace(record, commit_id=known.commit_id, done_ms=known.committed_ms or self.ledger.now_ms())
-        raw = self.stages.archive.read(record.archive) if record.archive else None
-        # letters must be tied before a replay of them is prepared; a batch of records is prepared outside of the lock
-        is_replay = record.kind is BatchKind.DEAD_LETTERS
-        work = None if raw is None or is_replay else self._prepare(record, raw)
+        work = None if archived is None else self._work(record, archived)
         with self.ledger.fenced(self.lease):
             self.ledger.dead_letters.drop_hidden(record.place)
-            if raw is not None and is_replay and self._tie(record, raw):
-                work = self._prepare(record, raw)
-            if raw is None:
+            if work is None:
                 record = replace(record, counts=known.counts)
-            elif work is None:
+            elif record.kind is BatchKind.DEAD_LETTERS and not self._tie(record, work.raw):
                 self.notes.append(f"batch {record.seq}: {_UNTIED}")
-                counts = replace(receipt.counts, records=raw.num_rows, bytes=raw.nbytes)
-                record = replace(record, counts=counts, note=_UNTIED)
+                record = replace(record, counts=settled(receipt.counts, work.counts, 0), note=_UNTIED)
             else:
-                record = self._explained(record, receipt, raw, *work)
+                record = self._explained(record, receipt, work)
             self._write_row(record)
         return record.hour
 
-    def _prepare(self, record: BatchRecord, raw: pa.Table) -> tuple[Prepared, ArchiveFile | None]:
-        """The batch decoded again, and its sidecar: the one that is there, else a new one."""
-        record = replace(record, counts=Counts(bytes=raw.nbytes))
-        prepared, upserts, deletes = self.stages.prepare(record, raw)
+    def _work(self, record: BatchRecord, archived: ArchivedBatch) -> "_Work":
+        """What was made of the batch's records: as the archive says, else by decoding them again."""
+        archive = self.stages.archive
+        raw = archive.read(archived.file)
+        kept = archive.rejects_of(archived.file)
+        if kept and record.sidecar:
+            return _Work(raw, kept[0], *_as_kept(kept[1]), record.sidecar)
+        if record.kind is BatchKind.DEAD_LETTERS:
+            counts = Counts(records=raw.num_rows, bytes=raw.nbytes, decoded=raw.num_rows, rows=raw.num_rows)
+            return _Work(raw, no_rejects(), counts, self.stages.code_version, record.sidecar)
+        prepared, upserts, deletes = self.stages.prepare(replace(record, counts=Counts(bytes=raw.nbytes)), raw)
         keys = record.sidecar or sidecar.write(
-            self.stages.archive, record.pipeline, record.hour, record.seq, upserts, deletes, self.stages.target.key
+            archive, record.pipeline, record.hour, record.seq, upserts, deletes, self.stages.target.key
         )
-        return prepared, keys
+        if kept:
+            return _Work(raw, kept[0], *_as_kept(kept[1]), keys)
+        if "columns" in archived.notes:
+            # written by code that keeps rejects: there were none then, whatever today's code would say
+            counts = replace(prepared.counts, decoded=raw.num_rows, rejected=0, refused=0)
+            return _Work(raw, no_rejects(), counts, record.code_version, keys)
+        return _Work(raw, prepared.rejected, prepared.counts, self.stages.code_version, keys)
 
-    def _explained(
-        self, record: BatchRecord, receipt: Receipt, raw: pa.Table, prepared: Prepared, keys: ArchiveFile | None
-    ) -> BatchRecord:
-        """The row with the counts that its records and the target's receipt give; its rejects are dead letters again."""
+    def _explained(self, record: BatchRecord, receipt: Receipt, work: "_Work") -> BatchRecord:
+        """The row with what the archive's and the target's counts give; its rejects are dead letters again."""
         letters = self.ledger.dead_letters
-        place = BatchPlace(*self.where, record.seq, f"{self.stages.code_version} rebuilt")
-        for rejected in (prepared.rejected, receipt.rejected):
-            letters.add(place, raw, record.span, rejected, state="hidden", now_ms=self.ledger.now_ms())
+        place = BatchPlace(*self.where, record.seq, f"{work.code_version} rebuilt")
+        for rejected in (work.rejected, receipt.rejected):
+            letters.add(place, work.raw, record.span, rejected, state="hidden", now_ms=self.ledger.now_ms())
         letters.reveal(place)
-        counts = settled(receipt.counts, prepared.counts, receipt.rejected.num_rows)
+        counts = settled(receipt.counts, work.counts, receipt.rejected.num_rows)
         note = NOTE if is_balanced(counts) else _UNBALANCED
         if note != NOTE:
             self.notes.append(f"batch {record.seq}: {note}")
-        return replace(record, counts=counts, sidecar=keys, note=note)
+        return replace(record, counts=counts, sidecar=work.sidecar, code_version=work.code_version, note=note)
 
     def _receipt(self, record: BatchRecord) -> Receipt:
         token = BatchToken(*self.where, record.seq, record.span, max(self.lease.fence, self.plan.recalled.fence))
@@ -230,24 +255,39 @@ class _Writer:
     def _sealed(self, archived: ArchivedBatch) -> BatchRecord:
         record = self._record(archived, State.SEALED, note=NOTE)
         raw = self.stages.archive.read(archived.file)
-        counts = Counts(records=raw.num_rows, bytes=raw.nbytes)
-        first = frozenset(archived.span.end.keys() - self._splits_before(archived.seq))
-        return replace(record, counts=counts, sidecar=None, first_splits=first)
+        return replace(record, counts=Counts(records=raw.num_rows, bytes=raw.nbytes), sidecar=None)
 
-    def _splits_before(self, seq: int) -> set[str]:
-        """Splits that the target, or a batch to be finished before this one, has been given."""
-        earlier = [a.span for a in self.plan.sealed if a.seq < seq]
-        return set(self.plan.recalled.position).union(*(span.end for span in earlier))
+    def _first_splits(self) -> dict[int, frozenset[str]]:
+        """Per batch the splits that no batch before it had."""
+        fold = self.ledger.fold(*self.where)
+        seen = set(fold.ends if fold else ())
+        spans = {row.seq: row.span for row in self.ledger.batches(*self.where) if row.state is not State.DISCARDED}
+        spans |= {done.known.seq: done.span for done in self.plan.done if done.span is not None}
+        spans |= {archived.seq: archived.span for archived in self.plan.sealed}
+        first: dict[int, frozenset[str]] = {}
+        for seq, span in sorted(spans.items()):
+            first[seq] = frozenset(span.end.keys() - seen)
+            seen |= span.end.keys()
+        return first
 
     def _record(self, archived: ArchivedBatch, state: State, *, note: str) -> BatchRecord:
         """A batch's row as its file tells it."""
         notes = archived.notes
-        return BatchRecord(
-            *self.where, archived.seq, archived.kind, state, archived.span, frozenset(), archived.hour,
-            notes.get("run_id", ""), self.lease.fence, notes.get("code_version", "unknown"),
-            int(notes.get("schema_version", "1")), archived.file, archived.sidecar, None, Counts(), None,
-            self._newest_ms(archived.file), int(notes.get("planned_ms", self.ledger.now_ms())), None, None, note,
-        )  # fmt: skip
+        return self._row(
+            archived.seq,
+            archived.kind,
+            archived.span,
+            state=state,
+            hour=archived.hour,
+            run_id=notes.get("run_id", ""),
+            code_version=notes.get("code_version", "unknown"),
+            schema_version=int(notes.get("schema_version", "1")),
+            archive=archived.file,
+            sidecar=archived.sidecar,
+            newest_ms=self._newest_ms(archived.file),
+            planned_ms=int(notes.get("planned_ms", self.ledger.now_ms())),
+            note=note,
+        )
 
     def _bare(self, done: DoneBatch, hour_before: str) -> BatchRecord:
         """A batch's row without its file: a moved position, or records that are gone."""
@@ -260,10 +300,29 @@ class _Writer:
             self.notes.append(
                 f"batch {known.seq}: its archive file is missing: it can be neither replayed nor explained"
             )
+        return self._row(
+            known.seq,
+            done.kind,
+            done.span or Span(),
+            state=State.DONE,
+            hour=hour if known.committed_ms else hour_before or hour,
+            counts=known.counts,
+            planned_ms=at_ms,
+            note=note,
+            expired_ms=expired_ms,
+        )
+
+    def _row(self, seq: int, kind: BatchKind, span: Span, **known: Any) -> BatchRecord:
+        """A row of this ledger; what is not known is left empty."""
+        unknown: dict[str, Any] = {
+            "run_id": "", "code_version": "unknown", "schema_version": 1, "archive": None, "sidecar": None,
+            "committable": None, "counts": Counts(), "commit_id": None, "newest_ms": None, "done_ms": None,
+            "commit_seconds": None,
+        }  # fmt: skip
+        pipeline, target = self.where
         return BatchRecord(
-            *self.where, known.seq, done.kind, State.DONE, done.span or Span(), frozenset(),
-            hour if known.committed_ms else hour_before or hour, "", self.lease.fence, "unknown", 1, None, None, None,
-            known.counts, None, None, at_ms, None, None, note, expired_ms,
+            pipeline=pipeline, target=target, seq=seq, kind=kind, span=span, fence=self.lease.fence,
+            first_splits=self.first_splits.get(seq, frozenset()), **(unknown | known),
         )  # fmt: skip
 
     def _newest_ms(self, file: ArchiveFile) -> int | None:

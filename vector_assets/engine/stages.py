@@ -95,6 +95,7 @@ class Stages:
     def stage(self, batch: BatchRecord, raw: pa.Table) -> Prepared:
         """SEALED (or STAGED before a crash) -> STAGED."""
         prepared, upserts, deletes = self.prepare(batch, raw)
+        self._keep_rejects(batch, prepared)
         keys = sidecar.write(self.archive, batch.pipeline, batch.hour, batch.seq, upserts, deletes, self.target.key)
         self.ledger.stage(
             self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected, counts=prepared.counts,
@@ -102,6 +103,12 @@ class Stages:
         )  # fmt: skip
         failpoint("staged")
         return prepared
+
+    def _keep_rejects(self, batch: BatchRecord, prepared: Prepared) -> None:
+        """Beside the records, so that a lost ledger's dead letters are found again as they were."""
+        if batch.archive:
+            notes = {"counts": canonical(prepared.counts.to_dict()), "code_version": self.code_version}
+            self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
     def prepare(self, batch: BatchRecord, raw: pa.Table) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
