@@ -57,7 +57,9 @@ class JsonOptions(Options):
         why = dict.fromkeys(writing, "it is for writing, this pipeline reads")
         why["json_parser"] = "it chooses one of Flink's parsers"
         fields = type(self).model_fields
-        return tuple(f"{fields[name].alias} has no effect: {why[name]}" for name in why if name in self.model_fields_set)
+        return tuple(
+            f"{fields[name].alias} has no effect: {why[name]}" for name in why if name in self.model_fields_set
+        )
 
     def rules(self) -> JsonRules:
         """How documents are read."""
@@ -71,7 +73,7 @@ class JsonDecoder:
         """Refuse tables that the format cannot fill.
 
         Raises:
-            ConfigError: no physical column, a metadata column, or a type that JSON has no reading for; names the column.
+            ConfigError: no physical column, a metadata column, or a MAP whose keys are not text; names the column.
         """
         columns = physical_columns("format json", table)
         fields = [pa.field(name, kind.arrow, kind.nullable) for name, kind in columns]
