@@ -151,6 +151,7 @@ class _Compiler:
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
         schema = sink.table.schema
+        idle = reader.format_options.reports() if reader.format_options else []
         return Pipeline(
             name=name,
             place=self.script.place(statement.start),
@@ -172,7 +173,7 @@ class _Compiler:
             transforms=(SqlTransform(selection.projections, "source", selection.where, schema),),
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
-            reports=(*reports, *source.reports, *sink.reports),
+            reports=(*reports, *source.reports, *(f"{source.place}: {each}" for each in idle), *sink.reports),
         )
 
 

@@ -69,6 +69,15 @@ class Options(BaseModel):
     pass_through: ClassVar[tuple[str, ...]] = ()
     """Prefixes (such as `properties.`) whose options reach the client as they are: a dict field with that alias."""
 
+    idle: ClassVar[Mapping[str, str]] = {}
+    """Options that are checked and have no effect here: the user's spelling to the reason."""
+
+    def reports(self) -> list[str]:
+        """What to tell, once, about options that are set and have no effect."""
+        fields = type(self).model_fields
+        given = [fields[name].alias or name for name in self.model_fields_set]
+        return [f"option {name!r} has no effect: {why}" for name, why in self.idle.items() if name in given]
+
     @classmethod
     def known(cls) -> list[str]:
         """The options' names as users spell them."""

@@ -1,8 +1,8 @@
 """Format avro: one Kafka record is one Avro value of the schema that Flink derives from the table's columns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import orjson
@@ -38,6 +38,8 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 
 class AvroOptions(Options):
     """Flink's options of the avro format."""
+
+    idle: ClassVar[Mapping[str, str]] = {"avro.codec": "it is the compression of files that Flink writes"}
 
     encoding: Literal["binary", "json"] = Field("binary", alias="avro.encoding")
     """`binary`, or `json`: Avro's JSON encoding, where a value that may be null is `null` or `{"<type>": value}`. JSON

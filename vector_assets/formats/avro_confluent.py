@@ -82,6 +82,10 @@ class ConfluentOptions(Options):
 
     pass_through: ClassVar[tuple[str, ...]] = ("avro-confluent.properties.",)
 
+    idle: ClassVar[Mapping[str, str]] = {
+        "avro-confluent.subject": "it says where a sink registers its schema, and records that are read name theirs"
+    }
+
     url: Addresses = Field(alias="avro-confluent.url")
     """Address of the schema registry; several with commas between them are tried in order."""
     schema_: str | None = Field(None, alias="avro-confluent.schema")

@@ -149,20 +149,23 @@ def _decimals(values: pa.Array, wanted: LogicalType, scale: int) -> Column:
 def _rescaled(whole: pa.Array, wanted: LogicalType, scale: int) -> tuple[Flags, pa.Array]:
     """Which values the wanted type holds, and those values (others 0)."""
     target = wanted.scale or 0
-    far = Decimal(10**38 - 1).scaleb(-scale)
-    sane = _between(whole, far)
+    sane = _between(whole, _nines(38, scale))
     wide = pc.if_else(pa.array(sane), whole, pa.scalar(Decimal(0), whole.type))
     if scale != target:
         wide = wide.cast(pa.decimal256(76, 38))
-    largest = Decimal(10 ** (wanted.precision or 0) - 1).scaleb(-target)
-    fits = sane & _between(wide, largest)
+    fits = sane & _between(wide, _nines(wanted.precision or 0, target))
     if scale > target:
         fits &= as_mask(pc.equal(pc.round(wide, target), wide))
     kept = pc.if_else(pa.array(fits), wide, pa.scalar(Decimal(0), wide.type))
     return fits, kept.cast(wanted.arrow)
 
 
+def _nines(digits: int, scale: int) -> Decimal:
+    """The largest number of so many digits, made without arithmetic: Python's rounds to 28 digits."""
+    return Decimal((0, (9,) * digits, -scale))
+
+
 def _between(values: pa.Array, most: Decimal) -> Flags:
     scalar = pa.scalar(most, values.type)
-    low = pa.scalar(-most, values.type)
+    low = pa.scalar(most.copy_negate(), values.type)
     return as_mask(pc.and_(pc.less_equal(values, scalar), pc.greater_equal(values, low)))
