@@ -127,7 +127,10 @@ class Options(BaseModel):
     @classmethod
     def _is_secret(cls, name: str) -> bool:
         return any(
-            SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            any(
+                isinstance(kind, type) and issubclass(kind, SecretStr)
+                for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            )
             for key, field in cls.model_fields.items()
             if name in (key, field.alias)
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from vector_assets.clients.schema_registry import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -77,6 +77,10 @@ BasicSource = Annotated[str, _source("USER_INFO", "URL", refused="SASL_INHERIT i
 BearerSource = Annotated[str, _source("STATIC_TOKEN", refused="tokens from an identity provider are not supported")]
 
 
+def _split(given: Addresses) -> list[tuple[str, str | None]]:
+    return [split_url(each) for each in given.get_secret_value().split(",") if each.strip()]
+
+
 class ConfluentOptions(Options):
     """Flink's options of the avro-confluent format."""
 
@@ -86,8 +90,10 @@ class ConfluentOptions(Options):
         "avro-confluent.subject": "it says where a sink registers its schema, and records that are read name theirs"
     }
 
+    basic_source: BasicSource | None = Field(None, alias="avro-confluent.basic-auth.credentials-source")
+    """`USER_INFO` (from `basic-auth.user-info`) or `URL` (from the address, `https://user:password@host`)."""
     url: Addresses = Field(alias="avro-confluent.url")
-    """Address of the schema registry; several with commas between them are tried in order."""
+    """Address of the schema registry; several with commas between them are tried in order. Required."""
     schema_: str | None = Field(None, alias="avro-confluent.schema")
     """The reader's Avro schema as JSON, a record with a field for each column: for its defaults and aliases. Without
     it the schema is derived from the columns."""
@@ -101,8 +107,6 @@ class ConfluentOptions(Options):
     """PEM file with our certificate and its key."""
     keystore_password: SecretStr | None = Field(None, alias="avro-confluent.ssl.keystore.password")
     """Password of the key in `ssl.keystore.location`."""
-    basic_source: BasicSource | None = Field(None, alias="avro-confluent.basic-auth.credentials-source")
-    """`USER_INFO` (from `basic-auth.user-info`) or `URL` (from the address, `https://user:password@host`)."""
     user_info: SecretStr | None = Field(None, alias="avro-confluent.basic-auth.user-info")
     """`user:password`; needs `basic-auth.credentials-source` = `USER_INFO`."""
     bearer_source: BearerSource | None = Field(None, alias="avro-confluent.bearer-auth.credentials-source")
@@ -127,6 +131,27 @@ class ConfluentOptions(Options):
                 values[new] = values.pop(old)
                 where |= {new: where[old]} if old in where else {}
         return super().parse(values, owner, where)
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, given: Addresses, info: ValidationInfo) -> Addresses:
+        """Checked at this option, after where credentials come from."""
+        split = _split(given)
+        if not split:
+            raise ValueError("it is empty")
+        held = {user for _, user in split if user}
+        if bool(held) != (info.data.get("basic_source") == "URL") or len(held) > 1:
+            raise ValueError(
+                "credentials in the address (one for all) and 'basic-auth.credentials-source' = 'URL' need each other"
+            )
+        return given
+
+    @field_validator("user_info")
+    @classmethod
+    def _is_user_info(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and ":" not in given.get_secret_value():
+            raise ValueError("want user:password")
+        return given
 
     @model_validator(mode="before")
     @classmethod
@@ -154,26 +179,13 @@ class ConfluentOptions(Options):
             )
         if self.basic_source and self.bearer_source:
             raise ValueError("basic-auth and bearer-auth exclude each other")
-        self.settings()
         return self
 
     def settings(self) -> RegistrySettings:
-        """How to reach the registry.
-
-        Raises:
-            ValueError: an address is none, or its credentials do not go with the other options.
-        """
-        split = [split_url(each) for each in self.url.get_secret_value().split(",") if each.strip()]
-        if not split:
-            raise ValueError("'url' is empty")
-        held = {user for _, user in split if user}
-        if bool(held) != (self.basic_source == "URL") or len(held) > 1:
-            raise ValueError(
-                "credentials in 'url' (one for all) and 'basic-auth.credentials-source' = 'URL' need each other"
-            )
-        user_info = SecretStr(held.pop()) if held else self.user_info
-        if user_info is not None and ":" not in user_info.get_secret_value():
-            raise ValueError("credentials want the form user:password")
+        """How to reach the registry."""
+        split = _split(self.url)
+        held = next((user for _, user in split if user), None)
+        user_info = SecretStr(held) if held else self.user_info
         connect, read = (
             float(str(self.properties.get(name, DEFAULT_TIMEOUT_SECONDS * 1000))) / 1000 for name in _TIMEOUTS
         )
