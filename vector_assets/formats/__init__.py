@@ -3,4 +3,5 @@
 FORMATS = {
     "csv": "vector_assets.formats.csv:CsvDecoder",
     "json": "vector_assets.formats.json:JsonDecoder",
+    "raw": "vector_assets.formats.raw:RawDecoder",
 }
