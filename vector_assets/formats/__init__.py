@@ -5,4 +5,5 @@ FORMATS = {
     "avro-confluent": "vector_assets.formats.avro_confluent:ConfluentDecoder",
     "csv": "vector_assets.formats.csv:CsvDecoder",
     "json": "vector_assets.formats.json:JsonDecoder",
+    "raw": "vector_assets.formats.raw:RawDecoder",
 }
