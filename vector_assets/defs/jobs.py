@@ -39,7 +39,7 @@ def schedules(pipeline: Pipeline) -> list[dg.ScheduleDefinition]:
 
 def _retention(pipeline: Pipeline) -> dg.JobDefinition:
     # no pool: it waits for the lease, which a continuous job gives back after each round
-    @dg.op(name=f"retention_of_{pipeline.name}", out={})
+    @dg.op(name=f"retention_of_{pipeline.name}", out=dg.Out(dg.Nothing))
     def let_go(context: dg.OpExecutionContext) -> None:
         with failures.told(pipeline), runs.opened(pipeline, context.run.run_id) as runner:
             plan = apply_retention(runner.session)

@@ -59,7 +59,9 @@ def plan_retention(ledger: Ledger, pipeline: Pipeline) -> RetentionPlan:
     archive_limits = [age for age in (settings.retention_archive, settings.retention_ledger) if age is not None]
     old = _older(rows, min(archive_limits, default=None), ledger)
     # a row that is expired and still names its file was left so by a retention that was killed
-    expiring = tuple(row for row in old if row.expired_ms is None or row.archive is not None)
+    expiring = tuple(
+        row for row in old if row.kind is not BatchKind.RESET and (row.expired_ms is None or row.archive is not None)
+    )
     letters = _old_letters(ledger, where, settings.retention_dead_letters)
     return RetentionPlan(
         pipeline.name,
@@ -135,7 +137,7 @@ def _expire(session: Session, lease: Lease, plan: RetentionPlan) -> None:
 
 
 def _fold(ledger: Ledger, lease: Lease, rows: tuple[BatchRecord, ...]) -> None:
-    """The rows become one: their sums, and where each split stood after them. Their settled dead letters go with them."""
+    """The rows become one: their sums, and where each split stood then. Their settled dead letters go with them."""
     where = (lease.pipeline, lease.target)
     before = ledger.fold(*where) or Fold(0, "", 0, 0, Counts(), {})
     done = [row for row in rows if row.state is State.DONE]
@@ -154,7 +156,8 @@ def _fold(ledger: Ledger, lease: Lease, rows: tuple[BatchRecord, ...]) -> None:
         ledger.store.change(f"INSERT INTO folds VALUES ({', '.join('?' * len(values))})", values)
         ledger.store.change("DELETE FROM batches WHERE pipeline = ? AND target = ? AND seq <= ?", (*where, last.seq))
         ledger.store.change(
-            "DELETE FROM dead_letters WHERE pipeline = ? AND target = ? AND seq <= ? AND state IN ('replayed', 'purged')",
+            "DELETE FROM dead_letters WHERE pipeline = ? AND target = ? AND seq <= ?"
+            " AND state IN ('replayed', 'purged')",
             (*where, last.seq),
         )
 
@@ -165,17 +168,15 @@ def check_letters(ledger: Ledger, letters: list[DeadLetter], merge: Merge) -> No
     Raises:
         ExpiredError: the key sidecar of a batch after a letter's own is gone, and the sink keeps the last row of a key.
     """
-    if merge is not Merge.LAST:
+    if merge is not Merge.LAST or not letters:
         return
+    where = (letters[0].pipeline, letters[0].target)
+    fold = ledger.fold(*where)
+    row = ledger.store.row(
+        "SELECT max(seq) AS newest FROM batches WHERE pipeline = ? AND target = ? AND expired_ms IS NOT NULL", where
+    )
+    newest = max((row["newest"] or 0) if row else 0, fold.seq if fold else 0)
     for letter in letters:
-        where = (letter.pipeline, letter.target)
-        fold = ledger.fold(*where)
-        row = ledger.store.row(
-            "SELECT max(seq) AS newest FROM batches WHERE pipeline = ? AND target = ? AND expired_ms IS NOT NULL"
-            " AND kind <> 'reset'",
-            where,
-        )
-        newest = max((row["newest"] or 0) if row else 0, fold.seq if fold else 0)
         if newest > letter.origin_seq:
             raise ExpiredError(
                 f"{letter.pipeline}: dead letter {letter.id} was read by batch {letter.origin_seq}; retention removed"
