@@ -65,6 +65,8 @@ def raw(values):
             pa.array([1000] * count, pa.int64()).cast(RAW_SCHEMA.field("timestamp").type),
             pa.array([0] * count, pa.int16()),
             pa.array(range(50, 50 + count), pa.int64()),
+            pa.nulls(count, pa.int32()),
+            pa.nulls(count, pa.int8()),
         ],
         schema=RAW_SCHEMA,
     )

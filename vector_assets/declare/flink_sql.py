@@ -172,7 +172,7 @@ class _Compiler:
             transforms=(SqlTransform(selection.projections, "source", selection.where, schema),),
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
-            reports=(*reports, *source.reports, *sink.reports),
+            reports=(*reports, *source.reports, *reader.options.reports(), *sink.reports),
         )
 
 
