@@ -9,33 +9,8 @@ from tests.sources.contract import SourceContract, Upstream
 from tests.sources.reading import NO_LIMIT, drain, places, read, values
 from vector_assets.engine.core import BatchLimit, Span
 from vector_assets.engine.errors import ConfigError, PlanError, PositionLostError, TransientError, UnavailableError
-from vector_assets.engine.schema import Table
-from vector_assets.sources.kafka import KafkaOptions, KafkaSource
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture
-def open_source():
-    """Makes sources: `open_source(broker, topic, **{"properties.x": ...})`; all are closed after the test."""
-    made = []
-
-    def make(broker, topic, *, servers=None, stall_seconds=10.0, **options):
-        given = {
-            "connector": "kafka",
-            "topic": topic,
-            "format": "raw",
-            "scan.startup.mode": "earliest-offset",
-            "properties.bootstrap.servers": servers or broker.bootstrap_servers,
-            **options,
-        }
-        parsed = KafkaOptions.parse(given, "connector kafka")
-        made.append(KafkaSource(parsed, Table("cars", ()), pipeline="cars", stall_seconds=stall_seconds))
-        return made[-1]
-
-    yield make
-    for source in made:
-        source.close()
 
 
 class TestKafkaSource(SourceContract):

@@ -72,9 +72,8 @@ class Stages:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
         file = None
         if batch.kind is not BatchKind.RESET:
-            file = self.archive.write(
-                batch.pipeline, batch.hour, batch.seq, raw, metadata={"span": span.to_json(), "kind": batch.kind}
-            )
+            notes = {"span": span.to_json(), "kind": batch.kind, "reading": self.pipeline.source_options.reading()}
+            file = self.archive.write(batch.pipeline, batch.hour, batch.seq, raw, metadata=notes)
         failpoint("archived")
         records = Counts(records=raw.num_rows, bytes=raw.nbytes)
         newest = pc.max(raw.column("timestamp")).cast(pa.int64()).as_py() if raw.num_rows else None

@@ -13,7 +13,15 @@ from typing import Any
 
 from vector_assets.engine.errors import ConfigError, FatalError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_MIGRATIONS = {
+    1: """
+ALTER TABLE gaps ADD COLUMN policy TEXT NOT NULL DEFAULT 'fail';
+ALTER TABLE gaps ADD COLUMN state TEXT NOT NULL DEFAULT 'open';
+ALTER TABLE gaps ADD COLUMN seq INTEGER;
+"""
+}
+"""Statements that lead from each version to the next. 2: what was done about a gap, by which batch."""
 _SCHEMA = """
 CREATE TABLE pipelines (
     pipeline TEXT NOT NULL, target TEXT NOT NULL, start_option TEXT NOT NULL, start TEXT, incarnation TEXT,
@@ -71,13 +79,17 @@ class Store:
     def _create(self) -> None:
         with self.transaction():
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    if statement.strip():
-                        self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
+            if version > SCHEMA_VERSION:
                 raise ConfigError(f"ledger {self.path}: has schema version {version}, this code knows {SCHEMA_VERSION}")
+            steps = (
+                [_SCHEMA, *_MIGRATIONS.values()]
+                if version == 0
+                else [_MIGRATIONS[n] for n in _MIGRATIONS if n >= version]
+            )
+            for statement in ";\n".join(steps).split(";\n"):
+                if statement.strip():
+                    self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
