@@ -20,7 +20,7 @@ from vector_assets.sources.kafka_metadata import METADATA
 from vector_assets.sources.kafka_modes import Modes, Offsets
 from vector_assets.sources.kafka_options import KafkaOptions
 from vector_assets.sources.kafka_reader import KafkaReader, Wanted
-from vector_assets.sources.kafka_tokens import Home, Place, counted, offset_of, token_of
+from vector_assets.sources.kafka_tokens import Home, Place, counted, moved_to, offset_of, token_of
 from vector_assets.sources.kafka_track import Part, Piece, fair
 from vector_assets.sources.kafka_watch import Topics, TopicWatch, listed, splits_of
 
@@ -128,7 +128,7 @@ class KafkaSource:
 
     def token(self, number: int, before: Token) -> Token:
         """The token of another offset of the split that `before` is of, under the same bound."""
-        return Place.of("/0", before).at(number)
+        return moved_to(before, number)
 
     def close(self) -> None:
         """Give back connections; idempotent."""

@@ -73,6 +73,13 @@ def token_of(offset: int, epoch: int | None = None, until: int | None = None) ->
     return {"offset": offset, "epoch": epoch, **bound}
 
 
+def moved_to(token: Token, offset: int) -> dict[str, Token]:
+    """The token of another offset of the same split, under the same bound."""
+    until = token.get("until") if isinstance(token, dict) else None
+    assert until is None or isinstance(until, int)
+    return token_of(offset, until=until)
+
+
 def places_of(position: Position) -> list[Place]:
     """A position's places, in its order."""
     return [Place.of(split, token) for split, token in position.items()]
