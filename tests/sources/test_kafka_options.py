@@ -1,5 +1,7 @@
 import pytest
 
+from tests.declare.scripts import INSERT, SINK, SOURCE
+from vector_assets.declare import flink_sql
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.sources.kafka import KafkaOptions
 
@@ -68,6 +70,13 @@ def test_several_topics_and_patterns_are_taken():
     options = parse({**without("topic"), "topic-pattern": r"cars-\d+"})
     assert options.topics == ()
     assert options.origin() == ("kafka", r"cars-\d+")
+
+
+@pytest.mark.parametrize(("written", "shown"), [("", ","), ("'csv.field-delimiter' = ';',", ";")])
+def test_the_delimiter_of_csv_is_shown_and_belongs_to_csv(written, shown):
+    script = SOURCE.replace("'format' = 'csv',", f"'format' = 'csv', {written}") + SINK + INSERT
+    (pipeline,) = flink_sql.compile_script(f"SET 'pipeline.name' = 'p'; {script}", "p.sql", offline=True)
+    assert pipeline.format_options.shown()["csv.field-delimiter"] == shown
 
 
 def test_an_option_that_can_have_no_effect_is_reported():

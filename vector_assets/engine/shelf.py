@@ -81,7 +81,7 @@ class Shelf:
                 continue
             if rows.num_rows > most_rows:
                 rows = rows.slice(0, most_rows)
-                stop = rows.column("offset")[-1].as_py() + 1
+                stop = int(rows.column("offset").to_numpy()[-1]) + 1
             split = pa.array([number], pa.int16()).take(pa.repeat(pa.scalar(0), rows.num_rows))
             tables.append(rows.set_column(rows.column_names.index("split"), rows.schema.field("split"), split))
             most_rows -= rows.num_rows
