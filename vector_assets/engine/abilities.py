@@ -1,4 +1,4 @@
-"""What a sink may be able to do beyond writing; the engine and the commands ask with `isinstance`.
+"""What a sink (or a source) may be able to do beyond its contract; the engine and the commands ask with `isinstance`.
 
 A sink class that has a protocol's methods has the ability. Each is read-only for the target's rows.
 """
@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Counts, Position, Span
+from vector_assets.engine.core import Counts, Position, Span, Token
 
 DISTANCE = "_distance"
 """Column of a search's result: how far the row is from the vector, by the metric that was used."""
@@ -126,4 +126,17 @@ class Prunable(Protocol):
 
         Whoever asks must never look for one of them again.
         """
+        ...
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """A source whose tokens say the number that the next record has in the raw column `offset`."""
+
+    def number(self, token: Token) -> int:
+        """The number of the first record that the token leaves to be read."""
+        ...
+
+    def token(self, number: int, before: Token) -> Token:
+        """The token that leaves record `number` to be read; `before` is another one of the same split."""
         ...

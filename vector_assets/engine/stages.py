@@ -86,6 +86,7 @@ class Stages:
         return {
             "span": span.to_json(),
             "kind": batch.kind,
+            "reading": self.pipeline.source_options.reading(),
             "target": batch.target,
             "code_version": batch.code_version,
             "schema_version": str(batch.schema_version),
