@@ -151,7 +151,6 @@ class _Compiler:
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
         schema = sink.table.schema
-        idle = reader.format_options.reports() if reader.format_options else []
         return Pipeline(
             name=name,
             place=self.script.place(statement.start),
@@ -173,12 +172,12 @@ class _Compiler:
             transforms=(SqlTransform(selection.projections, "source", selection.where, schema),),
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
-            reports=(*reports, *source.reports, *(f"{source.place}: {each}" for each in idle), *sink.reports),
+            reports=(*reports, *source.reports, *sink.reports, *reader.reports, *writer.reports),
         )
 
 
 def _check_unique(pipeline: Pipeline, seen: dict[tuple[str, str], Pipeline]) -> None:
-    for what, key in (("name", pipeline.name), ("target", pipeline.target)):
+    for what, key in pipeline.claims.items():
         other = seen.setdefault((what, key), pipeline)
         if other is not pipeline:
             remedy = "; SET 'pipeline.name' before each INSERT INTO" if what == "name" else ""

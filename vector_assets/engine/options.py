@@ -59,6 +59,14 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 MemorySize = Annotated[int, BeforeValidator(parse_size)]
 
 
+class OptionError(ConfigError):
+    """An option does not fit the table that carries it; the front end adds the option's place."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"option {option!r}: {message}")
+        self.option = option
+
+
 class Options(BaseModel):
     """Base of every connector's options; build with `parse`, never with keyword arguments from a user."""
 
@@ -68,15 +76,6 @@ class Options(BaseModel):
 
     pass_through: ClassVar[tuple[str, ...]] = ()
     """Prefixes (such as `properties.`) whose options reach the client as they are: a dict field with that alias."""
-
-    idle: ClassVar[Mapping[str, str]] = {}
-    """Options that are checked and have no effect here: the user's spelling to the reason."""
-
-    def reports(self) -> list[str]:
-        """What to tell, once, about options that are set and have no effect."""
-        fields = type(self).model_fields
-        given = [fields[name].alias or name for name in self.model_fields_set]
-        return [f"option {name!r} has no effect: {why}" for name, why in self.idle.items() if name in given]
 
     @classmethod
     def known(cls) -> list[str]:
@@ -135,6 +134,10 @@ class Options(BaseModel):
             if name in (key, field.alias)
         )
 
+    def reports(self) -> tuple[str, ...]:
+        """What is set but has no effect outside its own runtime, one sentence each."""
+        return ()
+
     def shown(self) -> dict[str, str]:
         """Every option as users spell it, defaults included; secrets as stars."""
         return {
@@ -157,7 +160,12 @@ class SourceOptions(Options, ABC):
 
 
 class SinkOptions(Options, ABC):
-    """Options of a sink; says which object it writes, so that two pipelines on one target are refused."""
+    """Options of a sink; says which object it writes, so that two pipelines on one target are refused.
+
+    `is_shared` is true of a sink that keeps nothing, which any number of pipelines may write to.
+    """
+
+    is_shared: ClassVar[bool] = False
 
     @abstractmethod
     def target(self) -> str:
