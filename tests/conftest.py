@@ -11,7 +11,9 @@ pytest_plugins = [
 ]
 """In the order of their own imports: pytest registers a plugin before anybody imports it."""
 
-_SERVICE_FIXTURES = frozenset({"kafka", "own_kafka", "postgres", "own_postgres", "registry", "own_registry"})
+_SERVICE_FIXTURES = frozenset(
+    {"kafka", "own_kafka", "postgres", "own_postgres", "postgres_ledger", "registry", "own_registry"}
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -55,7 +55,16 @@ def parse_size(text: object) -> int:
     return int(Fraction(match[1]) * _SIZE_UNITS[match[2].lower()])
 
 
+def parse_flag(text: object) -> bool:
+    """`true` or `false` in any case, as Flink reads Booleans."""
+    spelled = str(text).lower()
+    if spelled not in {"true", "false"}:
+        raise ValueError(f"want true or false, found {text!r}")
+    return spelled == "true"
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Flag = Annotated[bool, BeforeValidator(parse_flag)]
 MemorySize = Annotated[int, BeforeValidator(parse_size)]
 
 
@@ -76,6 +85,15 @@ class Options(BaseModel):
 
     pass_through: ClassVar[tuple[str, ...]] = ()
     """Prefixes (such as `properties.`) whose options reach the client as they are: a dict field with that alias."""
+
+    idle: ClassVar[Mapping[str, str]] = {}
+    """Options that are checked and have no effect here: the user's spelling to the reason."""
+
+    def reports(self) -> tuple[str, ...]:
+        """What to tell, once, about options that are set and have no effect."""
+        fields = type(self).model_fields
+        given = [fields[name].alias or name for name in self.model_fields_set]
+        return tuple(f"option {name!r} has no effect: {why}" for name, why in self.idle.items() if name in given)
 
     @classmethod
     def known(cls) -> list[str]:
@@ -133,10 +151,6 @@ class Options(BaseModel):
             for key, field in cls.model_fields.items()
             if name in (key, field.alias)
         )
-
-    def reports(self) -> tuple[str, ...]:
-        """What is set but has no effect outside its own runtime, one sentence each."""
-        return ()
 
     def shown(self) -> dict[str, str]:
         """Every option as users spell it, defaults included; secrets as stars."""

@@ -4,4 +4,5 @@ FORMATS = {
     "avro": "vector_assets.formats.avro:AvroDecoder",
     "avro-confluent": "vector_assets.formats.avro_confluent:ConfluentDecoder",
     "csv": "vector_assets.formats.csv:CsvDecoder",
+    "json": "vector_assets.formats.json:JsonDecoder",
 }

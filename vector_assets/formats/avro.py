@@ -1,8 +1,8 @@
 """Format avro: one Kafka record is one Avro value of the schema that Flink derives from the table's columns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import orjson
@@ -39,6 +39,8 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 class AvroOptions(Options):
     """Flink's options of the avro format."""
 
+    idle: ClassVar[Mapping[str, str]] = {"avro.codec": "it is the compression of files that Flink writes"}
+
     encoding: Literal["binary", "json"] = Field("binary", alias="avro.encoding")
     """`binary`, or `json`: Avro's JSON encoding, where a value that may be null is `null` or `{"<type>": value}`. JSON
     is read record by record."""
@@ -47,11 +49,6 @@ class AvroOptions(Options):
     local-timestamp-millis or -micros (over three digits), TIMESTAMP_LTZ timestamp-millis or -micros."""
     codec: Literal[CODECS] | None = Field(None, alias="avro.codec")  # type: ignore[valid-type]
     """Compression of Avro files that Flink writes; checked, and without effect on records that are read."""
-
-    def reports(self) -> tuple[str, ...]:
-        """The codec, if set."""
-        why = "option 'avro.codec' has no effect: it is the compression of files that Flink writes"
-        return (why,) if self.codec is not None else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,10 @@ class ConfluentOptions(Options):
 
     pass_through: ClassVar[tuple[str, ...]] = ("avro-confluent.properties.",)
 
+    idle: ClassVar[Mapping[str, str]] = {
+        "avro-confluent.subject": "it says where a sink registers its schema, and records that are read name theirs"
+    }
+
     basic_source: BasicSource | None = Field(None, alias="avro-confluent.basic-auth.credentials-source")
     """`USER_INFO` (from `basic-auth.user-info`) or `URL` (from the address, `https://user:password@host`)."""
     url: Addresses = Field(alias="avro-confluent.url")
@@ -176,11 +180,6 @@ class ConfluentOptions(Options):
         if self.basic_source and self.bearer_source:
             raise ValueError("basic-auth and bearer-auth exclude each other")
         return self
-
-    def reports(self) -> tuple[str, ...]:
-        """The subject, if set."""
-        why = "option 'avro-confluent.subject' has no effect: it is where a sink registers its schema"
-        return (why,) if self.subject is not None else ()
 
     def settings(self) -> RegistrySettings:
         """How to reach the registry."""
