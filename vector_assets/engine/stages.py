@@ -120,7 +120,9 @@ class Stages:
         Raises:
             BudgetError: more rejects than the error budget allows.
         """
-        decoded = self.decode(raw, self.splits(batch))
+        splits = self.splits(batch)
+        # a decoder may ask a service, such as a schema registry
+        decoded = call(self.policy, lambda: self.decode(raw, splits), place=f"{batch.pipeline}: decoding")
         rows, superseded = self._without_superseded(batch, decoded.rows)
         folded = self._compact(rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
