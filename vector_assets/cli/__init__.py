@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vector_assets import __version__
-from vector_assets.cli import bench, dead_letters, demo, plan, reset, run, services, status
+from vector_assets.cli import bench, dead_letters, demo, plan, reset, run, services, status, topic
 from vector_assets.cli.output import Group, LogLevel, configure_logging, examples, unwrapped
 from vector_assets.engine import env
 
@@ -61,6 +61,7 @@ for module in (plan, run, status, reset):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(services.app, name="services")
+app.add_typer(topic.app, name="topic")
 for last in (bench, demo):
     last.register(app)
 
