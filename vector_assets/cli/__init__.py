@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vector_assets import __version__
-from vector_assets.cli import bench, dead_letters, demo, plan, reset, run, services, status, topic
+from vector_assets.cli import bench, dead_letters, demo, plan, reset, run, services, status, target, topic
 from vector_assets.cli.output import Group, LogLevel, configure_logging, examples, unwrapped
 from vector_assets.engine import env
 
@@ -62,6 +62,7 @@ for module in (plan, run, status, reset):
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(services.app, name="services")
 app.add_typer(topic.app, name="topic")
+app.add_typer(target.app, name="target")
 for last in (bench, demo):
     last.register(app)
 

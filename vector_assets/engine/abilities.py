@@ -99,3 +99,17 @@ class Recallable(Protocol):
     def recall(self, pipeline: str) -> Recalled:
         """Everything the target's tokens say; empty when it never saw the pipeline."""
         ...
+
+
+@runtime_checkable
+class Creatable(Protocol):
+    """Makes its own target object."""
+
+    def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the target object unless it is there; sentences saying what was made.
+
+        Raises:
+            ConfigError: credentials or options are wrong.
+            PlanError: the target cannot hold such rows.
+        """
+        ...
