@@ -38,6 +38,8 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 
 SLOW_PATHS = {
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
+    "cli/search.py:_json": "the k rows of a search on a screen",
+    "cli/search.py:_show": "the k rows of a search on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
     "engine/stages.py:Stages._check_budget": "the first reject, for the error that ends the run",
     "engine/stages.py:Stages._without_superseded": "the few batches that replayed dead letters come from",

@@ -46,7 +46,7 @@ def test_what_cannot_be_read_is_named_with_its_line(text, line):
 
 DISTRIBUTED = {
     "by columns": ("CREATE TABLE t (a int) DISTRIBUTED BY (a, b)", "CREATE TABLE t (a int)", "DISTRIBUTED BY (a, b)"),
-    "randomly": ("create table t as select 1 distributed randomly", "create table t as select 1", "distributed randomly"),
+    "randomly": ("create table t as table u distributed randomly", "create table t as table u", "distributed randomly"),
     "replicated": ("CREATE TABLE t (a int) DISTRIBUTED REPLICATED", "CREATE TABLE t (a int)", "DISTRIBUTED REPLICATED"),
     "a column of that name": ('CREATE TABLE t (distributed int, "DISTRIBUTED" int)', None, None),
     "another statement": ("COMMENT ON TABLE t IS 'DISTRIBUTED BY (a)'", None, None),
