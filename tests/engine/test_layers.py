@@ -38,6 +38,7 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 
 SLOW_PATHS = {
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
+    "cli/preview.py:_rows": "the k records of a preview on a screen",
     "cli/search.py:_json": "the k rows of a search on a screen",
     "cli/search.py:_show": "the k rows of a search on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",

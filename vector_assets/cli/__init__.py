@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from vector_assets import __version__
-from vector_assets.cli import bench, dead_letters, demo, plan, reset, run, search, services, status, target, topic
+from vector_assets.cli import (
+    bench,
+    dead_letters,
+    demo,
+    plan,
+    preview,
+    reset,
+    run,
+    search,
+    services,
+    status,
+    target,
+    topic,
+)
 from vector_assets.cli.output import Group, LogLevel, configure_logging, examples, unwrapped
 from vector_assets.engine import env
 
@@ -57,7 +70,7 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, run, status, reset, search):
+for module in (plan, preview, run, status, reset, search):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(services.app, name="services")
