@@ -11,6 +11,7 @@ from vector_assets.cli import (
     bench,
     dead_letters,
     demo,
+    doctor,
     plan,
     preview,
     reset,
@@ -70,7 +71,7 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, preview, run, status, reset, search):
+for module in (plan, preview, run, status, reset, search, doctor):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(services.app, name="services")

@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from vector_assets.clients.kafka import ControlPlane
+from vector_assets.engine.abilities import Finding
 from vector_assets.engine.core import RAW_SCHEMA, BatchLimit, Position, Range, Span
 from vector_assets.engine.errors import ConfigError, PositionLostError, TransientError
 from vector_assets.engine.schema import Table
+from vector_assets.sources.kafka_diagnose import findings
 from vector_assets.sources.kafka_options import KafkaOptions
 from vector_assets.sources.kafka_reader import KafkaReader, Wanted
 from vector_assets.sources.kafka_track import Part, fair
@@ -104,6 +106,10 @@ class KafkaSource:
         if mode in {"earliest", "latest"}:
             return self._at_mode(f"{mode}-offset")
         return self._at_mode("group-offsets") if mode == "group" else self._at_offsets(where)
+
+    def diagnose(self) -> Iterator[Finding]:
+        """Brokers, rights, partitions, what is kept, clocks."""
+        yield from findings(self._properties, sorted({split.partition("@")[0] for split in self.frontier()}))
 
     def close(self) -> None:
         """Give back connections; idempotent."""
