@@ -120,6 +120,45 @@ def test_an_index_with_a_name_is_left_alone_only_if_it_is_the_same(cli, script, 
     assert "the 2 steps before it are done" in changed.err
 
 
+def test_an_extension_is_made_once_whoever_asks_for_it(cli, script, postgres, at):
+    database, where = at
+    text = f"CREATE EXTENSION IF NOT EXISTS fastann;\n{TABLE}CREATE INDEX ON public.t USING ann(v) WITH (dim='3');"
+    steps = cli("target", "create", script(text), *where, "--json").json["steps"]
+    assert [step["sql"].startswith("CREATE EXTENSION") for step in steps] == [True, False, False]
+    assert "vector" in steps[0]["sql"]
+    assert query(postgres, database, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == ["vector"]
+    own = cli("target", "create", script("CREATE EXTENSION vector;"), *where, "--json").json["steps"]
+    assert [step["action"] for step in own] == ["skip"]
+
+
+def test_an_index_that_is_not_valid_is_made_anew(cli, script, postgres, at):
+    database, where = at
+    text = f"{TABLE}CREATE INDEX ON public.t (c);"
+    cli("target", "create", script(text), *where)
+    with postgres.connect(database, autocommit=True) as connection:
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indrelid = 'public.t'::regclass")
+    assert cli("target", "create", script(text), *where, "--json").json["steps"][-1]["action"] == "run"
+    assert query(postgres, database, "SELECT count(*) FROM pg_index WHERE indrelid = 'public.t'::regclass") == [2]
+
+
+def test_a_user_who_may_make_no_temporary_table_is_told_instead_of_making_an_index_twice(
+    cli, script, postgres, at, monkeypatch
+):
+    database, where = at
+    text = f"{TABLE}CREATE INDEX ON public.t (c);"
+    cli("target", "create", script(text), *where)
+    with postgres.connect(database, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS maker; CREATE ROLE maker LOGIN PASSWORD 'sesame'")
+        connection.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC; ALTER TABLE public.t OWNER TO maker")
+        connection.execute("GRANT CREATE ON SCHEMA public TO maker")
+    monkeypatch.setenv("VECTOR_ASSETS_SECRET_TARGET_PASSWORD", "sesame")
+    done = cli("target", "create", script(text), *where[:2], "--user", "maker")
+    assert done.code == 1
+    assert "target.sql:2:1: 42501" in done.err
+    with postgres.connect(database, autocommit=True) as connection:
+        connection.execute("REASSIGN OWNED BY maker TO CURRENT_USER; DROP OWNED BY maker; DROP ROLE maker")
+
+
 def test_without_fastann_and_pgvector_nothing_is_made_and_one_error_says_what_to_install(cli, script, postgres, at):
     database, where = at
     with postgres.connect("postgres", autocommit=True) as connection:

@@ -176,6 +176,15 @@ def test_of_several_vector_columns_the_one_with_an_index_is_meant(filled):
     assert " of other " in sink.search(SearchQuery(ASKED, column="other")).how
 
 
+def test_an_index_over_a_function_of_the_column_is_not_taken_for_one_over_the_column(filled):
+    _, sink = filled(
+        index="CREATE INDEX i ON car_info USING hnsw ((l2_normalize(feature::vector(4))::vector(4)) vector_l2_ops)"
+    )
+    result = sink.search(SearchQuery(ASKED, 5))
+    assert result.rows.column("id").to_pylist() == expected("l2")[0]
+    assert "no index for it" in result.how
+
+
 def test_names_and_the_extension_s_schema_are_quoted(make_cars):
     cars = make_cars("", vector=False)
     cars.execute('CREATE SCHEMA ext; CREATE EXTENSION vector SCHEMA ext; CREATE SCHEMA "Order"')

@@ -220,11 +220,18 @@ def _json(result: "SearchResult | None", seconds: float | None) -> dict[str, Any
     if result is None:
         return {"rows": None}
     return {
-        "rows": result.rows.to_pylist(),
+        "rows": [{name: _finite(value) for name, value in row.items()} for row in result.rows.to_pylist()],
         "how": result.how,
         "seconds": round(seconds or 0.0, 6),
         "plan": result.plan,
     }
+
+
+def _finite(value: object) -> object:
+    """The value as JSON has it, which knows neither NaN nor infinity."""
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _show(result: "SearchResult", seconds: float) -> None:

@@ -1,7 +1,7 @@
 """`vector-assets target create`: the table or collection that a pipeline writes, made from its DDL."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,7 +78,7 @@ def create(
         if not as_json:
             _show_plan(steps)
         if not dry_run:
-            steps = _run(script.run(steps), len(steps), as_json=as_json)
+            steps = _run(script.run(steps), steps, as_json=as_json)
     if as_json:
         emit({"dry_run": dry_run, "server": f"{login.address.host}:{login.address.port}", "steps": _json(steps)})
     elif dry_run:
@@ -141,8 +141,10 @@ def _show_plan(steps: "Sequence[Step]") -> None:
     show_table(("step", "place", "database", "", "statement"), rows, right=("step",))
 
 
-def _run(steps: Any, total: int, *, as_json: bool) -> "list[Step]":
+def _run(steps: "Iterator[Step]", planned: "Sequence[Step]", *, as_json: bool) -> "list[Step]":
+    """Do it; what turned out otherwise than planned is said."""
     done: list[Step] = []
+    total = len(planned)
     with working("making the target") as progress:
         for step in steps:
             done.append(step)
@@ -152,8 +154,7 @@ def _run(steps: Any, total: int, *, as_json: bool) -> "list[Step]":
         heading("done")
         say(f"{made} of {total} statements were run, {total - made} were not needed")
         for number, step in enumerate(done, start=1):
-            notices = [note for note in step.notes if "already exists" in note or note.endswith("is the same")]
-            for note in notices:
+            for note in step.notes[len(planned[number - 1].notes) :]:
                 say(f"step {number}: {note}", "dim")
     return done
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import psycopg
+from psycopg import errors as pg
 
 from vector_assets.clients.postgres import Connection, Login, connect, said
 from vector_assets.engine.errors import ConfigError, Place, PlanError
@@ -73,9 +74,18 @@ class TargetScript:
     def _done(self, step: Step) -> Step:
         connection = self.connection(step.database)
         self._notices.clear()
-        twin = equal_index(connection, step.index) if step.index else None
-        if twin is not None:
-            return replace(step, action="skip", notes=(*step.notes, f"index {twin} is the same"))
+        if step.index is not None:
+            try:
+                twin = equal_index(connection, step.index)
+            except pg.InsufficientPrivilege:
+                # another run would make the index once more, and nobody would be told
+                raise
+            except psycopg.Error as error:
+                # mostly the statement's own mistake, which the statement itself will bring to light
+                twin, note = None, f"whether an equal index is there could not be told: {said(error)}"
+                step = replace(step, notes=(*step.notes, note))
+            if twin is not None:
+                return replace(step, action="skip", notes=(*step.notes, f"index {twin} is the same"))
         connection.execute(step.sql.encode())
         return replace(step, notes=(*step.notes, *self._notices))
 

@@ -29,7 +29,8 @@ _MOST_ROWS = 10_000
 _EF_SEARCH = (40, 1000)
 """pgvector's own default of hnsw.ef_search, and the most it takes."""
 _METHODS = ("hnsw", "ivfflat", "ann")
-_CAST = re.compile(r'::(?:\w+\.|"[^"]+"\.)?(vector|halfvec)\((\d+)\)')
+_CAST = re.compile(r'\(*(?:\w+|"(?:[^"]|"")+")\)*::(?:\w+\.|"(?:[^"]|"")+"\.)?(vector|halfvec)\((\d+)\)\)*')
+"""An index over nothing but a column, cast; one over a function of it measures other distances."""
 _USED = re.compile(r'Index (?:Only )?Scan[^\n]*? (?:using|on) ("(?:[^"]|"")+"|\S+)')
 
 
@@ -163,7 +164,8 @@ class Searcher:
         by_name = {index.name: index.column for index in self._relation.vector_indexes}
         found = []
         for name, method, expression, operators, options, attribute in rows:
-            column = attribute or by_name.get(name)
+            is_cast = _CAST.fullmatch(expression) is not None
+            column = attribute or (by_name.get(name) if is_cast else None)
             index = _index(name, method, expression, operators, options or [])
             if column is not None and index is not None:
                 found.append((column, index))
@@ -295,7 +297,7 @@ def _index(name: str, method: str, expression: str, operators: str, options: Seq
     kind, _, metric = operators.removesuffix("_ops").rpartition("_")
     if kind not in {"vector", "halfvec"} or metric not in OPERATORS:
         return None
-    cast = _CAST.search(expression)
+    cast = _CAST.fullmatch(expression)
     return SearchIndex(name, method, metric, expression, kind, int(cast[2]) if cast else None)
 
 
