@@ -123,3 +123,14 @@ def test_a_folder_that_cannot_be_written_and_a_full_disk_are_problems(cli, home,
     assert sum("GiB free" in what for what in of(look(cli), "problem")) == 3
     monkeypatch.setenv("DAGSTER_HOME", "/proc/nothing")
     assert sum("DAGSTER_HOME /proc/nothing" in what for what in of(look(cli), "problem")) == 1
+
+
+def test_a_ledger_in_postgresql_is_looked_at_by_its_url(job, cli, monkeypatch):
+    job.produce(range(4))
+    place = f"{job.postgres.host}:{job.postgres.port}/{job.database}"
+    monkeypatch.setenv("VECTOR_ASSETS_LEDGER", f"postgresql://{job.postgres.user}:{job.postgres.password}@{place}")
+    assert any("in PostgreSQL: not there yet" in what for what in of(look(cli, "cars"), "ok"))
+    monkeypatch.setenv("VECTOR_ASSETS_LEDGER", "postgresql://me:sesame@127.0.0.1:9/ledger")
+    problems = of(look(cli, "cars"), "problem")
+    assert any("127.0.0.1:9" in what for what in problems)
+    assert "sesame" not in str(problems)

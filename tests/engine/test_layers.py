@@ -42,11 +42,13 @@ SLOW_PATHS = {
     "cli/search.py:_json": "the k rows of a search on a screen",
     "cli/search.py:_show": "the k rows of a search on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
+    "engine/rebuild_write.py:_Writer._tie": "dead letters that a replay wrote again, when a lost ledger is rebuilt",
     "engine/stages.py:Stages._check_budget": "the first reject, for the error that ends the run",
     "engine/stages.py:Stages._without_superseded": "the few batches that replayed dead letters come from",
     "formats/csv.py:CsvDecoder._first_bad": "what a reject held, for its error",
     "formats/csv_split.py:RecordSplitter._one_by_one": "records that no vectorised parser takes as they are",
     "formats/text_values.py:_decimals_one_by_one": "decimals with an exponent or over 38 digits",
+    "sinks/console.py:PrintSink._write": "rows on a screen are text",
     "transforms/checked_cast.py:_out_of_range": "what a reject held, for its error",
     "transforms/duck.py:BatchQuery._bisected": "one reject's number per query that found it",
 }

@@ -12,9 +12,11 @@ from vector_assets.cli import (
     dead_letters,
     demo,
     doctor,
+    ledger,
     plan,
     preview,
     reset,
+    retention,
     run,
     search,
     services,
@@ -71,9 +73,10 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, preview, run, status, reset, search, doctor):
+for module in (plan, preview, run, status, reset, retention, search, doctor):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(services.app, name="services")
 app.add_typer(topic.app, name="topic")
 app.add_typer(target.app, name="target")

@@ -1,11 +1,11 @@
 """How the engine's own things are (software, disks, ledger) and how one pipeline is: findings, nothing changed."""
 
+import contextlib
 import os
 import platform
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from vector_assets.engine.errors import (
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
+from vector_assets.engine.store import is_there, is_url
 
 _LIBRARIES = ("pyarrow", "duckdb", "sqlglot", "dagster", "confluent-kafka", "kafka-python", "psycopg", "pymilvus")
 _LEAST_SQLITE = (3, 37)
@@ -52,8 +53,9 @@ def software() -> Iterator[Finding]:
 def disks() -> Iterator[Finding]:
     """Free space and the right to write where the engine writes."""
     folders = {"home": env.home(), "archive": env.archive_dir(), "DAGSTER_HOME": env.dagster_home()}
-    if "://" not in env.ledger_location():
-        folders["ledger"] = Path(env.ledger_location()).absolute().parent
+    with contextlib.suppress(ConfigError):  # said where the ledger is looked at
+        if not is_url(env.ledger_location()):
+            folders["ledger"] = Path(env.ledger_location()).absolute().parent
     for name, folder in folders.items():
         if folder is not None:
             yield _disk(name, folder)
@@ -77,16 +79,25 @@ def _disk(name: str, folder: Path) -> Finding:
 
 
 def ledger() -> Iterator[Finding]:
-    """The ledger's file: there, readable, whole."""
-    location = env.ledger_location()
-    if "://" in location:
+    """The ledger: there, readable, whole."""
+    try:
+        location = env.ledger_location()
+        is_made = is_there(location)
+    except VectorAssetsError as error:
+        yield Finding("problem", str(error), "mend VECTOR_ASSETS_LEDGER, or bring its server back")
+        return
+    if not is_made:
+        where = "in PostgreSQL" if is_url(location) else location
+        yield Finding("ok", f"ledger {where}: not there yet; the first run makes it")
+        return
+    if is_url(location):
+        yield Finding("ok", "ledger in PostgreSQL: its server answers, its tables are there")
         return
     path = Path(location)
-    if not path.exists():
-        yield Finding("ok", f"ledger {path}: not there yet; the first run makes it")
-        return
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        ) as connection:
             said = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
     except sqlite3.Error as error:
         said = [str(error)]
