@@ -79,7 +79,10 @@ def _await_leaders(control: kafka.ControlPlane, name: str, partitions: int) -> N
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         try:
-            if len(control.topic(name).partitions) == partitions:
+            found = control.topic(name)
+            if len(found.partitions) == partitions:
+                # a leader that is named may not know of it yet: it does once it answers for the partition
+                control.log_ends(name, found.partitions, committed=False)
                 return
             problem: VectorAssetsError = UnavailableError(f"topic {name!r} was made, its partitions are not served yet")
         except (PlanError, TransientError) as error:
