@@ -38,6 +38,9 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 
 SLOW_PATHS = {
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
+    "cli/preview.py:_rows": "the k records of a preview on a screen",
+    "cli/search.py:_json": "the k rows of a search on a screen",
+    "cli/search.py:_show": "the k rows of a search on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
     "engine/rebuild_write.py:_Writer._tie": "dead letters that a replay wrote again, when a lost ledger is rebuilt",
     "engine/stages.py:Stages._check_budget": "the first reject, for the error that ends the run",
