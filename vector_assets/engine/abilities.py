@@ -99,3 +99,18 @@ class Recallable(Protocol):
     def recall(self, pipeline: str) -> Recalled:
         """Everything the target's tokens say; empty when it never saw the pipeline."""
         ...
+
+
+@runtime_checkable
+class Creatable(Protocol):
+    """Can make its target from what the pipeline sends."""
+
+    def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the target for rows of `schema`; what was made, or was there already, one sentence each.
+
+        A second call makes nothing.
+
+        Raises:
+            PlanError: the schema and the options do not say enough, or what is there does not fit.
+        """
+        ...

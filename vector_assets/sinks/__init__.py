@@ -2,4 +2,5 @@
 
 SINKS = {
     "adbpg": "vector_assets.sinks.adbpg:AdbPgSink",
+    "milvus": "vector_assets.sinks.milvus:MilvusSink",
 }
