@@ -1,13 +1,22 @@
 """Milvus for tests: `milvus` (milvus-lite, shared), `own_milvus` to stop and kill, `milvus_235` (a real server)."""
 
 import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from tests.fix_services import start
+from tests.fix_services import start, unavailable
+from vector_assets.engine.errors import TransientError
 from vector_assets.local.milvus import MilvusService, coordinates
 
 _numbers = itertools.count()
@@ -16,9 +25,13 @@ _numbers = itertools.count()
 class MilvusServer:
     """One server and what tests do with it, through pymilvus' own client."""
 
-    def __init__(self, host: str, port: int) -> None:
+    is_lite = False
+    pid = 0
+
+    def __init__(self, host: str, port: int, **login: str) -> None:
         self.host = host
         self.port = port
+        self.login = login
         self._client: Any = None
         self._names: set[str] = set()
 
@@ -28,7 +41,7 @@ class MilvusServer:
         if self._client is None:
             from pymilvus import MilvusClient
 
-            self._client = MilvusClient(uri=f"http://{self.host}:{self.port}")
+            self._client = MilvusClient(uri=f"http://{self.host}:{self.port}", **self.login)
         return self._client
 
     def name(self) -> str:
@@ -55,7 +68,7 @@ class MilvusServer:
         self.client.create_collection(name, schema=schema, num_shards=1, **settings)
         for partition in partitions:
             self.client.create_partition(name, partition)
-        self.client.create_index(name, indexes)
+        self.client.create_index(name, indexes, sync=not self.is_lite)
         self.client.load_collection(name)
         return name
 
@@ -84,6 +97,8 @@ class MilvusServer:
 
 class LocalMilvus(MilvusServer):
     """milvus-lite as our local service runs it."""
+
+    is_lite = True
 
     def __init__(self, service: MilvusService) -> None:
         super().__init__("127.0.0.1", service.port)
@@ -143,3 +158,61 @@ def own_milvus(services_home: Path) -> Iterator[Callable[[], LocalMilvus]]:
     for server in made:
         server.close()
         server.service.erase()
+
+
+@pytest.fixture(scope="session")
+def _server_235(services_home: Path) -> Iterator[MilvusServer]:
+    if find_spec("milvus") is None:
+        unavailable("milvus 2.3.5: pip install 'vector-assets[dev]'")
+    # a plain user needs a user namespace to have a network namespace
+    isolated = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*isolated, "true"], check=False, capture_output=True).returncode
+    ):
+        unavailable("milvus 2.3.5 listens on every address: it needs a network namespace (unshare -n)")
+    folder = services_home / "milvus_235"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        script = str(Path(__file__).with_name("milvus_235.py"))
+        process = subprocess.Popen(
+            [*isolated, sys.executable, script, str(folder), str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+        )
+        port = listener.getsockname()[1]
+    server = MilvusServer("127.0.0.1", port, user="root", password="Milvus")
+    server.pid = process.pid
+    try:
+        _await(server, process, folder / "milvus.log")
+        yield server
+    finally:
+        server.close()
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(20)
+
+
+def _await(server: MilvusServer, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until the server takes requests."""
+    from vector_assets.clients.milvus import Login, connect
+
+    login = Login(server.host, server.port, user="root", password=SecretStr("Milvus"))
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            connect(login, "milvus 2.3.5").close()
+        except TransientError as error:
+            ended = process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                tail = log.read_text(errors="replace")[-2000:] if log.exists() else "(no log)"
+                raise AssertionError(f"milvus 2.3.5 does not start: {error}; end of its log:\n{tail}") from error
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture
+def milvus_235(_server_235: MilvusServer) -> Iterator[MilvusServer]:
+    """A real server of release 2.3.5 with users (root, Milvus); its collections are dropped after the test."""
+    yield _server_235
+    _server_235.forget_collections()

@@ -29,11 +29,13 @@ class Target:
 
     def options(self, **options: object) -> MilvusOptions:
         """Options for the collection; dots and dashes in names are written as two and three underscores."""
+        server = self.server
         given = {
             "connector": "milvus",
             "endpoint": self.host,
             "port": str(self.port),
             "collectionName": self.collection,
+            **({"userName": server.login["user"], "password": server.login["password"]} if server.login else {}),
             **{name.replace("___", "-").replace("__", "."): str(value) for name, value in options.items()},
         }
         return MilvusOptions.parse({k: v for k, v in given.items() if v != "None"}, "connector milvus")

@@ -37,6 +37,10 @@ class NoCollectionError(PlanError):
     """The collection does not exist."""
 
 
+class NotLoadedError(PlanError):
+    """The collection is there, but cannot be read until it is loaded."""
+
+
 class RefusedError(FatalError):
     """The server refuses what a request holds; asking again would change nothing."""
 
@@ -231,7 +235,9 @@ def refused(code: int, reason: str, place: str, *, is_lite: bool, is_retriable: 
     message = f"{place}: {shown(reason)} (code {code})"
     if code == 100:
         return NoCollectionError(message)
-    if code in {101, 103, 200, 700}:
+    if code in {101, 103}:
+        return NotLoadedError(message)
+    if code in {200, 700}:
         return PlanError(message)
     if is_lite:
         is_database = re.search(r"\bdatabase\b.*\bnot\b", reason, re.IGNORECASE) is not None
@@ -253,7 +259,12 @@ def shown(text: str) -> str:
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
+ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"))
+"""How Milvus' expressions write what may not stand in a text; milvus-lite knows no code points such as \\u0001."""
+
+
 def text_literal(text: str) -> str:
     """A text as Milvus' expressions write it."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
+    for plain, escaped in ESCAPES:
+        text = text.replace(plain, escaped)
+    return f'"{text}"'

@@ -13,11 +13,12 @@ from typing import Any
 
 import grpc
 import numpy as np
-import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
 from vector_assets.clients.milvus import (
+    ESCAPES,
     Collection,
     Field,
     Index,
@@ -194,6 +195,11 @@ class Api:
                 raise UnavailableError(f"{self._at}: collection {name} is not loaded after {_LOAD_S:g} s")
             time.sleep(_LOAD_POLL_S)
 
+    def load_if_lite(self, name: str) -> None:
+        """Make a collection readable that milvus-lite released when it was started again; servers remember."""
+        if self.server.is_lite and not self.is_loaded(name):
+            self.load(name)
+
     def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
         """Add to a collection's properties."""
         request = milvus_pb2.AlterCollectionRequest(collection_name=name, properties=_pairs(properties))
@@ -345,9 +351,13 @@ def deletes(name: str, key: Field, keys: pa.Array, chunk: range, partition: str 
 
 def one_of(key: Field, keys: pa.Array) -> str:
     """The expression that is true for rows with these keys."""
-    # a JSON string is a string literal of Milvus, a number a number
-    values = orjson.dumps(keys.to_numpy(zero_copy_only=False).tolist(), option=orjson.OPT_NON_STR_KEYS).decode()
-    return f"{key.name} in {values}"
+    values = keys.cast(pa.string())
+    if key.type == "VarChar":
+        for plain, escaped in ESCAPES:
+            values = pc.replace_substring(values, plain, escaped)
+        values = pc.binary_join_element_wise('"', values, '"', "")
+    listed = pc.binary_join(pa.ListArray.from_arrays([0, len(values)], values), ", ")[0].as_py()
+    return f"{key.name} in [{listed}]"
 
 
 def _channel(login: Login) -> grpc.Channel:

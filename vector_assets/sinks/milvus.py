@@ -62,6 +62,7 @@ class MilvusSink:
         """
         collection, plan = self._inspected(schema, declared_key)
         milvus_tokens.create(self._api())
+        self._api().load_if_lite(collection.name)
         if milvus_tokens.incarnation(self._api(), collection) is None:
             collection = milvus_tokens.mark(self._api(), collection, uuid.uuid4().hex)
         return self._target(collection, plan, plan.notes)

@@ -36,6 +36,7 @@ def as_stored(plan: Plan, rows: pa.Table) -> pa.Table:
 
 def scan(api: "Api", plan: Plan) -> Iterator[pa.RecordBatch]:
     """Every row of the collection (of the plan's partition, if any), by key, a page at a time."""
+    api.load_if_lite(plan.name)
     for page in pages(api, plan.name, plan.key, plan.fields, partition=plan.partition):
         yield from page.to_batches()
 

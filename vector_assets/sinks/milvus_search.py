@@ -42,6 +42,7 @@ def search(api: "Api", options: MilvusOptions, query: SearchQuery) -> SearchResu
         raise ConfigError("milvus: the vector holds NaN or an infinite value")
     index = next((found for found in api.indexes(collection.name) if found.field == field.name), None)
     shown = [found for found in collection.fields if not found.is_vector]
+    api.load_if_lite(collection.name)
     try:
         if query.exact:
             return _exact(api, options, collection, field, shown, query, index)

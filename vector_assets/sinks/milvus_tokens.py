@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyarrow as pa
 
-from vector_assets.clients.milvus import Collection, Field, Index, RefusedError, text_literal
+from vector_assets.clients.milvus import Collection, Field, Index, NotLoadedError, RefusedError, text_literal
 from vector_assets.engine.abilities import Recalled, RecalledBatch
 from vector_assets.engine.core import (
     BatchToken,
@@ -244,7 +244,12 @@ class Tokens:
         return found
 
     def _read(self, where: str, limit: int | None = None) -> list[tuple[str, dict[str, Any]]]:
-        table = self.api.query(COLLECTION, where, (_ID, _BODY), limit=limit, in_order=limit is not None)
+        try:
+            table = self.api.query(COLLECTION, where, (_ID, _BODY), limit=limit, in_order=limit is not None)
+        except NotLoadedError:
+            # somebody released it, or milvus-lite was started again
+            self.api.load(COLLECTION)
+            table = self.api.query(COLLECTION, where, (_ID, _BODY), limit=limit, in_order=limit is not None)
         return [
             (name, _unpacked(body))
             for name, body in zip(*(column.to_pylist() for column in table.columns), strict=True)
