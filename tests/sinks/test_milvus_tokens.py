@@ -322,14 +322,16 @@ def test_a_batch_staged_by_another_process_must_be_staged_again(sink, feed):
         sink.commit(replace(staged, payload=None))
 
 
-def test_a_foreign_collection_under_the_name_of_ours_is_left_alone(own_milvus, make_target):
-    server = own_milvus()
-    cars = make_target(None, server)
-    server.client.rename_collection(
-        server.create({"id": ("INT64", {}), "v": ("FLOAT_VECTOR", {"dim": 2})}), milvus_tokens.COLLECTION
-    )
-    with pytest.raises(PlanError, match="is not ours: its fields are id, v"):
-        cars.sink()
+def test_a_foreign_collection_under_the_name_of_ours_is_left_alone(cars, milvus):
+    from pymilvus import MilvusClient
+
+    milvus.client.create_database("foreign")
+    client = MilvusClient(uri=f"http://{milvus.host}:{milvus.port}", db_name="foreign")
+    for name in (cars.collection, milvus_tokens.COLLECTION):
+        client.create_collection(name, dimension=3, vector_field_name="feature", auto_id=False)
+    with pytest.raises(PlanError, match="is not ours: its fields are id, feature"):
+        cars.sink(SCHEMA.remove(1), databaseName="foreign")
+    client.close()
 
 
 def test_names_with_quotes_and_backslashes_are_literals():

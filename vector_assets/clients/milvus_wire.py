@@ -1,8 +1,9 @@
 """Arrow columns to Milvus' columns (FieldData) and back, whole columns at a time.
 
 A repeated number is, in protobuf's wire format, a tag, a length and the numbers one after another, which is what Arrow
-holds: the message is made from those bytes by its public parser and no value becomes a Python object. Measured for 200
-rows of a 128-dimensional vector: 13 us a request so, against 3.1 ms from a list of rows as pymilvus takes them.
+holds: the message is made from those bytes by its public parser and no vector's element becomes a Python object. 20,000
+rows of 128 dimensions cost 0.16-0.22 CPU seconds to encode and send in requests of 200, from rows as pymilvus takes
+them 0.41-0.44.
 """
 
 from collections.abc import Callable, Mapping
