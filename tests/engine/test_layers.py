@@ -44,6 +44,10 @@ SLOW_PATHS = {
     "formats/csv.py:CsvDecoder._first_bad": "what a reject held, for its error",
     "formats/csv_split.py:RecordSplitter._one_by_one": "records that no vectorised parser takes as they are",
     "formats/text_values.py:_decimals_one_by_one": "decimals with an exponent or over 38 digits",
+    "sinks/milvus_audit.py:_json": "JSON fields read back for an audit: equal values must have equal texts",
+    "sinks/milvus_tokens.py:Tokens._read": "rows of the collection for batches, two of them per batch",
+    "sinks/milvus_values.py:_not_json": "columns for JSON fields: no vectorised parser takes any JSON value",
+    "sinks/milvus_values.py:_text_to_sparse": "sparse vectors written as JSON objects; MAP columns are vectorised",
     "transforms/checked_cast.py:_out_of_range": "what a reject held, for its error",
     "transforms/duck.py:BatchQuery._bisected": "one reject's number per query that found it",
 }

@@ -1,6 +1,6 @@
 """A collection read back, so that it can be compared with what should be there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import orjson
@@ -79,7 +79,8 @@ def _spelled(field: Field, array: pa.Array) -> pa.Array:
 
 
 def _json(array: pa.Array) -> pa.Array:
-    spell: Callable[[str], str] = lambda text: orjson.dumps(  # noqa: E731
-        orjson.loads(text), option=orjson.OPT_SORT_KEYS
-    ).decode()
-    return pa.array([spell(text) if text is not None else None for text in array.to_pylist()], pa.string())
+    return pa.array([None if text is None else _canonical(text) for text in array.to_pylist()], pa.string())
+
+
+def _canonical(text: str) -> str:
+    return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
