@@ -5,9 +5,10 @@ import pytest
 
 from tests.faults.car import CarJob
 from tests.sources.reading import NO_LIMIT, read
+from vector_assets.declare import flink_sql
 from vector_assets.engine.archive import Archive, ArchiveFile, whole
-from vector_assets.engine.core import RAW_SCHEMA
-from vector_assets.engine.metadata import is_castable
+from vector_assets.engine.core import POSITION, RAW_SCHEMA
+from vector_assets.engine.metadata import attach, is_castable
 from vector_assets.engine.schema import LogicalType
 from vector_assets.sources.kafka_metadata import METADATA
 
@@ -140,3 +141,27 @@ def test_metadata_columns_land_in_the_target_through_sql(tmp_path, kafka, postgr
         (2, job.topic, 0, 0, 2, T, "CreateTime"),
         (3, job.topic, 1, 0, 0, T, "CreateTime"),
     ]
+
+
+HEADERS = """
+CREATE TABLE src (id BIGINT, headers MAP<STRING, BYTES> METADATA, topic STRING METADATA VIRTUAL) WITH (
+  'connector' = 'kafka', 'topic-pattern' = 'cars-\\d+', 'properties.bootstrap.servers' = '127.0.0.1:9092',
+  'format' = 'csv', 'scan.startup.mode' = 'earliest-offset', 'scan.parallelism' = '3');
+CREATE TABLE dst (id BIGINT, trace STRING, topic STRING) WITH (
+  'connector' = 'adbpg', 'url' = 'jdbc:postgresql://127.0.0.1:5432/db', 'tablename' = 't', 'username' = 'u',
+  'password' = 'p');
+SET 'pipeline.name' = 'p';
+INSERT INTO dst SELECT id, CAST(headers['trace'] AS STRING), topic FROM src;
+"""
+
+
+def test_a_header_can_be_picked_out_in_sql():
+    (pipeline,) = flink_sql.compile_script(HEADERS, "p.sql", offline=True)
+    assert pipeline.reports == ("option 'scan.parallelism' has no effect: one consumer reads all partitions",)
+    headers = [{"key": "other", "value": b"x"}, {"key": "trace", "value": b"abc"}]
+    table = raw({"value": b"1", "headers": headers}, {"value": b"2", "offset": 1})
+    numbered = table.append_column(POSITION, pa.array([0, 1], pa.int64()))
+    rows = attach(pipeline.decoder.decode(numbered).rows, table, ["cars-1@id/0"], pipeline.metadata)
+    (transform,) = pipeline.transforms
+    found = transform.apply(rows).rows.drop_columns(POSITION).to_pylist()
+    assert found == [{"id": 1, "trace": "abc", "topic": "cars-1"}, {"id": 2, "trace": None, "topic": "cars-1"}]

@@ -67,9 +67,10 @@ def test_several_topics_and_patterns_are_taken():
     options = parse({**LEAST, "topic": "cars;buses"})
     assert options.topics == ("cars", "buses")
     assert options.origin() == ("kafka", "cars;buses")
+    assert options.origins() == (("kafka", "cars"), ("kafka", "buses"))
     options = parse({**without("topic"), "topic-pattern": r"cars-\d+"})
     assert options.topics == ()
-    assert options.origin() == ("kafka", r"cars-\d+")
+    assert options.origins() == (options.origin(),) == (("kafka", r"cars-\d+"),)
 
 
 @pytest.mark.parametrize(("written", "shown"), [("", ","), ("'csv.field-delimiter' = ';',", ";")])

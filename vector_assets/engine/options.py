@@ -169,6 +169,10 @@ class SourceOptions(Options, ABC):
     def origin(self) -> tuple[str, ...]:
         """Key of the external asset, such as `("kafka", "vector_ingest")`."""
 
+    def origins(self) -> tuple[tuple[str, ...], ...]:
+        """Keys of all external assets it reads; `origin` names them together."""
+        return (self.origin(),)
+
     @abstractmethod
     def start_option(self) -> str:
         """The start option as the user wrote it; the ledger keeps it to report a later change."""

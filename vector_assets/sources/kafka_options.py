@@ -207,6 +207,10 @@ class KafkaOptions(SourceOptions):
         """`("kafka", <topic>)`; several topics and patterns as they are written."""
         return ("kafka", self.topic if self.topic is not None else str(self.topic_pattern))
 
+    def origins(self) -> tuple[tuple[str, ...], ...]:
+        """One key for each topic, or one for the pattern."""
+        return tuple(("kafka", topic) for topic in self.topics) or (self.origin(),)
+
     def start_option(self) -> str:
         """The startup mode with what decides it, and the bounded mode where there is one."""
         start = self._told(self.startup_mode, self.startup_timestamp, self.startup_offsets)
