@@ -2,4 +2,5 @@
 
 SOURCES = {
     "kafka": "vector_assets.sources.kafka:KafkaSource",
+    "upsert-kafka": "vector_assets.sources.upsert_kafka:UpsertKafkaSource",
 }

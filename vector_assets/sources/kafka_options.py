@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 
 from vector_assets.clients.kafka_properties import PREFIX, Properties, PropertyError, is_secret
 from vector_assets.engine.errors import ConfigError, Place
-from vector_assets.engine.options import SourceOptions
+from vector_assets.sources.kafka_formats import KeyValueFormats
 
 _MODES = ("earliest-offset", "latest-offset", "group-offsets")
 _LATER_MODES = ("timestamp", "specific-offsets")
@@ -29,7 +29,7 @@ def _hidden(values: object) -> object:
     return {name: SecretStr(value) if is_secret(name) else value for name, value in values.items()}
 
 
-class KafkaOptions(SourceOptions):
+class KafkaOptions(KeyValueFormats):
     """Options of connector `kafka`; a format's own options (`csv.*`) are not among them."""
 
     pass_through: ClassVar[tuple[str, ...]] = (PREFIX,)
@@ -38,8 +38,6 @@ class KafkaOptions(SourceOptions):
     """`kafka`."""
     topic: str
     """The topic to read; one per pipeline."""
-    format: str
-    """Format of the records' values; keys are not decoded."""
     startup_mode: Annotated[Literal["earliest-offset", "latest-offset", "group-offsets"], BeforeValidator(_mode)] = (
         Field("group-offsets", alias="scan.startup.mode")
     )
