@@ -55,7 +55,16 @@ def parse_size(text: object) -> int:
     return int(Fraction(match[1]) * _SIZE_UNITS[match[2].lower()])
 
 
+def parse_flag(text: object) -> bool:
+    """`true` or `false` in any case, as Flink reads Booleans."""
+    spelled = str(text).lower()
+    if spelled not in {"true", "false"}:
+        raise ValueError(f"want true or false, found {text!r}")
+    return spelled == "true"
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Flag = Annotated[bool, BeforeValidator(parse_flag)]
 MemorySize = Annotated[int, BeforeValidator(parse_size)]
 
 
@@ -122,6 +131,10 @@ class Options(BaseModel):
             for key, field in cls.model_fields.items()
             if name in (key, field.alias)
         )
+
+    def reports(self) -> tuple[str, ...]:
+        """Options that were set and have no effect here, one sentence each."""
+        return ()
 
     def shown(self) -> dict[str, str]:
         """Every option as users spell it, defaults included; secrets as stars."""

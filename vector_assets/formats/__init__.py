@@ -2,4 +2,5 @@
 
 FORMATS = {
     "csv": "vector_assets.formats.csv:CsvDecoder",
+    "json": "vector_assets.formats.json:JsonDecoder",
 }

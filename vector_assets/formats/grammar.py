@@ -67,3 +67,15 @@ def without(values: pa.Array, left_out: Mask) -> pa.Array:
         return values.filter(pa.array(~left_out))
     starts, ends = np.concatenate([[0], cuts + 1]), np.concatenate([cuts, [len(values)]])
     return pa.concat_arrays([values.slice(start, end - start) for start, end in zip(starts, ends, strict=True)])
+
+
+def not_utf8(texts: pa.Array, start: int) -> list[int]:
+    """Places of the texts that are not UTF-8, by bisection."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        if len(texts) == 1:
+            return [start]
+        half = len(texts) // 2
+        return not_utf8(texts.slice(0, half), start) + not_utf8(texts.slice(half), start + half)
+    return []

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from vector_assets.engine.errors import ConfigError, RecordError
 from vector_assets.engine.schema import LogicalType
+from vector_assets.formats.grammar import Mask
+from vector_assets.formats.json_blocks import BlockReader, Part, Places, in_order
+from vector_assets.formats.json_exact import ExactReader, read_document
+from vector_assets.formats.json_values import TEXTS
+from vector_assets.formats.text_values import Parsed
 
 TimestampFormat = Literal["SQL", "ISO-8601"]
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,71 @@ class JsonRows:
         Raises:
             ConfigError: a MAP whose keys are not text; names the column.
         """
+        for name, kind in columns:
+            _check_keys(name, kind)
         self._columns = tuple(columns)
         self._rules = rules
+        iso, missing = rules.timestamp_format == "ISO-8601", rules.fail_on_missing_field
+        self._exact = ExactReader(iso=iso, lenient=rules.ignore_parse_errors, missing_is_bad=missing)
+        self._blocks: BlockReader | None = None
+        if not any(_holds_map(kind) for _, kind in columns):
+            self._blocks = BlockReader(self._columns, iso=iso, nulls_are_odd=missing)
 
     def parse(self, documents: pa.Array) -> ParsedRows:
         """The columns of binary documents, all together small enough for one buffer (2 GiB).
 
         A null document is an error (`null value (a tombstone)`): callers that give it a meaning take it out before.
         """
-        return ParsedRows([pa.nulls(0, kind.arrow) for _, kind in self._columns], np.empty(0, np.int64))
+        if self._blocks is None:
+            return self.parse_exactly(documents)
+        parts, odd = self._blocks.read(documents)
+        result = in_order(parts, [pa.array([], kind.arrow) for _, kind in self._columns])
+        if not len(odd):
+            return ParsedRows(result.columns, result.places)
+        rest = self.parse_exactly(documents.take(pa.array(odd)))
+        errors = {int(odd[place]): reason for place, reason in rest.errors.items()}
+        result = in_order([result, Part(rest.columns, odd[rest.places])], result.columns)
+        return ParsedRows(result.columns, result.places, errors, rest.nulled)
+
+    def parse_exactly(self, documents: pa.Array) -> ParsedRows:
+        """The same as `parse`, one document after the other: slow path for what is not plain, and for MAP columns."""
+        objects: list[dict[str, Any]] = []
+        kept: list[int] = []
+        errors: dict[int, str] = {}
+        for place, document in enumerate(documents.to_pylist()):
+            try:
+                objects.append(read_document(document))
+                kept.append(place)
+            except RecordError as error:
+                errors[place] = str(error)
+        places = np.array(kept, np.int64)
+        parsed = [self._exact.member(objects, name, kind) for name, kind in self._columns]
+        arrays, bad = [column.values for column in parsed], self._bad(parsed, objects, kept, errors)
+        if bad is not None:
+            arrays, places = [array.filter(pa.array(~bad)) for array in arrays], places[~bad]
+        return ParsedRows(arrays, places, dict(sorted(errors.items())), sum(column.nulled for column in parsed))
+
+    def _bad(
+        self, parsed: list[Parsed], objects: list[dict[str, Any]], kept: list[int], errors: dict[int, str]
+    ) -> Mask | None:
+        """Documents with a bad value; the first bad column of a document gives the error."""
+        seen: Mask | None = None
+        for (name, kind), column in zip(self._columns, parsed, strict=True):
+            if column.bad is None:
+                continue
+            seen = np.zeros(len(objects), bool) if seen is None else seen
+            for number in np.flatnonzero(column.bad & ~seen).tolist():
+                errors[kept[number]] = self._exact.problem(objects[number], name, kind)
+            seen |= column.bad
+        return seen
+
+
+def _holds_map(kind: LogicalType) -> bool:
+    return kind.name == "MAP" or any(map(_holds_map, kind.children))
+
+
+def _check_keys(column: str, kind: LogicalType) -> None:
+    if kind.name == "MAP" and kind.children[0].name not in TEXTS:
+        raise ConfigError(f"format json: column {column} is {kind}; the keys of a JSON object are text (STRING)")
+    for child in kind.children:
+        _check_keys(column, child)

@@ -32,6 +32,11 @@ class KeyValueOptions(Options):
             f"value.{name}": value for name, value in self.value.shown().items()
         }
 
+    def reports(self) -> tuple[str, ...]:
+        """What both report, under the names that users spelled."""
+        key = self.key.reports() if self.key is not None else ()
+        return (*(f"key.{report}" for report in key), *(f"value.{report}" for report in self.value.reports()))
+
 
 @dataclass(frozen=True, slots=True)
 class KeyPart:
