@@ -44,6 +44,7 @@ SLOW_PATHS = {
     "formats/csv.py:CsvDecoder._first_bad": "what a reject held, for its error",
     "formats/csv_split.py:RecordSplitter._one_by_one": "records that no vectorised parser takes as they are",
     "formats/text_values.py:_decimals_one_by_one": "decimals with an exponent or over 38 digits",
+    "sinks/console.py:PrintSink._write": "rows on a screen are text",
     "transforms/checked_cast.py:_out_of_range": "what a reject held, for its error",
     "transforms/duck.py:BatchQuery._bisected": "one reject's number per query that found it",
 }

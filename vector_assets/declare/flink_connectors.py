@@ -7,14 +7,14 @@ from typing import Any
 import pyarrow as pa
 
 from vector_assets.declare import flink_formats as formats
-from vector_assets.declare.flink_options import Secrets, fill, parse, registry_name
+from vector_assets.declare.flink_options import Secrets, Written, fill, parse, registry_name
 from vector_assets.declare.flink_script import Script
 from vector_assets.declare.flink_tables import Declared
 from vector_assets.engine import registry
 from vector_assets.engine.core import RAW_SCHEMA, Decoder
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.metadata import Keys, Metadata, is_castable
-from vector_assets.engine.options import Options, SinkOptions, SourceOptions
+from vector_assets.engine.options import OptionError, Options, SinkOptions, SourceOptions
 from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, LogicalType, Table
 from vector_assets.engine.typed import TypedDecoder, typed_schema
@@ -42,6 +42,11 @@ class SourceEnd:
     is_changelog: bool = False
     is_upsert: bool = False
 
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """Options without effect."""
+        return (*self.options.reports(), *(self.format_options.reports() if self.format_options else ()))
+
 
 @dataclass(frozen=True, slots=True)
 class SinkEnd:
@@ -50,6 +55,11 @@ class SinkEnd:
     connector: str
     make: Any = field(repr=False)
     options: SinkOptions
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """Options without effect."""
+        return self.options.reports()
 
 
 def connector_of(table: Declared) -> str:
@@ -84,6 +94,7 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     written = fill(script, table, secrets, offline=offline)
     own = formats.prefixes(script, table, written)
     options = parse(make, written.only(lambda option: not option.startswith(own)), f"connector {connector}")
+    _check(make, options, table.table, written)
     if getattr(make, "TYPED", False):
         metadata = _metadata(table, getattr(make, "METADATA", {}), {})
         raw_schema = typed_schema(table.table)
@@ -110,6 +121,19 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
         is_changelog=is_upsert or value.is_changelog,
         is_upsert=is_upsert,
     )
+
+
+def _check(make: Any, options: Options, table: Table, written: Written) -> None:
+    """Ask the connector whether its options fit the table, if it has a `check`.
+
+    Raises:
+        ConfigError: at the option.
+    """
+    try:
+        getattr(make, "check", lambda *_: None)(options, table)
+    except OptionError as error:
+        place = written.places.get(error.option) or written.places["connector"]
+        raise ConfigError(f"table {table.name}: {error.message}", place) from error
 
 
 VALUE_PREFIX = "value."

@@ -32,12 +32,11 @@ def refuse_twins(pipelines: Sequence[Pipeline]) -> None:
         ConfigError: two do; both places are named.
     """
     problems = []
-    for what in ("name", "target"):
-        seen: dict[str, Pipeline] = {}
-        for pipeline in pipelines:
-            mine = getattr(pipeline, what)
-            if mine in seen:
-                problems.append(f"{pipeline.place}: the {what} {mine!r} is already that of {seen[mine].place}")
-            seen.setdefault(mine, pipeline)
+    seen: dict[tuple[str, str], Pipeline] = {}
+    for pipeline in pipelines:
+        for what, mine in pipeline.claims.items():
+            other = seen.setdefault((what, mine), pipeline)
+            if other is not pipeline:
+                problems.append(f"{pipeline.place}: the {what} {mine!r} is already that of {other.place}")
     if problems:
         raise ConfigError("\n".join(problems))

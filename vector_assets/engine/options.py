@@ -68,6 +68,14 @@ Flag = Annotated[bool, BeforeValidator(parse_flag)]
 MemorySize = Annotated[int, BeforeValidator(parse_size)]
 
 
+class OptionError(ConfigError):
+    """An option does not fit the table that carries it; the front end adds the option's place."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"option {option!r}: {message}")
+        self.option = option
+
+
 class Options(BaseModel):
     """Base of every connector's options; build with `parse`, never with keyword arguments from a user."""
 
@@ -133,7 +141,7 @@ class Options(BaseModel):
         )
 
     def reports(self) -> tuple[str, ...]:
-        """Options that were set and have no effect here, one sentence each."""
+        """What is set but has no effect outside its own runtime, one sentence each."""
         return ()
 
     def shown(self) -> dict[str, str]:
@@ -158,7 +166,12 @@ class SourceOptions(Options, ABC):
 
 
 class SinkOptions(Options, ABC):
-    """Options of a sink; says which object it writes, so that two pipelines on one target are refused."""
+    """Options of a sink; says which object it writes, so that two pipelines on one target are refused.
+
+    `is_shared` is true of a sink that keeps nothing, which any number of pipelines may write to.
+    """
+
+    is_shared: ClassVar[bool] = False
 
     @abstractmethod
     def target(self) -> str:

@@ -121,6 +121,11 @@ class Pipeline:
         return self.sink_options.target()
 
     @property
+    def claims(self) -> dict[str, str]:
+        """What no other pipeline may have: the name, and the target unless it keeps nothing."""
+        return {"name": self.name} | ({} if self.sink_options.is_shared else {"target": self.target})
+
+    @property
     def budget(self) -> ErrorBudget:
         """Rejects a batch may have."""
         return ErrorBudget(self.settings.error_budget)

@@ -149,7 +149,7 @@ class Stages:
         if self.sink.merge is Merge.LAST:
             return compact.compact(rows, self.target.key)
         kinds = kinds_of(rows)
-        if kinds is None:
+        if kinds is None or self.sink.merge is Merge.CHANGELOG:
             return compact.Compacted(rows, None, 0)
         if pc.any(pc.not_equal(kinds, int(RowKind.INSERT))).as_py():
             raise PlanError(

@@ -2,4 +2,6 @@
 
 SINKS = {
     "adbpg": "vector_assets.sinks.adbpg:AdbPgSink",
+    "blackhole": "vector_assets.sinks.console:BlackholeSink",
+    "print": "vector_assets.sinks.console:PrintSink",
 }

@@ -1,6 +1,7 @@
 """Where records come from: connector name -> class, imported when asked for."""
 
 SOURCES = {
+    "datagen": "vector_assets.sources.datagen:DatagenSource",
     "kafka": "vector_assets.sources.kafka:KafkaSource",
     "upsert-kafka": "vector_assets.sources.upsert_kafka:UpsertKafkaSource",
 }
