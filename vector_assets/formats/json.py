@@ -73,7 +73,7 @@ class JsonDecoder:
         """Refuse tables that the format cannot fill.
 
         Raises:
-            ConfigError: no physical column, a metadata column, or a type that JSON has no reading for; names the column.
+            ConfigError: no physical column, a metadata column, or a MAP whose keys are not text; names the column.
         """
         columns = physical_columns("format json", table)
         fields = [pa.field(name, kind.arrow, kind.nullable) for name, kind in columns]

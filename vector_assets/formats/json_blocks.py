@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +27,19 @@ from vector_assets.formats.text_values import Parsed, either, owners_of
 
 _KIND_CHANGE = re.compile(r"Column\(/([^/]*)\) changed from \w+ to (\w+) in row ")
 _ROW = re.compile(r" in row (\d+)\Z")
+_NUMBER = re.compile(r"(?:couldn't parse:|decimal128\(\d+, \d+\): )(-?[0-9][0-9.eE+-]*)")
 _LEAST_BLOCK = 512
-_FEW_ODD = 64
-_MOST_SPLITS = 6
+_MOST_BLOCK = 4096
+"""Documents parsed at once: a block that fails costs no more than this."""
+_FEW = 4
 _OFTEN = 50
 """A kind of scalar in one of this many documents gets a group of its own."""
-_MANY_ODD = 8
-"""More odd documents than one in this many: the rest is left to the exact reader without a trial."""
+_MOST_WASTED = 2
+"""When blocks that failed held this many times a group's documents, the rest is left to the exact reader."""
+_FAILURE_COST = 200
+"""What a failed block costs beside its documents, in documents."""
+_PLAIN_INTEGER = r"(?:0|-?[1-9]\d{0,17})\s*[,}]"
+_FIRST_CHARS = {"string": '"', "number": "[-0-9]", "boolean": "[tf]", "object": r"\{", "array": r"\[", "null": "n"}
 _NO_NUMBER = r"[:,\[]\s*-?(?:NaN|Inf)"
 
 Places = npt.NDArray[np.int64]
@@ -49,12 +56,12 @@ class Part:
 
 @dataclass(slots=True)
 class _Group:
-    """Documents read with the same types; `splits` is how often they were parted from others."""
+    """Documents read with the same types; `rare`: columns and kinds not worth a group."""
 
     documents: pa.Array
     places: Places
     readings: Readings
-    splits: int = 0
+    rare: set[tuple[str | Any, ...]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -85,47 +92,58 @@ class BlockReader:
         return work.parts, np.sort(np.concatenate(work.odd))
 
     def _read_group(self, group: _Group, work: _Work) -> None:
-        start, odd = 0, 0
-        size = count = len(group.documents)
+        start, wasted, refused = 0, 0, -1
+        size, count = _MOST_BLOCK, len(group.documents)
         while start < count:
-            if odd > _FEW_ODD and odd * _MANY_ODD > start:
+            if wasted > _MOST_WASTED * count:
                 work.odd.append(group.places[start:])
                 return
-            block = group.documents.slice(start, size)
+            if start == refused:
+                work.odd.append(group.places[start : start + 1])
+                start += 1
+                continue
+            block = group.documents.slice(start, min(size, refused - start) if refused > start else size)
             try:
                 table = _parse(block, group.readings)
             except pa.ArrowInvalid as error:
                 if self._split(group, start, str(error), work):
                     return
-                size = _rows_before(str(error), len(block))
-                if not size:
-                    work.odd.append(group.places[start : start + 1])
-                    start, odd, size = start + 1, odd + 1, _LEAST_BLOCK
+                row = _refused_row(str(error), block)
+                wasted += _FAILURE_COST + (len(block) if row is None else row)
+                if row is not None or len(block) == 1:
+                    refused = start + (row or 0)
+                    size = min(max(2 * (row or 0), _LEAST_BLOCK), _MOST_BLOCK)
+                else:
+                    size = len(block) // 2
                 continue
-            odd += self._finish(table, group.places[start : start + len(block)], work)
-            start, size = start + len(block), max(2 * size, _LEAST_BLOCK)
+            self._finish(table, group.places[start : start + len(block)], work)
+            start, size = start + len(block), min(max(2 * size, _LEAST_BLOCK), _MOST_BLOCK)
 
     def _split(self, group: _Group, start: int, message: str, work: _Work) -> bool:
         """Part the rest of the group by the kind of one column, where that kind is frequent; true if it was done."""
         change = _KIND_CHANGE.search(message)
-        if change is None or group.splits >= _MOST_SPLITS or change[1] not in self._kinds:
+        if change is None or change.groups() in group.rare or change[1] not in self._kinds:
             return False
-        name, found = change[1], change[2]
-        reading = _other_reading(self._kinds[name], found)
-        if reading is None or group.readings[name] != self._usual[name]:
-            return False
+        name, found = change.groups()
         rest, places = group.documents.slice(start), group.places[start:]
-        is_other = as_mask(pc.match_substring_regex(rest, _member(name, found)))
-        if is_other.sum() * _OFTEN < len(rest):
-            return False
-        others = _Group(rest.filter(pa.array(is_other)), places[is_other], {**group.readings, name: reading})
-        usual = _Group(rest.filter(pa.array(~is_other)), places[~is_other], group.readings)
-        others.splits = usual.splits = group.splits + 1
-        work.groups += [part for part in (others, usual) if len(part.places)]
-        return True
+        for value, reading in _other_kinds(self._kinds[name], found):
+            pattern = f'"{"".join(map(rune, name))}"\\s*:\\s*{value}'
+            is_other = as_mask(pc.match_substring_regex(rest, pattern))
+            if is_other.sum() * _OFTEN < len(rest) or group.readings[name] == reading:
+                continue
+            if reading is None:
+                work.odd.append(places[is_other])
+            else:
+                readings = {**group.readings, name: reading}
+                work.groups.append(_Group(rest.filter(pa.array(is_other)), places[is_other], readings))
+            usual = rest.filter(pa.array(~is_other))
+            work.groups.append(_Group(usual, places[~is_other], group.readings, group.rare))
+            return True
+        group.rare.add((name, found))
+        return False
 
-    def _finish(self, table: pa.Table, places: Places, work: _Work) -> int:
-        """Keep the rows whose values all fit; the number of the others."""
+    def _finish(self, table: pa.Table, places: Places, work: _Work) -> None:
+        """Keep the rows whose values all fit."""
         parsed = [self._typed(_one_array(table.column(name)), kind) for name, kind in self._columns]
         bad: Mask | None = None
         for column in parsed:
@@ -133,10 +151,9 @@ class BlockReader:
         arrays = [column.values for column in parsed]
         if bad is None or not bad.any():
             work.parts.append(Part(arrays, places))
-            return 0
+            return
         work.odd.append(places[bad])
         work.parts.append(Part([without(array, bad) for array in arrays], places[~bad]))
-        return int(bad.sum())
 
     def _typed(self, array: pa.Array, kind: LogicalType) -> Parsed:
         reader = {"ROW": self._row, "ARRAY": self._list}.get(kind.name, self._simple)
@@ -176,11 +193,14 @@ class BlockReader:
 def _plain(documents: pa.Array) -> Mask:
     """Documents that may be joined: `{`...`}`, UTF-8, no NUL, no NaN, not nested deeply."""
     texts = documents.view(pa.string())
-    plain = as_mask(pc.match_substring_regex(texts, r"\A[ \t\r\n]*\{")) & as_mask(
-        pc.match_substring_regex(texts, r"\}[ \t\r\n]*\z")
-    )
-    plain[not_utf8(texts, 0)] = False
     data, bounds = byte_view(documents)
+    plain = _braced(data, bounds)
+    if not plain.all():
+        spaced = pc.and_(
+            pc.match_substring_regex(texts, r"\A[ \t\r\n]*\{"), pc.match_substring_regex(texts, r"\}[ \t\r\n]*\z")
+        )
+        plain = as_mask(spaced)
+    plain[not_utf8(texts, 0)] = False
     blob = data[bounds[0] : bounds[-1]].tobytes()
     if b"\0" in blob:
         plain &= ~as_mask(pc.match_substring(texts, "\0"))
@@ -190,6 +210,15 @@ def _plain(documents: pa.Array) -> Mask:
         opened = pc.add(pc.count_substring(texts, "["), pc.count_substring(texts, "{"))
         plain &= ~as_mask(pc.greater(opened, MOST_NESTED))
     return plain
+
+
+def _braced(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int32]) -> Mask:
+    """Values whose first byte is `{` and whose last byte is `}`."""
+    filled = np.diff(bounds) > 0
+    if not filled.all():
+        return np.zeros(len(filled), bool)
+    braced: Mask = (data[bounds[:-1]] == ord("{")) & (data[bounds[1:] - 1] == ord("}"))
+    return braced
 
 
 def _parse(block: pa.Array, readings: Readings) -> pa.Table:
@@ -213,10 +242,16 @@ def _parse(block: pa.Array, readings: Readings) -> pa.Table:
     return table
 
 
-def _rows_before(message: str, rows: int) -> int:
-    """How many of the block's rows to try next: those before the row that the error names, else half of them."""
+def _refused_row(message: str, block: pa.Array) -> int | None:
+    """The row that the error names, or the first of the few that hold the number which it names."""
     named = _ROW.search(message)
-    return int(named[1]) if named and int(named[1]) < rows else rows // 2
+    if named:
+        return int(named[1]) if int(named[1]) < len(block) else None
+    number = _NUMBER.search(message)
+    if number is None:
+        return None
+    holding = np.flatnonzero(as_mask(pc.match_substring(block, number[1])))
+    return int(holding[0]) if 0 < len(holding) <= _FEW else None
 
 
 def _reading(kind: LogicalType) -> pa.DataType:
@@ -230,18 +265,18 @@ def _reading(kind: LogicalType) -> pa.DataType:
     return kind.arrow if kind.name in {"BOOLEAN", "FLOAT", "DOUBLE", "DECIMAL"} else pa.string()
 
 
-def _other_reading(kind: LogicalType, found: str) -> pa.DataType | None:
-    """The type for values of a column that are of another kind of scalar; None: the exact reader's."""
+def _other_kinds(kind: LogicalType, found: str) -> list[tuple[str, pa.DataType | None]]:
+    """How values of another kind than a column's begin, and the type to read them into; None: the exact reader's.
+
+    The patterns may be wrong about a document: pyarrow finds out, and the exact reader has the last word.
+    """
     if kind.name in TEXTS:
-        return {"number": pa.int64(), "boolean": pa.bool_()}.get(found)
-    is_typed = kind.name in INTEGERS or kind.name in {"BOOLEAN", "FLOAT", "DOUBLE", "DECIMAL"}
-    return pa.string() if is_typed and found == "string" else None
-
-
-def _member(name: str, found: str) -> str:
-    """Pattern of documents that seem to hold such a member; pyarrow finds out when they do not."""
-    value = {"string": '"', "number": r"(?:0|-?[1-9]\d*)\s*[,}]", "boolean": "[tf]"}[found]
-    return f'"{"".join(map(rune, name))}"\\s*:\\s*{value}'
+        exact: list[tuple[str, pa.DataType | None]] = [(_FIRST_CHARS[found], None)]
+        if found == "number":
+            return [(_PLAIN_INTEGER, pa.int64()), *exact]
+        return [(_FIRST_CHARS[found], pa.bool_())] if found == "boolean" else exact
+    is_text_for_typed = found == "string" and pa.types.is_primitive(_reading(kind))
+    return [(_FIRST_CHARS[found], pa.string())] if is_text_for_typed else []
 
 
 def _in_range(array: pa.Array, kind: LogicalType) -> pa.Array | None:
@@ -252,8 +287,8 @@ def _in_range(array: pa.Array, kind: LogicalType) -> pa.Array | None:
     if kind.name in {"FLOAT", "DOUBLE"}:
         return pc.invert(pc.is_inf(array))
     if kind.name == "DECIMAL":
-        precision, scale = kind.precision or 0, kind.scale or 0
-        largest = pa.scalar(Decimal(10**precision - 1).scaleb(-scale), kind.arrow)
+        scale = kind.scale or 0
+        largest = pa.scalar(Decimal(f"{'9' * ((kind.precision or 0) - scale)}.{'9' * scale}"), kind.arrow)
         return pc.less_equal(pc.abs(array), largest)
     return None
 

@@ -15,6 +15,9 @@ from vector_assets.formats.json_exact import ExactReader, read_document
 from vector_assets.formats.json_values import TEXTS
 from vector_assets.formats.text_values import Parsed
 
+_FEW = 1000
+"""Documents in Python's hands at once: many more, and the garbage collector takes most of the time."""
+
 TimestampFormat = Literal["SQL", "ISO-8601"]
 
 
@@ -48,8 +51,8 @@ class ParsedRows:
 class JsonRows:
     """Reads documents that are one JSON object each into these columns. Immutable, so threads may share it.
 
-    Columns may be nested (ROW, ARRAY, MAP with text keys); a name is matched by its exact case, unknown names are passed
-    over, the last of several equal names counts, an absent name is null.
+    Columns may be nested (ROW, ARRAY, MAP with text keys); a name is matched by its exact case, unknown names are
+    passed over, the last of several equal names counts, an absent name is null.
     """
 
     def __init__(self, columns: Sequence[tuple[str, LogicalType]], rules: JsonRules) -> None:
@@ -76,20 +79,26 @@ class JsonRows:
         if self._blocks is None:
             return self.parse_exactly(documents)
         parts, odd = self._blocks.read(documents)
-        result = in_order(parts, [pa.array([], kind.arrow) for _, kind in self._columns])
         if not len(odd):
-            return ParsedRows(result.columns, result.places)
+            return ParsedRows(*self._joined(parts))
         rest = self.parse_exactly(documents.take(pa.array(odd)))
-        errors = {int(odd[place]): reason for place, reason in rest.errors.items()}
-        result = in_order([result, Part(rest.columns, odd[rest.places])], result.columns)
-        return ParsedRows(result.columns, result.places, errors, rest.nulled)
+        columns, places = self._joined([*parts, Part(rest.columns, odd[rest.places])])
+        return ParsedRows(columns, places, {int(odd[at]): reason for at, reason in rest.errors.items()}, rest.nulled)
 
     def parse_exactly(self, documents: pa.Array) -> ParsedRows:
         """The same as `parse`, one document after the other: slow path for what is not plain, and for MAP columns."""
+        done = [self._few(documents.slice(start, _FEW), start) for start in range(0, len(documents), _FEW)]
+        return ParsedRows(
+            *self._joined([Part(few.columns, few.places) for few in done]),
+            {place: reason for few in done for place, reason in few.errors.items()},
+            sum(few.nulled for few in done),
+        )
+
+    def _few(self, documents: pa.Array, first: int) -> ParsedRows:
         objects: list[dict[str, Any]] = []
         kept: list[int] = []
         errors: dict[int, str] = {}
-        for place, document in enumerate(documents.to_pylist()):
+        for place, document in enumerate(documents.to_pylist(), first):
             try:
                 objects.append(read_document(document))
                 kept.append(place)
@@ -101,6 +110,10 @@ class JsonRows:
         if bad is not None:
             arrays, places = [array.filter(pa.array(~bad)) for array in arrays], places[~bad]
         return ParsedRows(arrays, places, dict(sorted(errors.items())), sum(column.nulled for column in parsed))
+
+    def _joined(self, parts: list[Part]) -> tuple[list[pa.Array], Places]:
+        joined = in_order(parts, [pa.array([], kind.arrow) for _, kind in self._columns])
+        return joined.columns, joined.places
 
     def _bad(
         self, parsed: list[Parsed], objects: list[dict[str, Any]], kept: list[int], errors: dict[int, str]

@@ -1,7 +1,8 @@
 """Texts of JSON values to typed columns, by the rules of Flink's json format.
 
 The same kernels as for csv, with the spellings of times narrowed to json's. A whole number may be written with a
-fraction of zeros or an exponent (`7.0`, `1e3`); any other fraction in an integer column is bad, where Flink cuts it off.
+fraction of zeros or an exponent (`7.0`, `1e3`); any other fraction in an integer column is bad, where Flink
+cuts it off.
 """
 
 from decimal import Decimal
@@ -22,6 +23,7 @@ _UNREADABLE = "?"
 """A text that no reader but that of texts takes."""
 _DAY = r"\d{4}-\d\d-\d\d"
 _CLOCK = r"\d\d:\d\d:\d\d(?:\.\d{0,9})?"
+_ISO_CLOCK = r"(?:[01]\d|2[0-3]):\d\d(?::\d\d(?:\.\d{0,9})?)?"
 _SHAPES = {
     ("DATE", False): rf"\A{_DAY}\z",
     ("TIME", False): rf"\A{_CLOCK}\z",
@@ -29,8 +31,8 @@ _SHAPES = {
     ("TIMESTAMP_LTZ", False): rf"\A{_DAY} {_CLOCK}Z\z",
     ("DATE", True): rf"\A{_DAY}\z",
     ("TIME", True): rf"\A{_CLOCK}\z",
-    ("TIMESTAMP", True): rf"\A{_DAY}[Tt](?:{_CLOCK}|\d\d:\d\d)\z",
-    ("TIMESTAMP_LTZ", True): rf"\A{_DAY}[Tt](?:{_CLOCK}|\d\d:\d\d)Z\z",
+    ("TIMESTAMP", True): rf"\A{_DAY}[Tt]{_ISO_CLOCK}\z",
+    ("TIMESTAMP_LTZ", True): rf"\A{_DAY}[Tt]{_ISO_CLOCK}Z\z",
 }
 """Type and whether times are ISO-8601's, to the shape of its texts."""
 _LONG_EXPONENT = 40
