@@ -109,7 +109,8 @@ def _changelogs(change: Change) -> list[bytes]:
 
 def _texts(row: Row) -> Row:
     return {
-        name: value if value is None or isinstance(value, str) else json.dumps(value) for name, value in row.items()
+        name: value if value is None or isinstance(value, str | list) else json.dumps(value)
+        for name, value in row.items()
     }
 
 

@@ -137,7 +137,7 @@ CASES: dict[str, tuple[str, str]] = {
         WORKING.replace("'format' = 'csv'", "'format' = 'csv', §'json.ignore-parse-errors' = 'true'"),
         "connector kafka: unknown option 'json.ignore-parse-errors'",
     ),
-    "unknown format": (WORKING.replace("'csv'", "§'cvs'"), "unknown format 'cvs' (did you mean 'csv'?); known: csv"),
+    "unknown format": (WORKING.replace("'csv'", "§'cvs'"), "unknown format 'cvs' (did you mean 'csv'?); known: canal-json, "),
     "bad value": (
         WORKING.replace("'tablename'", "§'batchsize' = 'many', 'tablename'"),
         "connector adbpg: option 'batchsize' has the value 'many', which is refused",

@@ -155,3 +155,14 @@ def test_row_that_where_leaves_out_deletes_its_key_in_a_table_of_upserts() -> No
     kinds = dict(zip(applied.rows["id"].to_pylist(), applied.rows[KIND].to_pylist(), strict=True))
     assert {n: kinds[n] for n in (1, 2, 3)} == {1: RowKind.UPDATE_AFTER, 2: RowKind.DELETE, 3: RowKind.DELETE}
     assert applied.filtered == 0
+
+
+def test_condition_on_the_key_alone_is_one_for_deletes_too() -> None:
+    (transform,) = (pipeline := one(UPSERTING.replace("FROM src", "FROM src WHERE id < 3 AND price > 5"))).transforms
+    decoded = pipeline.decoder.decode(raw_table([b"a,7", b"b,3", None, b"c,9"], keys=[b"1", b"2", b"3", b"4"]))
+    applied = transform.apply(decoded.rows)
+    assert list(zip(applied.rows["id"].to_pylist(), applied.rows[KIND].to_pylist(), strict=True)) == [
+        (1, RowKind.UPDATE_AFTER),
+        (2, RowKind.DELETE),
+    ]
+    assert applied.filtered == 2

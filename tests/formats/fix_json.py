@@ -4,8 +4,8 @@ import json
 import random
 from collections.abc import Sequence
 
-from tests.formats.fix_csv import csv_table, outcome
 from tests.formats.contract import raw_table
+from tests.formats.fix_csv import csv_table, outcome
 from vector_assets.formats.json import JsonDecoder, JsonOptions
 
 

@@ -131,7 +131,7 @@ WRONG = {
     "maxwell update without old": ("maxwell-json", maxwell("update", NEW), "column old: found nothing in an update"),
     "maxwell without data": ("maxwell-json", maxwell("insert", None), "column data: found nothing, wanted a row"),
     "maxwell value": ("maxwell-json", maxwell("update", NEW, {"weight": "?"}), "column old.weight: found '?', wanted DECIMAL(5, 2)"),
-    "canal truncation": ("canal-json", canal("TRUNCATE", None), "column type: found 'TRUNCATE': it does not say which rows are gone"),
+    "canal truncation": ("canal-json", canal("TRUNCATE", None), "column type: found 'TRUNCATE', wanted one of INSERT, UPDATE, DELETE"),
     "canal unknown type": ("canal-json", canal("MERGE", [texts(NEW)]), "column type: found 'MERGE', wanted one of INSERT, UPDATE, DELETE"),
     "canal without data": ("canal-json", canal("INSERT", None), "column data: found nothing, wanted an array of rows"),
     "canal null row": ("canal-json", canal("INSERT", [texts(NEW), None]), "column data: an element is null"),

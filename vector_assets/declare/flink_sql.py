@@ -169,10 +169,10 @@ class _Compiler:
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
         _check_changes(self.script, reader, writer, source, sink, selection)
         schema = sink.table.schema
+        where, deletes_unless = _conditions(reader, source, selection)
         transform = SqlTransform(
-            selection.projections, "source", selection.where, schema,
-            key=sink.table.primary_key, is_upsert=reader.is_upsert,
-        )  # fmt: skip
+            selection.projections, "source", where, schema, key=sink.table.primary_key, deletes_unless=deletes_unless
+        )
         return Pipeline(
             name=name,
             place=self.script.place(statement.start),
@@ -224,6 +224,21 @@ def _check_changes(
             key = ", ".join(source.table.primary_key)
             what = f"key column {column} is made of {', '.join(other)}, a delete of table {source.name} holds only its"
             raise ConfigError(f"table {sink.name}: {what} key ({key})", sink.place)
+
+
+def _conditions(reader: SourceEnd, source: Declared, selection: Selection) -> tuple[str | None, str | None]:
+    """The condition for rows to be there at all, and that for rows that replace others to stay.
+
+    What only reads the key holds for all rows of a key alike; the rest may have been met by the row that is replaced.
+    """
+    if not reader.is_upsert:
+        return selection.where, None
+    key = frozenset(source.table.primary_key)
+    parts: tuple[list[str], list[str]] = ([], [])
+    for sql, reads in selection.conjuncts:
+        parts[not reads <= key].append(sql)
+    plain, rest = (" AND ".join(part) or None for part in parts)
+    return plain, rest
 
 
 def _check_unique(pipeline: Pipeline, seen: dict[tuple[str, str], Pipeline], *, in_set: bool) -> None:

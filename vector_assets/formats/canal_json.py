@@ -51,6 +51,7 @@ _MEMBERS = {
     "ingestion-timestamp": "ts",
     "event-timestamp": "es",
 }
+_REMEDIES: Mapping[str | None, str] = {"TRUNCATE": "it does not say which rows are gone"}
 _NESTED = frozenset({"ARRAY", "MAP", "ROW"})
 _FOUND_CHARS = 60
 
@@ -135,10 +136,7 @@ class CanalJsonDecoder(ChangelogDecoder):
         """Rows of every element of `data`, in order."""
         data, old, kind = (envelopes.columns[name] for name in ("data", "old", "type"))
         actions, is_unknown = actions_of(kind, _OPERATIONS)
-        wrong = unknown_operations("type", kind, is_unknown, list(_OPERATIONS))
-        for place in wrong:
-            if kind[place].as_py() == "TRUNCATE":
-                wrong[place] = "column type: found 'TRUNCATE': it does not say which rows are gone"
+        wrong = unknown_operations("type", kind, is_unknown, _OPERATIONS, _REMEDIES)
         wrong |= _misshapen(actions, data, old)
         lacking = np.zeros(len(kind), bool)
         lacking[list(wrong)] = True

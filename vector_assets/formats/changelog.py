@@ -6,7 +6,7 @@ empty values (tombstones) and envelopes without a row (DDL) are passed over and 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -107,7 +107,7 @@ class ChangelogDecoder(ABC):
 
     def metadata(self, key: str, envelopes: Envelopes) -> pa.Array:
         """The value of a METADATA key, one for each envelope, in the type that METADATA says."""
-        raise NotImplementedError(key)
+        return envelopes.columns[key]
 
     def decode(self, raw: pa.RecordBatch | pa.Table) -> Decoded:
         """Rows and rejects of RAW_SCHEMA + `_position`, both in the order of the records."""
@@ -210,13 +210,20 @@ def actions_of(operations: pa.Array, known: Mapping[str, RowKind | None]) -> tup
     return np.where(is_unknown, -1, found), is_unknown
 
 
-def unknown_operations(member: str, operations: pa.Array, is_unknown: Mask, known: Sequence[str]) -> dict[int, str]:
-    """Why envelopes whose operation is not known are rejected."""
+_NO_REMEDIES: Mapping[str | None, str] = {}
+
+
+def unknown_operations(
+    member: str, operations: pa.Array, is_unknown: Mask, known: Iterable[str],
+    remedies: Mapping[str | None, str] = _NO_REMEDIES,
+) -> dict[int, str]:  # fmt: skip
+    """Why envelopes whose operation is not known are rejected; `remedies` say more of some of them."""
     places = np.flatnonzero(is_unknown)
     found = pc.utf8_slice_codeunits(operations.take(pa.array(places)), 0, _FOUND_CHARS).to_pylist()
     listed = ", ".join(known)
     return {
         place: f"column {member}: found {'nothing' if name is None else repr(name)}, wanted one of {listed}"
+        + (f"; {remedies[name]}" if name in remedies else "")
         for place, name in zip(places.tolist(), found, strict=True)
     }
 

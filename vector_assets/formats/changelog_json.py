@@ -62,7 +62,7 @@ class ChangelogJsonDecoder(ChangelogDecoder):
         """One row for each record."""
         data, op = envelopes.columns["data"], envelopes.columns["op"]
         actions, is_unknown = actions_of(op, _OPERATIONS)
-        wrong = unknown_operations("op", op, is_unknown, list(_OPERATIONS))
+        wrong = unknown_operations("op", op, is_unknown, _OPERATIONS)
         has_row = as_mask(data.is_valid())
         for place in np.flatnonzero(~has_row & ~is_unknown).tolist():
             wrong[place] = "column data: found nothing, wanted a row"

@@ -115,7 +115,9 @@ class DebeziumJsonDecoder(ChangelogDecoder):
         """Both rows of an update, the one row of any other change."""
         before, after, op = (envelopes.columns[name] for name in ("before", "after", "op"))
         actions, is_unknown = actions_of(op, _OPERATIONS)
-        wrong = self._unknown(op, is_unknown)
+        has_schema = f"'debezium-json.schema-include' is {'true' if self._has_schema else 'false'}"
+        remedies = {None: has_schema, "t": "a truncation does not say which rows are gone"}
+        wrong = unknown_operations("op", op, is_unknown, _OPERATIONS, remedies)
         has_before, has_after = as_mask(before.is_valid()), as_mask(after.is_valid())
         wants_before = (actions == RowKind.UPDATE_AFTER) | (actions == RowKind.DELETE)
         wants_after = (actions == RowKind.UPDATE_AFTER) | (actions == RowKind.INSERT)
@@ -135,16 +137,6 @@ class DebeziumJsonDecoder(ChangelogDecoder):
         ).changes()
         changes.wrong = wrong
         return changes
-
-    def _unknown(self, op: pa.Array, is_unknown: np.ndarray) -> dict[int, str]:
-        wrong = unknown_operations("op", op, is_unknown, list(_OPERATIONS))
-        for place, reason in wrong.items():
-            if op[place].as_py() == "t":
-                wrong[place] = "column op: found 't': a truncation does not say which rows are gone"
-            elif not op[place].is_valid:
-                found = "true" if self._has_schema else "false"
-                wrong[place] = f"{reason}; 'debezium-json.schema-include' is {found}"
-        return wrong
 
     def metadata(self, key: str, envelopes: Envelopes) -> pa.Array:
         """Times in milliseconds, names as they are."""

@@ -88,7 +88,7 @@ class MaxwellJsonDecoder(ChangelogDecoder):
         """Both rows of an update, the one row of any other change."""
         data, old, kind = (envelopes.columns[name] for name in ("data", "old", "type"))
         actions, is_unknown = actions_of(kind, _OPERATIONS)
-        wrong = unknown_operations("type", kind, is_unknown, list(_OPERATIONS))
+        wrong = unknown_operations("type", kind, is_unknown, _OPERATIONS)
         for place in np.flatnonzero((actions >= 0) & ~as_mask(data.is_valid())).tolist():
             wrong[place] = "column data: found nothing, wanted a row"
         for place in np.flatnonzero((actions == RowKind.UPDATE_AFTER) & ~as_mask(old.is_valid())).tolist():

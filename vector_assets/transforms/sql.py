@@ -26,13 +26,13 @@ class SqlTransform:
     Expressions, `relation` and `where` are DuckDB's SQL; `relation` is `source` or a subquery over it that keeps
     `_position` and `_kind`. Of a row that deletes only the columns of `key` (the sink's) have to be there.
 
-    With `is_upsert`, rows replace others of their key and deletes may hold nothing but the key: WHERE then turns a row
-    that it leaves out into a delete of its key, and lets every delete pass.
+    `deletes_unless` is a condition for rows that replace others of their key: one that does not meet it deletes its
+    key, because the row that it replaces may have met it. Deletes, which may hold nothing but the key, pass unasked.
     """
 
     def __init__(
         self, projections: tuple[tuple[str, str], ...], relation: str, where: str | None, output: pa.Schema, *,
-        key: tuple[str, ...] = (), is_upsert: bool = False,
+        key: tuple[str, ...] = (), deletes_unless: str | None = None,
     ) -> None:  # fmt: skip
         """Keep the parts; nothing runs yet.
 
@@ -46,9 +46,9 @@ class SqlTransform:
             raise PlanError(f"transform: column {taken[0]} is reserved; name it otherwise")
         self._output = output
         self._key = frozenset(key)
-        self._marks_left_out = is_upsert and where is not None
-        if is_upsert and where is not None:
-            projections, where = (*projections, (f"coalesce(({where}), false)", "WHERE")), None
+        self._has_mark = deletes_unless is not None
+        if deletes_unless is not None:
+            projections = (*projections, (_mark(deletes_unless), "WHERE"))
         select = Select(projections, relation, where)
         self._is_row_wise = select.inlined().is_row_wise
         self._references = _references(projections) if select.is_row_wise and where is None else None
@@ -68,7 +68,7 @@ class SqlTransform:
         if columns is None:
             _refuse_twins(rows.column_names)
             result, errors = self._query.run(rows, hidden)
-            result = _in_order(self._with_left_out_deleted(result) if self._marks_left_out else result)
+            result = _in_order(self._with_deletes(result) if self._has_mark else result)
         else:
             result = pa.Table.from_arrays(
                 [rows[name] for name in (*columns, *hidden)], names=[*self._output.names, *hidden]
@@ -93,12 +93,10 @@ class SqlTransform:
             filtered=self._left_out(rows, result, rejected),
         )
 
-    def _with_left_out_deleted(self, result: pa.Table) -> pa.Table:
-        """The rows without the mark that stands for the WHERE; those it leaves out delete their key."""
+    def _with_deletes(self, result: pa.Table) -> pa.Table:
+        """The rows without the mark behind their columns; those that it is false for delete their key."""
         place = len(self._output)
-        passes, kinds = result.column(place), result[KIND]
-        kept = pc.or_(passes, pc.invert(pc.is_in(kinds, _ADDING)))
-        kinds = pc.if_else(kept, kinds, pa.scalar(int(RowKind.DELETE), pa.int8()))
+        kinds = pc.if_else(result.column(place), result[KIND], pa.scalar(int(RowKind.DELETE), pa.int8()))
         result = result.remove_column(place)
         return result.set_column(result.schema.get_field_index(KIND), KIND, kinds)
 
@@ -108,6 +106,12 @@ class SqlTransform:
         if self._is_row_wise:
             return len(came) - int(result.num_rows)
         return len(pc.unique(came)) - len(pc.unique(result[POSITION]))
+
+
+def _mark(condition: str) -> str:
+    """True for rows that stay what they are; CASE, so that the condition is not even tried on deletes."""
+    taking = f"{RowKind.UPDATE_BEFORE:d}, {RowKind.DELETE:d}"
+    return f"CASE WHEN {KIND} IN ({taking}) THEN true ELSE coalesce(({condition}), false) END"
 
 
 def _deleting(rows: pa.Table) -> npt.NDArray[np.bool_] | None:
