@@ -7,4 +7,5 @@ FORMATS = {
     "debezium-json": "vector_assets.formats.debezium_json:DebeziumJsonDecoder",
     "json": "vector_assets.formats.json:JsonDecoder",
     "maxwell-json": "vector_assets.formats.maxwell_json:MaxwellJsonDecoder",
+    "raw": "vector_assets.formats.raw:RawDecoder",
 }

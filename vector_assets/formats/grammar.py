@@ -28,7 +28,9 @@ def trim(texts: pa.Array) -> pa.Array:
 
 def only(good: pa.Array, values: pa.Array) -> pa.Array:
     """The values where `good` is true, null elsewhere."""
-    return pc.if_else(good, values, pa.scalar(None, values.type))
+    # pyarrow 19: if_else of a sliced array of texts and a null scalar gives offsets out of bounds
+    none = pa.nulls(len(values), values.type) if values.offset else pa.scalar(None, values.type)
+    return pc.if_else(good, values, none)
 
 
 def by_grammar(texts: pa.Array, pattern: str, convert: Convert, rest: Convert) -> pa.Array:

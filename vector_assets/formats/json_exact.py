@@ -51,7 +51,7 @@ def read_document(data: bytes | None) -> dict[str, Any]:
     if data.count(b"[") + data.count(b"{") > MOST_NESTED:
         _check_depth(text)
     try:
-        found, end = _SCAN(text, 0)
+        found, end = _SCAN(text, len(text) - len(text.lstrip(_JSON_SPACE)))
     except StopIteration as stop:
         raise RecordError(f"no JSON: no value at character {stop.value}{_cut(text, stop.value)}") from None
     except json.JSONDecodeError as error:
@@ -60,7 +60,7 @@ def read_document(data: bytes | None) -> dict[str, Any]:
         raise RecordError(f"nested more than {MOST_NESTED} deep") from None
     if not isinstance(found, dict):
         raise RecordError(f"found {shown(found)}, wanted one object")
-    if end != len(text):
+    if text[end:].strip(_JSON_SPACE):
         raise RecordError(f"something follows the object at character {end}; wanted one object in a record")
     return found
 
@@ -72,8 +72,8 @@ def _text_of(data: bytes) -> str:
         raise RecordError("bad UTF-8") from None
     if "\0" in text[:2]:
         raise RecordError("a NUL byte in front: looks like UTF-16 or UTF-32, wanted UTF-8")
-    text = text.removeprefix("\ufeff").strip(_JSON_SPACE)
-    if not text:
+    text = text.removeprefix("\ufeff")
+    if not text.strip(_JSON_SPACE):
         raise RecordError("empty value")
     return text
 
