@@ -39,6 +39,7 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 SLOW_PATHS = {
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
+    "engine/rebuild_write.py:_Writer._tie": "dead letters that a replay wrote again, when a lost ledger is rebuilt",
     "engine/stages.py:Stages._check_budget": "the first reject, for the error that ends the run",
     "engine/stages.py:Stages._without_superseded": "the few batches that replayed dead letters come from",
     "formats/canal_json.py:CanalJsonDecoder._typed": "what a reject held, for its error",

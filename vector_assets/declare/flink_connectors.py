@@ -42,11 +42,6 @@ class SourceEnd:
     is_changelog: bool = False
     is_upsert: bool = False
 
-    @property
-    def reports(self) -> tuple[str, ...]:
-        """Options without effect."""
-        return (*self.options.reports(), *(self.format_options.reports() if self.format_options else ()))
-
 
 @dataclass(frozen=True, slots=True)
 class SinkEnd:
@@ -55,11 +50,6 @@ class SinkEnd:
     connector: str
     make: Any = field(repr=False)
     options: SinkOptions
-
-    @property
-    def reports(self) -> tuple[str, ...]:
-        """Options without effect."""
-        return self.options.reports()
 
 
 def connector_of(table: Declared) -> str:

@@ -75,21 +75,28 @@ class Auditable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecalledBatch:
-    """A batch that the target holds. `span` is None where the target keeps no spans."""
+    """A batch that the target holds. `span` is None where the target keeps no spans, `committed_ms` where no times."""
 
     seq: int
     token_id: str
     span: Span | None
     counts: Counts
     commit_id: str
+    committed_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a target knows of a pipeline: where it stands and which batches were applied, by sequence number."""
+    """What a target knows of a pipeline: where it stands and which batches were applied, by sequence number.
+
+    `fence` is the highest that a batch was committed under (0 where the target keeps none), `incarnation` that of the
+    object the newest batch was written to (None where it keeps none).
+    """
 
     position: Position
     batches: tuple[RecalledBatch, ...]
+    fence: int = 0
+    incarnation: str | None = None
 
 
 @runtime_checkable
@@ -98,4 +105,25 @@ class Recallable(Protocol):
 
     def recall(self, pipeline: str) -> Recalled:
         """Everything the target's tokens say; empty when it never saw the pipeline."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """Knows without much ado how far a pipeline came: enough to see that a ledger was lost."""
+
+    def newest_seq(self, pipeline: str) -> int:
+        """Highest sequence number of a batch that the target holds; 0 when it never saw the pipeline."""
+        ...
+
+
+@runtime_checkable
+class Prunable(Protocol):
+    """Drops what it keeps of single batches; where the pipeline stands is kept."""
+
+    def prune(self, pipeline: str, up_to: int) -> int:
+        """Forget batches up to this sequence number, but never the newest; how many were forgotten.
+
+        Whoever asks must never look for one of them again.
+        """
         ...

@@ -86,6 +86,15 @@ class Options(BaseModel):
     pass_through: ClassVar[tuple[str, ...]] = ()
     """Prefixes (such as `properties.`) whose options reach the client as they are: a dict field with that alias."""
 
+    idle: ClassVar[Mapping[str, str]] = {}
+    """Options that are checked and have no effect here: the user's spelling to the reason."""
+
+    def reports(self) -> tuple[str, ...]:
+        """What to tell, once, about options that are set and have no effect."""
+        fields = type(self).model_fields
+        given = [fields[name].alias or name for name in self.model_fields_set]
+        return tuple(f"option {name!r} has no effect: {why}" for name, why in self.idle.items() if name in given)
+
     @classmethod
     def known(cls) -> list[str]:
         """The options' names as users spell them."""
@@ -135,14 +144,13 @@ class Options(BaseModel):
     @classmethod
     def _is_secret(cls, name: str) -> bool:
         return any(
-            SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            any(
+                isinstance(kind, type) and issubclass(kind, SecretStr)
+                for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            )
             for key, field in cls.model_fields.items()
             if name in (key, field.alias)
         )
-
-    def reports(self) -> tuple[str, ...]:
-        """What is set but has no effect outside its own runtime, one sentence each."""
-        return ()
 
     def shown(self) -> dict[str, str]:
         """Every option as users spell it, defaults included; secrets as stars."""

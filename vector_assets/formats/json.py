@@ -6,7 +6,8 @@ range (Infinity), a BOOLEAN other than true and false (false), half a surrogate 
 `tests/formats/flink_json.json` holds what Flink 1.20.1 made of several hundred records.
 """
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, model_validator
@@ -23,6 +24,19 @@ Upper = Annotated[str, BeforeValidator(lambda text: str(text).upper())]
 
 class JsonOptions(Options):
     """Flink's options of the json format; those for writing are checked and have no effect on a source."""
+
+    idle: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            (
+                "json.map-null-key.mode",
+                "json.map-null-key.literal",
+                "json.encode.decimal-as-plain-number",
+                "json.encode.ignore-null-fields",
+            ),
+            "it is for writing, this pipeline reads",
+        ),
+        "json.decode.json-parser.enabled": "it chooses one of Flink's parsers",
+    }
 
     fail_on_missing_field: Flag = Field(default=False, alias="json.fail-on-missing-field")
     """A record that lacks a declared field is rejected, instead of the field being null; not together with
@@ -50,16 +64,6 @@ class JsonOptions(Options):
                 "json.fail-on-missing-field and json.ignore-parse-errors are both true; want at most one of them"
             )
         return self
-
-    def reports(self) -> tuple[str, ...]:
-        """The options that were set and have no effect."""
-        writing = ("map_null_key_mode", "map_null_key_literal", "decimal_as_plain_number", "ignore_null_fields")
-        why = dict.fromkeys(writing, "it is for writing, this pipeline reads")
-        why["json_parser"] = "it chooses one of Flink's parsers"
-        fields = type(self).model_fields
-        return tuple(
-            f"{fields[name].alias} has no effect: {why[name]}" for name in why if name in self.model_fields_set
-        )
 
     def rules(self) -> JsonRules:
         """How documents are read."""

@@ -35,7 +35,8 @@ class KeyValueOptions(Options):
     def reports(self) -> tuple[str, ...]:
         """What both report, under the names that users spelled."""
         key = self.key.reports() if self.key is not None else ()
-        return (*(f"key.{report}" for report in key), *(f"value.{report}" for report in self.value.reports()))
+        named = [("key", report) for report in key] + [("value", report) for report in self.value.reports()]
+        return tuple(report.replace("option '", f"option '{which}.", 1) for which, report in named)
 
 
 @dataclass(frozen=True, slots=True)
