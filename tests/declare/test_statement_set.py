@@ -1,8 +1,13 @@
 """STATEMENT SET: several INSERTs, each a pipeline of its own."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.declare.scripts import INSERT, SINK, SOURCE, compiled
+from vector_assets.engine import env
+from vector_assets.engine.run import Runner
+from vector_assets.engine.session import Books, Session
 
 VANS = SINK.replace("dst", "vans").replace("'cars'", "'vans'")
 TABLES = SOURCE + SINK + VANS
@@ -47,3 +52,24 @@ def test_sets_and_plain_inserts_stand_in_one_script() -> None:
     plain = SINK.replace("dst", "other").replace("'cars'", "'other'")
     script = f"{TABLES}{plain}BEGIN STATEMENT SET; {INSERTS}END;\n{INSERT.replace('dst', 'other')}"
     assert [pipeline.name for pipeline in compiled(script)] == ["cars_dst", "cars_vans", "cars"]
+
+
+def test_every_pipeline_of_a_set_has_books_of_its_own(tmp_path: Path) -> None:
+    script = """
+    CREATE TABLE gen (id BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '7',
+      'fields.id.kind' = 'sequence', 'fields.id.start' = '1', 'fields.id.end' = '7');
+    CREATE TABLE low (id BIGINT) WITH ('connector' = 'blackhole');
+    CREATE TABLE high (id BIGINT) WITH ('connector' = 'blackhole');
+    EXECUTE STATEMENT SET BEGIN
+      INSERT INTO low SELECT id FROM gen WHERE id < 3;
+      INSERT INTO high SELECT id FROM gen WHERE id >= 3;
+    END;
+    """
+    found = {}
+    with env.overridden(VECTOR_ASSETS_HOME=str(tmp_path)):
+        for pipeline in compiled(script, "parts.sql"):
+            with Session(pipeline, Books.open()) as session:
+                (outcome,) = Runner(session).catch_up()
+                found[pipeline.name] = (outcome.batch.seq, outcome.batch.counts.written, outcome.batch.counts.filtered)
+                assert session.ledger.position(pipeline.name, pipeline.target)
+    assert found == {"parts_low": (1, 2, 5), "parts_high": (1, 5, 2)}

@@ -29,6 +29,7 @@ from vector_assets.formats.changelog import (
     milliseconds,
     row_of,
     unknown_operations,
+    writing_only,
 )
 from vector_assets.formats.grammar import Mask, as_mask
 from vector_assets.formats.json_blocks import Places
@@ -68,7 +69,9 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class CanalJsonOptions(Options):
-    """Flink's options of the canal-json format, as far as a source has a use for them."""
+    """Flink's options of the canal-json format; those for writing are checked and have no effect on a source."""
+
+    idle: ClassVar[Mapping[str, str]] = writing_only("canal-json")
 
     database_include: Pattern | None = Field(None, alias="canal-json.database.include")
     """Regular expression for the whole name of the database; records of others are passed over."""
@@ -78,6 +81,14 @@ class CanalJsonOptions(Options):
     """A value that does not fit its column is null and counted; a record that is no change is rejected."""
     timestamp_format: Literal["SQL", "ISO-8601"] = Field("SQL", alias="canal-json.timestamp-format.standard")
     """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
+    map_null_key_mode: Literal["FAIL", "DROP", "LITERAL"] = Field("FAIL", alias="canal-json.map-null-key.mode")
+    """For writing only: no effect here."""
+    map_null_key_literal: str = Field("null", alias="canal-json.map-null-key.literal")
+    """For writing only: no effect here."""
+    decimal_as_plain_number: Flag = Field(default=False, alias="canal-json.encode.decimal-as-plain-number")
+    """For writing only: no effect here."""
+    ignore_null_fields: Flag = Field(default=False, alias="canal-json.encode.ignore-null-fields")
+    """For writing only: no effect here."""
 
 
 class CanalJsonDecoder(ChangelogDecoder):

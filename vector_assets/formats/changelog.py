@@ -195,6 +195,17 @@ class Images:
         return Changes(self.owners[source], kinds, columns)
 
 
+def writing_only(name: str) -> dict[str, str]:
+    """The options of a format that have no effect on a source, and why."""
+    options = (
+        "map-null-key.mode",
+        "map-null-key.literal",
+        "encode.decimal-as-plain-number",
+        "encode.ignore-null-fields",
+    )
+    return dict.fromkeys((f"{name}.{option}" for option in options), "it is for writing, this pipeline reads")
+
+
 def row_of(columns: Sequence[tuple[str, LogicalType]]) -> LogicalType:
     """The ROW of these columns."""
     return LogicalType("ROW", children=tuple(kind for _, kind in columns), child_names=tuple(n for n, _ in columns))

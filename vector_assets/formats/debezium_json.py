@@ -28,6 +28,7 @@ from vector_assets.formats.changelog import (
     milliseconds,
     row_of,
     unknown_operations,
+    writing_only,
 )
 from vector_assets.formats.grammar import as_mask
 from vector_assets.formats.json_rows import JsonRows, JsonRules
@@ -45,7 +46,9 @@ _SOURCE = {"source.timestamp": "ts_ms", "source.database": "db", "source.schema"
 
 
 class DebeziumJsonOptions(Options):
-    """Flink's options of the debezium-json format, as far as a source has a use for them."""
+    """Flink's options of the debezium-json format; those for writing are checked and have no effect on a source."""
+
+    idle: ClassVar[Mapping[str, str]] = writing_only("debezium-json")
 
     schema_include: Flag = Field(default=False, alias="debezium-json.schema-include")
     """The records hold a `schema` beside their `payload` (Kafka Connect's `value.converter.schemas.enable`)."""
@@ -53,6 +56,14 @@ class DebeziumJsonOptions(Options):
     """A value that does not fit its column is null and counted; a record that is no change is rejected."""
     timestamp_format: Literal["SQL", "ISO-8601"] = Field("SQL", alias="debezium-json.timestamp-format.standard")
     """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
+    map_null_key_mode: Literal["FAIL", "DROP", "LITERAL"] = Field("FAIL", alias="debezium-json.map-null-key.mode")
+    """For writing only: no effect here."""
+    map_null_key_literal: str = Field("null", alias="debezium-json.map-null-key.literal")
+    """For writing only: no effect here."""
+    decimal_as_plain_number: Flag = Field(default=False, alias="debezium-json.encode.decimal-as-plain-number")
+    """For writing only: no effect here."""
+    ignore_null_fields: Flag = Field(default=False, alias="debezium-json.encode.ignore-null-fields")
+    """For writing only: no effect here."""
 
 
 class DebeziumJsonDecoder(ChangelogDecoder):

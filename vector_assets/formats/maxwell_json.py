@@ -28,6 +28,7 @@ from vector_assets.formats.changelog import (
     milliseconds,
     row_of,
     unknown_operations,
+    writing_only,
 )
 from vector_assets.formats.grammar import as_mask
 from vector_assets.formats.json_blocks import Places
@@ -46,12 +47,22 @@ _MEMBERS = {"database": "database", "table": "table", "primary-key-columns": "pr
 
 
 class MaxwellJsonOptions(Options):
-    """Flink's options of the maxwell-json format, as far as a source has a use for them."""
+    """Flink's options of the maxwell-json format; those for writing are checked and have no effect on a source."""
+
+    idle: ClassVar[Mapping[str, str]] = writing_only("maxwell-json")
 
     ignore_parse_errors: Flag = Field(default=False, alias="maxwell-json.ignore-parse-errors")
     """A value that does not fit its column is null and counted; a record that is no change is rejected."""
     timestamp_format: Literal["SQL", "ISO-8601"] = Field("SQL", alias="maxwell-json.timestamp-format.standard")
     """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
+    map_null_key_mode: Literal["FAIL", "DROP", "LITERAL"] = Field("FAIL", alias="maxwell-json.map-null-key.mode")
+    """For writing only: no effect here."""
+    map_null_key_literal: str = Field("null", alias="maxwell-json.map-null-key.literal")
+    """For writing only: no effect here."""
+    decimal_as_plain_number: Flag = Field(default=False, alias="maxwell-json.encode.decimal-as-plain-number")
+    """For writing only: no effect here."""
+    ignore_null_fields: Flag = Field(default=False, alias="maxwell-json.encode.ignore-null-fields")
+    """For writing only: no effect here."""
 
 
 class MaxwellJsonDecoder(ChangelogDecoder):
