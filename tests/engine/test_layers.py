@@ -40,7 +40,6 @@ SLOW_PATHS = {
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
     "engine/stages.py:Stages._check_budget": "the first reject, for the error that ends the run",
-    "engine/stages.py:Stages._without_superseded": "the few batches that replayed dead letters come from",
     "formats/csv.py:CsvDecoder._first_bad": "what a reject held, for its error",
     "formats/csv_split.py:RecordSplitter._one_by_one": "records that no vectorised parser takes as they are",
     "formats/text_values.py:_decimals_one_by_one": "decimals with an exponent or over 38 digits",

@@ -29,15 +29,16 @@ SCHEMA = pa.schema(
         ("at", pa.list_(pa.string())), ("an", pa.list_(pa.decimal128(6, 2))), ("j", pa.string()), ("jb", pa.string()),
     ]
 )  # fmt: skip
-DAY = dt.datetime(2026, 3, 1, 12, 30, 15, 500_000)
+DAY = dt.datetime(2026, 3, 1, 12, 30, 15, 500_000)  # noqa: DTZ001  -- what TIMESTAMP holds
+EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001
 FULL = (
     1, True, -7, 9, 0.1, -0.0, Decimal("1.50000"), Decimal("2.00500"), "äöü", "ab   ", "x", b"\0\1", dt.date(1, 1, 1),
     dt.time(1, 2, 3, 1500), DAY, DAY, DAY.replace(tzinfo=dt.UTC), "00112233-4455-6677-8899-AABBCCDDEEFF", [1.5, 0.1],
     ["a", None, ""], [Decimal("1.50"), None], '{"b": 1,  "a": 2}', '{"b": 1,  "a": 2}',
 )  # fmt: skip
 OTHER = (
-    2, False, 7, -9, math.nan, math.inf, Decimal("-100.00000"), Decimal("-2.00500"), "", "", "", b"", dt.date(2999, 1, 1),
-    dt.time(0), dt.datetime(1970, 1, 1), DAY - dt.timedelta(seconds=1), DAY.replace(tzinfo=dt.UTC),
+    2, False, 7, -9, math.nan, math.inf, Decimal("-100.00000"), Decimal("-2.00500"), "", "", "", b"",
+    dt.date(2999, 1, 1), dt.time(0), EPOCH, DAY - dt.timedelta(seconds=1), DAY.replace(tzinfo=dt.UTC),
     "00112233445566778899aabbccddeeff", [], [], [], "1", "2",
 )  # fmt: skip
 NULLS = (3, *[None] * (len(SCHEMA) - 1))

@@ -69,7 +69,7 @@ class DeadLetters:
                 (
                     batch.pipeline, batch.target, batch.seq, reject[POSITION],
                     parent["split"] if parent else _split(span.ranges, record["split"]), record["offset"],
-                    parent["origin_seq"] if parent else batch.seq, parent["attempt"] + 1 if parent else 1,
+                    parent["origin_seq"] if parent else batch.root or batch.seq, parent["attempt"] + 1 if parent else 1,
                     record["key"], record["value"], _headers_text(record["headers"]),
                     int(record["timestamp"].timestamp() * 1000) if record["timestamp"] else None,
                     reject["stage"], reject["error"], batch.code_version, state, now_ms,
@@ -87,7 +87,7 @@ class DeadLetters:
         rows = self.store.rows(
             "SELECT split, origin_seq, attempt FROM dead_letters WHERE pipeline = ? AND target = ? AND replayed_by = ?"
             " ORDER BY id",
-            (batch.pipeline, batch.target, batch.seq),
+            (batch.pipeline, batch.target, batch.root or batch.seq),
         )
         return rows if len(rows) == raw.num_rows and rows else None
 
@@ -133,6 +133,30 @@ class DeadLetters:
         return self._select(
             "pipeline = ? AND target = ? AND replayed_by = ? ORDER BY id", (pipeline, target, seq), with_bytes=True
         )
+
+    def ordinals(self, pipeline: str, target: str, seqs: Sequence[int], *, stage: str | None = None) -> list[int]:
+        """Ordinals of the records that these batches rejected (in one stage, or any), hidden letters left out."""
+        found: set[int] = set()
+        for seq in seqs:
+            rows = self.store.rows(
+                "SELECT ordinal FROM dead_letters WHERE pipeline = ? AND target = ? AND seq = ? AND state <> 'hidden'"
+                + (" AND stage = ?" if stage else ""),
+                (pipeline, target, seq, *([stage] if stage else [])),
+            )
+            found.update(row["ordinal"] for row in rows)
+        return sorted(found)
+
+    def first_ordinals(self, pipeline: str, target: str, origins: Sequence[int]) -> dict[tuple[int, str, int], int]:
+        """By (origin batch, split, offset): the ordinal of each rejected record in the batch that read it."""
+        found: dict[tuple[int, str, int], int] = {}
+        for origin in origins:
+            rows = self.store.rows(
+                'SELECT split, "offset", ordinal FROM dead_letters WHERE pipeline = ? AND target = ?'
+                " AND origin_seq = ? AND attempt = 1",
+                (pipeline, target, origin),
+            )
+            found |= {(origin, row["split"], row["offset"]): row["ordinal"] for row in rows}
+        return found
 
     def get(self, letter_id: int) -> DeadLetter | None:
         """One dead letter with its bytes."""
@@ -190,12 +214,13 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlace:
-    """The batch that rejects."""
+    """The batch that rejects; `root` is the one its records were archived for (`BatchRecord.root`), if another."""
 
     pipeline: str
     target: str
     seq: int
     code_version: str
+    root: int | None = None
 
 
 def splits_of(letters: Sequence[DeadLetter]) -> list[Split]:
