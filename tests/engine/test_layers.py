@@ -39,6 +39,9 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 SLOW_PATHS = {
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
+    "engine/explain.py:_changes": "the hash of the one key that is asked for",
+    "engine/origin.py:listed": "the few rows that a report shows",
+    "engine/origin.py:origins": "the few records that a report names",
     "engine/stages.py:Stages._check_budget": "the first reject, for the error that ends the run",
     "formats/csv.py:CsvDecoder._first_bad": "what a reject held, for its error",
     "formats/csv_split.py:RecordSplitter._one_by_one": "records that no vectorised parser takes as they are",
