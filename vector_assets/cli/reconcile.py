@@ -81,9 +81,7 @@ def _show(found: "Reconciliation", *, is_right: bool) -> None:
         rows = [row(finding) for finding in found.findings if finding.kind == kind]
         show_table(("key", "columns", "batch", "hour", "split", "offset", "written to the source"), rows)
     if "other_code" in found.counts:
-        say(
-            "rows of batches made by other code: `vector-assets replay PIPELINE --rewrite` makes them by today's", "dim"
-        )
+        say(f"made by other code: `vector-assets replay {found.pipeline} --rewrite` makes them by today's", "dim")
     say("\nright" if is_right else "\nNOT RIGHT", "bold")
 
 

@@ -26,7 +26,7 @@ def of(pipeline: Pipeline) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=names.asset_key(pipeline),
         name="reconcile",
-        description="The target holds every row it should and no other; counts and tokens agree. Reads the whole table.",
+        description="The target holds every row it should and no other, and the counts agree. Reads the whole table.",
         blocking=False,
     )
     def body(context: dg.AssetCheckExecutionContext, config: ReconcileConfig) -> dg.AssetCheckResult:
@@ -54,11 +54,7 @@ def of(pipeline: Pipeline) -> dg.AssetChecksDefinition:
 def _told(found: Reconciliation, *, is_right: bool) -> str:
     if is_right:
         return f"{found.target_rows:,} rows are as they should be, up to batch {found.last}"
-    broken = [
-        f"{equation.name}: {equation.left:,} and {equation.right:,}"
-        for equation in found.equations
-        if not equation.holds
-    ]
+    broken = [f"{e.name}: {e.left:,} and {e.right:,}" for e in found.equations if not e.holds]
     counted = [f"{count:,} {kind.replace('_', ' ')}" for kind, count in found.counts.items()]
     return "; ".join([*counted, *broken])
 

@@ -53,9 +53,11 @@ def reconcile_sample(session: Session, keys: int, shown: int = SHOWN, *, seed: i
             for batch in session.ledger.batches(session.pipeline.name, session.pipeline.target)
             if batch.state is State.DONE and batch.kind is BatchKind.RECORDS and batch.archive is not None
         ]
-        drawn = sorted(chance.sample(done, min(_BATCHES, len(done))), key=lambda batch: batch.seq)
-        for batch in drawn:
-            _look(session, stages, batch, -(-keys // len(drawn)), sample, shown, chance)
+        drawn = chance.sample(done, min(_BATCHES, len(done)))
+        drawn.sort(key=lambda batch: batch.counts.records)
+        for number, batch in enumerate(drawn):
+            share = -(-(keys - sample.keys) // (len(drawn) - number))
+            _look(session, stages, batch, share, sample, shown, chance)
     last = max((batch.seq for batch in done), default=0)
     return Reconciliation(
         session.pipeline.name, session.pipeline.target, last, (), sample.keys, sample.in_target, sample.counts,
@@ -77,7 +79,9 @@ def _look(
     key, columns = list(stages.target.key), values_of(stored)
     there = np.isin(hashes_of(stored, key), hashes_of(found, key))
     equal = np.isin(hashes_of(stored, columns), hashes_of(found, columns))
-    is_old = batch.code_version != stages.code_version
+    versions = stages.ledger.rewrites_of(batch.pipeline, batch.target, batch.archive)
+    newest = stages.ledger.batch(batch.pipeline, batch.target, versions[-1]) if versions else batch
+    is_old = newest.code_version != stages.code_version
     for kind, chosen in (("missing", ~there), ("altered", there & ~equal)):
         name = "other_code" if is_old else kind
         rows = stored.filter(pa.array(chosen))
