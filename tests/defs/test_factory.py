@@ -38,8 +38,10 @@ def test_every_pipeline_has_an_asset_a_sensor_checks_and_jobs(two):
     assert {key.to_user_string() for key in graph.asset_check_keys} == {
         "more:dead_letters",
         "more:lag",
+        "more:reconcile",
         "numbers:dead_letters",
         "numbers:lag",
+        "numbers:reconcile",
     }
     assert graph.get(dg.AssetKey(["memory", "records"])).metadata["read by"].value == ["more", "numbers"]
 
