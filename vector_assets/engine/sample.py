@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vector_assets.engine import sidecar
 from vector_assets.engine.abilities import Auditable, KeyReadable
 from vector_assets.engine.core import KIND, POSITION, BatchKind, Merge, RowKind, State
 from vector_assets.engine.difference import Finding
@@ -79,9 +80,7 @@ def _look(
     key, columns = list(stages.target.key), values_of(stored)
     there = np.isin(hashes_of(stored, key), hashes_of(found, key))
     equal = np.isin(hashes_of(stored, columns), hashes_of(found, columns))
-    versions = stages.ledger.rewrites_of(batch.pipeline, batch.target, batch.archive)
-    newest = stages.ledger.batch(batch.pipeline, batch.target, versions[-1]) if versions else batch
-    is_old = newest.code_version != stages.code_version
+    is_old = _newest(stages, batch).code_version != stages.code_version
     for kind, chosen in (("missing", ~there), ("altered", there & ~equal)):
         name = "other_code" if is_old else kind
         rows = stored.filter(pa.array(chosen))
@@ -94,17 +93,26 @@ def _look(
             sample.findings.append(Finding(name, values, (), origin))  # type: ignore[arg-type]
 
 
+def _newest(stages: Stages, batch: BatchRecord) -> BatchRecord:
+    """The batch, or the newest one that rewrote it."""
+    versions = stages.ledger.rewrites_of(batch.pipeline, batch.target, batch.archive)
+    return stages.ledger.batch(batch.pipeline, batch.target, versions[-1]) if versions else batch
+
+
 def _owned(session: Session, stages: Stages, batch: BatchRecord, keys: int, chance: random.Random) -> pa.Table:
     """Upserts of the batch that no other record's row and no refusal stands against; at most `keys`."""
-    decoded = stages.decode(stages.archive.read(batch.archive), stages.splits(batch))  # type: ignore[arg-type]
-    upserts = stages.fold(decoded.rows, is_rewrite=True).upserts
-    if KIND in upserts.column_names:
-        upserts = upserts.filter(pc.equal(upserts.column(KIND), int(RowKind.INSERT)))
-    refused = stages.ledger.dead_letters.ordinals(batch.pipeline, batch.target, [batch.seq])
-    if refused:
-        upserts = upserts.filter(pc.invert(pc.is_in(upserts.column(POSITION), pa.array(refused, pa.int64()))))
-    if upserts.num_rows > keys:
-        upserts = upserts.take(pa.array(sorted(chance.sample(range(upserts.num_rows), keys)), pa.int64()))
-    none = np.zeros(0, np.int64)
-    gone = superseded(stages, stages.touches, batch, upserts, session.sink.merge, none)
-    return upserts.filter(pa.array(~gone))
+    newest = _newest(stages, batch)
+    if newest.sidecar is None or batch.archive is None:
+        return session.pipeline.schema.empty_table()
+    entries = sidecar.read(stages.archive, newest.sidecar).filter(pc.field("kind") == int(RowKind.INSERT))
+    # a key may stand there twice under `first`, where the first one is the row
+    _, first = np.unique(entries.column("key_hash").to_numpy(), return_index=True)
+    rejected = stages.ledger.dead_letters.ordinals(batch.pipeline, batch.target, [batch.seq, newest.seq])
+    ordinals = np.setdiff1d(entries.column("row").to_numpy()[first], np.array(rejected, np.int64))
+    if len(ordinals) > keys:
+        ordinals = np.sort(chance.sample(ordinals.tolist(), keys))
+    rows = stages.decode(stages.archive.read(batch.archive), stages.splits(batch), pa.array(ordinals)).rows
+    if KIND in rows.column_names:
+        rows = rows.filter(pc.equal(rows.column(KIND), int(RowKind.INSERT))).drop_columns(KIND)
+    gone = superseded(stages, stages.touches, batch, rows, session.sink.merge, np.zeros(0, np.int64))
+    return rows.filter(pa.array(~gone))
