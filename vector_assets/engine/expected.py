@@ -1,6 +1,6 @@
 """What a target should hold: every archived batch made again in order and merged as the sink merges, as hashes.
 
-A row takes 40 bytes, however wide it is: a hash of its key, one of all its values as the target stores them, its place
+A row takes 41 bytes, however wide it is: a hash of its key, one of all its values as the target stores them, its place
 in the archive, and the batch that wrote it last.
 """
 

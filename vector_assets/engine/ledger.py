@@ -267,14 +267,12 @@ class Ledger:
                 f"{lease.pipeline}: this worker's lease (fence {lease.fence}) is gone; now held by {holder or 'nobody'}"
             )
 
-    def rewrites_of(
-        self, pipeline: str, target: str, archive: ArchiveFile | None, *, before: int | None = None
-    ) -> list[int]:
-        """Numbers of the done batches that rewrote the batch of this archive file, in order."""
+    def rewrites_of(self, batch: BatchRecord, *, before: int | None = None) -> list[int]:
+        """Numbers of the done batches that rewrote this batch (or the one that it rewrites itself), in order."""
         rows = self.store.rows(
-            "SELECT seq FROM batches WHERE pipeline = ? AND target = ? AND kind = 'rewrite' AND state = 'DONE'"
-            " AND archive = ? ORDER BY seq",
-            (pipeline, target, _file(archive)),
+            "SELECT seq FROM batches WHERE pipeline = ? AND hour = ? AND target = ? AND kind = 'rewrite'"
+            " AND state = 'DONE' AND archive = ? ORDER BY seq",
+            (batch.pipeline, batch.hour, batch.target, _file(batch.archive)),
         )
         return [int(row["seq"]) for row in rows if before is None or row["seq"] < before]
 

@@ -95,7 +95,7 @@ def _look(
 
 def _newest(stages: Stages, batch: BatchRecord) -> BatchRecord:
     """The batch, or the newest one that rewrote it."""
-    versions = stages.ledger.rewrites_of(batch.pipeline, batch.target, batch.archive)
+    versions = stages.ledger.rewrites_of(batch)
     return stages.ledger.batch(batch.pipeline, batch.target, versions[-1]) if versions else batch
 
 

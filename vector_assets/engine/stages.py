@@ -189,7 +189,7 @@ class Stages:
         """
         if batch.kind is not BatchKind.REWRITE:
             return None
-        twins = self.ledger.rewrites_of(batch.pipeline, batch.target, batch.archive)
+        twins = self.ledger.rewrites_of(batch)
         rejected = self.ledger.dead_letters.ordinals(batch.pipeline, batch.target, [batch.root, *twins])
         if not rejected:
             return None
@@ -231,7 +231,7 @@ class Stages:
 
         Their rows stay in the target: who else may own them by now, only a reconcile can tell.
         """
-        before = self.ledger.rewrites_of(batch.pipeline, batch.target, batch.archive, before=batch.seq)
+        before = self.ledger.rewrites_of(batch, before=batch.seq)
         newest = self.ledger.batch(batch.pipeline, batch.target, before[-1] if before else batch.root)
         if newest.sidecar is None:
             return None

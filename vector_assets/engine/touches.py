@@ -190,7 +190,7 @@ def superseded(
 def _versions(making: Making, batch: BatchRecord) -> list[BatchRecord]:
     """The batch that `batch` rewrites, and those that rewrote it before."""
     where = (batch.pipeline, batch.target)
-    earlier = making.ledger.rewrites_of(*where, batch.archive, before=batch.seq)
+    earlier = making.ledger.rewrites_of(batch, before=batch.seq)
     found = [making.ledger.batch(*where, seq) for seq in (batch.root, *earlier)]
     return [version for version in found if version.sidecar is not None and version.seq != batch.seq]
 
