@@ -30,6 +30,7 @@ def test_row_kinds_of_typed_records_are_kept() -> None:
     rows = TypedDecoder(TABLE).decode(numbered(raw)).rows
     assert rows.column(KIND).to_pylist() == [0, 3]
     assert TypedDecoder(TABLE).decode(numbered(raw.slice(0, 0))).rows.schema == rows.schema
+    assert TypedDecoder(TABLE).decode(numbered(raw.slice(1))).rows.column("timestamp").to_pylist() == ["b"]
 
 
 def test_a_dead_letter_gives_a_typed_record_back() -> None:

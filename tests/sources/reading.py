@@ -15,7 +15,8 @@ def read(source: Source, span: Span, limit: BatchLimit = NO_LIMIT) -> tuple[pa.T
         try:
             batches.append(next(reading))
         except StopIteration as end:
-            return pa.Table.from_batches(batches, RAW_SCHEMA), end.value
+            schema = batches[0].schema if batches else RAW_SCHEMA
+            return pa.Table.from_batches(batches, schema), end.value
 
 
 def drain(source: Source, position: Position, limit: BatchLimit = NO_LIMIT) -> tuple[list[pa.Table], Position]:

@@ -89,11 +89,11 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _check_taken(found: list[Pipeline], before: list[Pipeline]) -> None:
     names = {pipeline.name.lower(): pipeline for pipeline in before}
-    targets = {pipeline.target: pipeline for pipeline in before}
+    targets = {pipeline.claims["target"]: pipeline for pipeline in before if "target" in pipeline.claims}
     for pipeline in found:
         for what, shown, other in (
             ("pipeline name", pipeline.name, names.get(pipeline.name.lower())),
-            ("target", pipeline.target, targets.get(pipeline.target)),
+            ("target", pipeline.target, targets.get(pipeline.claims.get("target", ""))),
         ):
             if other is not None:
                 raise ConfigError(f"{what} {shown} is taken by {other.place}", pipeline.place)

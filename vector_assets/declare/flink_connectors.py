@@ -6,14 +6,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from vector_assets.declare.flink_options import Secrets, fill, parse, registry_name
+from vector_assets.declare.flink_options import Secrets, Written, fill, parse, registry_name
 from vector_assets.declare.flink_script import Script
 from vector_assets.declare.flink_tables import Declared
 from vector_assets.engine import registry
 from vector_assets.engine.core import RAW_SCHEMA, Decoder
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.metadata import Keys, Metadata, is_castable
-from vector_assets.engine.options import Options, SinkOptions, SourceOptions
+from vector_assets.engine.options import OptionError, Options, SinkOptions, SourceOptions
 from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, Table
 from vector_assets.engine.typed import TypedDecoder, typed_schema
@@ -81,6 +81,7 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     name = written.values.get("format")
     prefix = f"{name}."
     options = parse(make, written.only(lambda option: not option.startswith(prefix)), f"connector {connector}")
+    _check(make, options, table.table, written)
     if getattr(make, "TYPED", False):
         metadata = _metadata(table, getattr(make, "METADATA", {}), {})
         raw_schema = typed_schema(table.table)
@@ -95,6 +96,19 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     except ConfigError as error:
         raise ConfigError(error.message, error.place or written.places["format"]) from error
     return SourceEnd(connector, make, options, name, format_options, decoder, RAW_SCHEMA, metadata)
+
+
+def _check(make: Any, options: Options, table: Table, written: Written) -> None:
+    """Ask the connector whether its options fit the table, if it has a `check`.
+
+    Raises:
+        ConfigError: at the option.
+    """
+    try:
+        getattr(make, "check", lambda *_: None)(options, table)
+    except OptionError as error:
+        place = written.places.get(error.option) or written.places["connector"]
+        raise ConfigError(f"table {table.name}: {error.message}", place) from error
 
 
 VALUE_PREFIX = "value."

@@ -16,6 +16,7 @@ from vector_assets.declare.flink_settings import Settings
 from vector_assets.declare.flink_tables import Declared, declare
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, Place
+from vector_assets.engine.options import Options
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
@@ -172,12 +173,25 @@ class _Compiler:
             transforms=(SqlTransform(selection.projections, "source", selection.where, schema),),
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
-            reports=(*reports, *source.reports, *reader.options.reports(), *sink.reports),
+            reports=(
+                *reports,
+                *source.reports,
+                *sink.reports,
+                *_without_effect(source, reader.options),
+                *_without_effect(source, reader.format_options),
+                *_without_effect(sink, writer.options),
+            ),
         )
 
 
+def _without_effect(table: Declared, options: Options | None) -> tuple[str, ...]:
+    """What options of a table report, with the place of the table."""
+    reports = options.reports() if options else ()
+    return tuple(f"{table.place}: table {table.name}: {report}" for report in reports)
+
+
 def _check_unique(pipeline: Pipeline, seen: dict[tuple[str, str], Pipeline]) -> None:
-    for what, key in (("name", pipeline.name), ("target", pipeline.target)):
+    for what, key in pipeline.claims.items():
         other = seen.setdefault((what, key), pipeline)
         if other is not pipeline:
             remedy = "; SET 'pipeline.name' before each INSERT INTO" if what == "name" else ""

@@ -21,6 +21,7 @@ def definitions(pipelines: Sequence[Pipeline]) -> dg.Definitions:
         asset_checks=[checks.of(pipeline) for pipeline in pipelines],
         sensors=[sensors.of(pipeline) for pipeline in pipelines],
         jobs=[job for pipeline in pipelines for job in jobs.of(pipeline)],
+        schedules=[schedule for pipeline in pipelines for schedule in jobs.schedules(pipeline)],
         executor=dg.in_process_executor,
     )
 
@@ -32,12 +33,11 @@ def refuse_twins(pipelines: Sequence[Pipeline]) -> None:
         ConfigError: two do; both places are named.
     """
     problems = []
-    for what in ("name", "target"):
-        seen: dict[str, Pipeline] = {}
-        for pipeline in pipelines:
-            mine = getattr(pipeline, what)
-            if mine in seen:
-                problems.append(f"{pipeline.place}: the {what} {mine!r} is already that of {seen[mine].place}")
-            seen.setdefault(mine, pipeline)
+    seen: dict[tuple[str, str], Pipeline] = {}
+    for pipeline in pipelines:
+        for what, mine in pipeline.claims.items():
+            other = seen.setdefault((what, mine), pipeline)
+            if other is not pipeline:
+                problems.append(f"{pipeline.place}: the {what} {mine!r} is already that of {other.place}")
     if problems:
         raise ConfigError("\n".join(problems))

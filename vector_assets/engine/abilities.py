@@ -5,11 +5,11 @@ A sink class that has a protocol's methods has the ability. Each is read-only fo
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Counts, Position, Span, Token
+from vector_assets.engine.core import Batch, Counts, Position, Span, Token
 
 DISTANCE = "_distance"
 """Column of a search's result: how far the row is from the vector, by the metric that was used."""
@@ -75,21 +75,28 @@ class Auditable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecalledBatch:
-    """A batch that the target holds. `span` is None where the target keeps no spans."""
+    """A batch that the target holds. `span` is None where the target keeps no spans, `committed_ms` where no times."""
 
     seq: int
     token_id: str
     span: Span | None
     counts: Counts
     commit_id: str
+    committed_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a target knows of a pipeline: where it stands and which batches were applied, by sequence number."""
+    """What a target knows of a pipeline: where it stands and which batches were applied, by sequence number.
+
+    `fence` is the highest that a batch was committed under (0 where the target keeps none), `incarnation` that of the
+    object the newest batch was written to (None where it keeps none).
+    """
 
     position: Position
     batches: tuple[RecalledBatch, ...]
+    fence: int = 0
+    incarnation: str | None = None
 
 
 @runtime_checkable
@@ -98,6 +105,27 @@ class Recallable(Protocol):
 
     def recall(self, pipeline: str) -> Recalled:
         """Everything the target's tokens say; empty when it never saw the pipeline."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """Knows without much ado how far a pipeline came: enough to see that a ledger was lost."""
+
+    def newest_seq(self, pipeline: str) -> int:
+        """Highest sequence number of a batch that the target holds; 0 when it never saw the pipeline."""
+        ...
+
+
+@runtime_checkable
+class Prunable(Protocol):
+    """Drops what it keeps of single batches; where the pipeline stands is kept."""
+
+    def prune(self, pipeline: str, up_to: int) -> int:
+        """Forget batches up to this sequence number, but never the newest; how many were forgotten.
+
+        Whoever asks must never look for one of them again.
+        """
         ...
 
 
@@ -111,4 +139,68 @@ class Numbered(Protocol):
 
     def token(self, number: int, before: Token) -> Token:
         """The token that leaves record `number` to be read; `before` is another one of the same split."""
+        ...
+
+
+@runtime_checkable
+class Creatable(Protocol):
+    """Can make its target from what the pipeline sends."""
+
+    def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the target for rows of `schema`; what was made, or was there already, one sentence each.
+
+        A second call makes nothing.
+
+        Raises:
+            PlanError: the schema and the options do not say enough, or what is there does not fit.
+        """
+        ...
+
+
+@runtime_checkable
+class Sampling(Searchable, Protocol):
+    """Gives vectors that it holds, to measure a search with."""
+
+    def sample(self, count: int, *, column: str | None = None) -> tuple[tuple[float, ...], ...]:
+        """Vectors of up to `count` rows chosen at random.
+
+        Raises:
+            ConfigError: no such vector column.
+            PlanError: the target has no vector column.
+        """
+        ...
+
+
+@runtime_checkable
+class Vetting(Protocol):
+    """Tells without writing which rows it would refuse, as far as it can know without asking the target."""
+
+    def vet(self, batch: Batch) -> pa.Table:
+        """Rejects (REJECT_SCHEMA) of a batch; `inspect` or `prepare` was called before.
+
+        Raises:
+            PlanError: the target takes no such rows at all.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: how it is, in one line, and what to do where it is not well."""
+
+    level: Literal["ok", "warning", "problem"]
+    what: str
+    remedy: str | None = None
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A source or a sink that knows more about its own health than whether it answers."""
+
+    def diagnose(self) -> Iterator[Finding]:
+        """Everything worth a line; an outage is raised, not found.
+
+        Raises:
+            VectorAssetsError: what is looked at cannot be reached, or refuses us.
+        """
         ...

@@ -95,7 +95,11 @@ class Archive:
         Raises:
             FatalError: the disk refused it.
         """
-        relative = PurePosixPath(*(quoted(part) for part in parts))
+        return self._put(PurePosixPath(*(quoted(part) for part in parts)), table, metadata, layout)
+
+    def _put(
+        self, relative: PurePosixPath, table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
+    ) -> ArchiveFile:
         final = self.root / relative
         temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
         tagged = table.replace_schema_metadata({**metadata, _FORMAT_KEY: FORMAT})
@@ -148,12 +152,12 @@ class Archive:
         """Every complete batch of a pipeline by sequence number, hashed as found: for a ledger that was lost.
 
         Raises:
-            FatalError: a file cannot be read or is not one of ours.
+            FatalError: a file cannot be read, is damaged or is not one of ours.
         """
         folder = self.root / quoted(pipeline)
         paths = [path for path in folder.glob("*/*.parquet") if _BATCH_FILE.fullmatch(path.name)]
-        for path in sorted(paths, key=lambda path: int(path.stem)):
-            yield self.file(path.relative_to(self.root).as_posix())
+        for path in sorted(paths, key=lambda path: (int(path.stem), path)):
+            yield self._as_found(path)
 
     def file(self, path: str) -> ArchiveFile:
         """A file below the root, hashed as found.
@@ -161,9 +165,7 @@ class Archive:
         Raises:
             FatalError: it cannot be read or is not one of ours.
         """
-        data = _read_bytes(self.root / path)
-        rows = _parquet(self.root / path, data).metadata.num_rows
-        return ArchiveFile(path, hashlib.sha256(data).hexdigest(), rows, len(data))
+        return self._as_found(self.root / path)
 
     def labels(self) -> Iterator[Label]:
         """What the batches of all pipelines say about themselves, by the ends of their files alone.
@@ -180,6 +182,78 @@ class Archive:
                 log.warning("archive: %s is left out: %s", path, error)
                 continue
             yield label
+
+    def holds(self, file: ArchiveFile) -> bool:
+        """True when there is a file of that name; what is in it is not looked at."""
+        return (self.root / file.path).is_file()
+
+    def sidecar_of(self, file: ArchiveFile) -> ArchiveFile | None:
+        """The key sidecar beside a batch's file, hashed as found; None when there is none.
+
+        Raises:
+            FatalError: it cannot be read or is not one of ours.
+        """
+        path = (self.root / file.path).with_suffix(".keys.parquet")
+        if not path.is_file():
+            return None
+        return self._as_found(path)
+
+    def write_rejects(self, batch: ArchiveFile, rejected: pa.Table, metadata: Mapping[str, str]) -> None:
+        """Keep what a batch rejected before its commit (REJECT_SCHEMA) beside its records; nothing when that is none.
+
+        Raises:
+            FatalError: the disk refused it.
+        """
+        path = PurePosixPath(batch.path).with_suffix(".rejects.parquet")
+        if rejected.num_rows:
+            self._put(path, rejected, metadata)
+        else:
+            _remove(self.root / path)
+
+    def rejects_of(self, batch: ArchiveFile) -> tuple[pa.Table, dict[str, str]] | None:
+        """What `write_rejects` kept and its metadata; None for a batch that rejected nothing.
+
+        Raises:
+            FatalError: the file cannot be read, is damaged or is not one of ours.
+        """
+        path = (self.root / batch.path).with_suffix(".rejects.parquet")
+        if not path.is_file():
+            return None
+        parquet = self.open(self._as_found(path))
+        return parquet.read(use_threads=False).replace_schema_metadata(None), notes(parquet)
+
+    def remove_batch(self, batch: ArchiveFile) -> int:
+        """Delete a batch's records, and what stands beside them; how many bytes that were."""
+        path = PurePosixPath(batch.path)
+        files = [path.with_suffix(f".{kind}.parquet") for kind in ("keys", "rejects")]
+        return sum(self._unlink(self.root / file) for file in (*files, path))
+
+    def _as_found(self, path: Path) -> ArchiveFile:
+        data = _read_bytes(path)
+        parquet = _parquet(path, data)
+        try:
+            # nobody remembers the hash: the pages' own checksums tell whether a bit has turned
+            parquet.read(use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise FatalError(
+                f"archive: {path} refused: it is damaged: {error}; move it away to go on without"
+            ) from error
+        rows = parquet.metadata.num_rows
+        return ArchiveFile(path.relative_to(self.root).as_posix(), hashlib.sha256(data).hexdigest(), rows, len(data))
+
+    def _unlink(self, path: Path) -> int:
+        """Delete a file; its bytes, 0 when it was gone."""
+        try:
+            size = path.stat().st_size
+            path.unlink()
+            # a partition's folder goes with its last file
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise FatalError(f"archive: cannot delete {path}: {_reason(error)}") from error
+        return size
 
     def sweep(self, older_than_seconds: float) -> list[str]:
         """Remove temporary files that a killed process left behind; gives their paths below the root."""
@@ -265,6 +339,7 @@ def _write_parquet(path: Path, table: pa.Table, layout: Layout | None) -> tuple[
         "compression": "zstd",
         "compression_level": 1,
         "use_compliant_nested_type": False,
+        "write_page_checksum": True,
     }
     if layout:
         settings |= {
@@ -289,8 +364,8 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parquet(path: Path, data: bytes) -> pq.ParquetFile:
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(data))
-    except pa.ArrowInvalid as error:
+        parquet = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
         raise FatalError(f"archive: {path} refused: not a Parquet file: {error}") from error
     version = (parquet.metadata.metadata or {}).get(_FORMAT_KEY.encode(), b"none").decode()
     if version != FORMAT:

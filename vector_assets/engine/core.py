@@ -67,12 +67,13 @@ class RowKind(IntEnum):
 
 
 class Merge(StrEnum):
-    """What a sink does with several rows of one key."""
+    """What a sink does with several rows of one key; CHANGELOG takes every change as it comes, with its `_kind`."""
 
     LAST = "last"
     FIRST = "first"
     ERROR = "error"
     APPEND = "append"
+    CHANGELOG = "changelog"
 
 
 class State(StrEnum):
@@ -262,9 +263,9 @@ class Target:
 class Batch:
     """Rows for exactly one target under one schema version, in order; `upserts` and `deletes` share no key.
 
-    `upserts` has the target's columns (the names of the declared sink table) plus `_position`; `deletes` holds key
-    columns and `_position` only, and is None unless the merge is `last`. The target may reject at most `reject_limit`
-    rows; more is a BudgetError before anything is committed.
+    `upserts` has the target's columns (the names of the declared sink table) plus `_position` (and `_kind` where the
+    merge is `changelog`); `deletes` holds key columns and `_position` only, and is None unless the merge is `last`. The
+    target may reject at most `reject_limit` rows; more is a BudgetError before anything is committed.
     """
 
     upserts: pa.Table

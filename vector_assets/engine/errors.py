@@ -13,6 +13,8 @@
         +-- FencedError         somebody else owns the pipeline now, or the target is ahead of us
         +-- TargetReplacedError the target is not the object the last batch was written to
         +-- BudgetError         more rejected records than the error budget allows
+        +-- ExpiredError        retention has removed what is asked for
+        +-- LedgerLostError     the target holds batches that the ledger never heard of
 
 A connector catches its vendor's exceptions by name at its edge and raises one of these `from` them.
 Messages name the pipeline or connector, the place, what was found and what was wanted; never a credential, never a row.
@@ -105,3 +107,11 @@ class TargetReplacedError(FatalError):
 
 class BudgetError(FatalError):
     """The error budget of the pipeline is used up."""
+
+
+class ExpiredError(FatalError):
+    """Retention has removed what is asked for: the records of a batch, or the batch itself."""
+
+
+class LedgerLostError(FatalError):
+    """The target holds batches that the ledger never heard of: it was lost, or restored from an older copy."""

@@ -56,8 +56,25 @@ def parse_size(text: object) -> int:
     return int(Fraction(match[1]) * _SIZE_UNITS[match[2].lower()])
 
 
+def parse_flag(text: object) -> bool:
+    """`true` or `false` in any case, as Flink reads Booleans."""
+    spelled = str(text).lower()
+    if spelled not in {"true", "false"}:
+        raise ValueError(f"want true or false, found {text!r}")
+    return spelled == "true"
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Flag = Annotated[bool, BeforeValidator(parse_flag)]
 MemorySize = Annotated[int, BeforeValidator(parse_size)]
+
+
+class OptionError(ConfigError):
+    """An option does not fit the table that carries it; the front end adds the option's place."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"option {option!r}: {message}")
+        self.option = option
 
 
 class Options(BaseModel):
@@ -69,6 +86,15 @@ class Options(BaseModel):
 
     pass_through: ClassVar[tuple[str, ...]] = ()
     """Prefixes (such as `properties.`) whose options reach the client as they are: a dict field with that alias."""
+
+    idle: ClassVar[Mapping[str, str]] = {}
+    """Options that are checked and have no effect here: the user's spelling to the reason."""
+
+    def reports(self) -> tuple[str, ...]:
+        """What to tell, once, about options that are set and have no effect."""
+        fields = type(self).model_fields
+        given = [fields[name].alias or name for name in self.model_fields_set]
+        return tuple(f"option {name!r} has no effect: {why}" for name, why in self.idle.items() if name in given)
 
     @classmethod
     def known(cls) -> list[str]:
@@ -119,7 +145,10 @@ class Options(BaseModel):
     @classmethod
     def _is_secret(cls, name: str) -> bool:
         return any(
-            SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            any(
+                isinstance(kind, type) and issubclass(kind, SecretStr)
+                for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            )
             for key, field in cls.model_fields.items()
             if name in (key, field.alias)
         )
@@ -156,13 +185,14 @@ class SourceOptions(Options, ABC):
         """What of a range's records is read, where there is a choice: archives of the same reading are alike."""
         return ""
 
-    def reports(self) -> tuple[str, ...]:
-        """Options that are taken but can have no effect here, one sentence each."""
-        return ()
-
 
 class SinkOptions(Options, ABC):
-    """Options of a sink; says which object it writes, so that two pipelines on one target are refused."""
+    """Options of a sink; says which object it writes, so that two pipelines on one target are refused.
+
+    `is_shared` is true of a sink that keeps nothing, which any number of pipelines may write to.
+    """
+
+    is_shared: ClassVar[bool] = False
 
     @abstractmethod
     def target(self) -> str:

@@ -72,6 +72,14 @@ class PipelineSettings(Options):
     check_max_dead_letters: int = Field(1000, alias="vector-assets.check.max-dead-letters", ge=0)
     """The check `dead_letters` warns when a dead letter is open, and is an error when more than this are."""
 
+    retention_archive: Duration | None = Field(None, alias="vector-assets.retention.archive", gt=timedelta(0))
+    """How long the archive keeps a batch's records after it is done; for ever unless set."""
+    retention_ledger: Duration | None = Field(None, alias="vector-assets.retention.ledger", gt=timedelta(0))
+    """How long a batch stays a row of the ledger; older ones are folded into one sum and one position, and their
+    records leave the archive with them. For ever unless set."""
+    retention_dead_letters: Duration | None = Field(None, alias="vector-assets.retention.dead-letters", gt=timedelta(0))
+    """How long the bytes of a dead letter are kept, replayed or not; for ever unless set."""
+
     @field_validator("owners")
     @classmethod
     def _are_owners(cls, text: str | None) -> str | None:
@@ -125,6 +133,16 @@ class Pipeline:
     def target(self) -> str:
         """Full name of the object it writes."""
         return self.sink_options.target()
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """What no other pipeline may have: the name, and the target unless it keeps nothing."""
+        return {"name": self.name} | ({} if self.sink_options.is_shared else {"target": self.target})
+
+    @property
+    def columns(self) -> str:
+        """Names and types of the sink table's columns; another text is another schema version."""
+        return canonical([[column.name, str(column.type)] for column in self.sink_table.columns])
 
     @property
     def budget(self) -> ErrorBudget:

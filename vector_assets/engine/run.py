@@ -103,6 +103,7 @@ class Runner:
                 if hour in (None, outcome.batch.hour):
                     yield outcome
                 self.has_batch_in_hand = False
+            self.ledger.check_kept(*where, hour=hour, first=first)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
                 if batch.state is State.DONE and is_asked_for and batch.seq not in resumed:
@@ -112,6 +113,7 @@ class Runner:
     def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
             return Outcome(batch, "found")
+        batch.check_kept()
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
         prepared, _, _ = stages.prepare(batch, raw)
         receipt, _ = self._commit(stages, prepared)
@@ -185,8 +187,8 @@ class Runner:
         if found == "UNKNOWN":
             raise FatalError(
                 f"{batch.pipeline}: {stages.target.name} holds neither batch {batch.seq} ({batch.span.short()}) nor its"
-                " place in the sequence: its tokens are not those of this ledger. Nothing was written; look at"
-                f" `vector-assets status {batch.pipeline}` before you `reset`"
+                " place in the sequence: its tokens are not those of this ledger. Nothing was written;"
+                f" `vector-assets ledger rebuild {batch.pipeline}` shows what the target knows"
             )
         return found
 

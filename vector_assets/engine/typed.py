@@ -31,15 +31,12 @@ class TypedDecoder:
     def decode(self, raw: pa.RecordBatch | pa.Table) -> Decoded:
         """The values' columns, `_kind` if there is one, and `_position`; no copy of the data."""
         values = raw.column("value")
-        kind = [KIND] if values.type.get_field_index(KIND) >= 0 else []
         whole = pa.chunked_array([values]) if isinstance(values, pa.Array) else values
-        parts = [pa.Table.from_struct_array(chunk) for chunk in whole.chunks] or [_empty(whole.type)]
-        rows = pa.concat_tables(parts).select([*self._names, *kind])
+        fields = [whole.type.field(index) for index in range(whole.type.num_fields)]
+        rows = pa.Table.from_arrays(whole.flatten(), schema=pa.schema(fields))
+        kind = [KIND] if KIND in rows.column_names else []
+        rows = rows.select([*self._names, *kind])
         return Decoded(rows.append_column(pa.field(POSITION, pa.int64(), nullable=False), raw.column(POSITION)))
-
-
-def _empty(kind: pa.StructType) -> pa.Table:
-    return pa.schema([kind.field(index) for index in range(kind.num_fields)]).empty_table()
 
 
 def to_bytes(values: pa.Array | pa.ChunkedArray) -> list[bytes]:

@@ -1,5 +1,6 @@
 """Where records come from: connector name -> class, imported when asked for."""
 
 SOURCES = {
+    "datagen": "vector_assets.sources.datagen:DatagenSource",
     "kafka": "vector_assets.sources.kafka:KafkaSource",
 }

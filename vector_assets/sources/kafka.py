@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from vector_assets.clients.kafka import ControlPlane
+from vector_assets.engine.abilities import Finding
 from vector_assets.engine.core import RAW_SCHEMA, BatchLimit, Position, Range, Span, Token
 from vector_assets.engine.errors import ConfigError, PositionLostError, TransientError
 from vector_assets.engine.metadata import Keys
 from vector_assets.engine.schema import Table
+from vector_assets.sources.kafka_diagnose import findings
 from vector_assets.sources.kafka_metadata import METADATA
 from vector_assets.sources.kafka_modes import Modes, Offsets
 from vector_assets.sources.kafka_options import KafkaOptions
@@ -129,6 +131,10 @@ class KafkaSource:
     def token(self, number: int, before: Token) -> Token:
         """The token of another offset of the split that `before` is of, under the same bound."""
         return moved_to(before, number)
+
+    def diagnose(self) -> Iterator[Finding]:
+        """Brokers, rights, partitions, what is kept, clocks."""
+        yield from findings(self._properties, sorted({split.partition("@")[0] for split in self.frontier()}))
 
     def close(self) -> None:
         """Give back connections; idempotent."""

@@ -78,6 +78,7 @@ class KafkaOptions(SourceOptions):
     """Options of connector `kafka`; a format's own options (`csv.*`) are not among them."""
 
     pass_through: ClassVar[tuple[str, ...]] = (PREFIX,)
+    idle: ClassVar[Mapping[str, str]] = {"scan.parallelism": "one consumer reads all partitions"}
 
     connector: Literal["kafka"]
     """`kafka`."""
@@ -230,12 +231,6 @@ class KafkaOptions(SourceOptions):
     def reading(self) -> str:
         """The isolation level: pipelines of one level have the same records of a range."""
         return str(self.client().get("isolation.level", "read_committed"))
-
-    def reports(self) -> tuple[str, ...]:
-        """Options without effect here."""
-        if self.parallelism is None:
-            return ()
-        return ("option 'scan.parallelism' has no effect: one consumer reads all partitions",)
 
     def shown(self) -> dict[str, str]:
         """Every option as users spell it, defaults included; secrets as stars."""
