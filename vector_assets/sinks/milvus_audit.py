@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.clients.milvus import Field, text_literal
 from vector_assets.engine.core import HIDDEN
@@ -27,7 +28,7 @@ def as_stored(plan: Plan, rows: pa.Table) -> pa.Table:
     hidden = [name for name in rows.column_names if name in HIDDEN]
     kept = rows.select(hidden)
     if reasons:
-        kept = kept.filter(pa.compute.is_in(rows.column("_position"), value_set=columns.positions))
+        kept = kept.filter(pc.is_in(rows.column("_position"), value_set=columns.positions))
     table = pa.table({field.name: _spelled(field, array) for field, array in columns.fields})
     for name in hidden:
         table = table.append_column(name, kept.column(name))
