@@ -63,9 +63,14 @@ def pages(
             yield pa.table(columns, names=names)
         if page.num_rows < rows:
             return
-        last = page.column(key.name)[-1].as_py()
-        step = f"{key.name} > {text_literal(last) if isinstance(last, str) else last}"
+        step = _behind(key, page)
         after = f"({where}) and {step}" if where else step
+
+
+def _behind(key: Field, page: pa.Table) -> str:
+    """The expression that is true for rows after the page."""
+    last = page.column(key.name)[-1].as_py()
+    return f"{key.name} > {text_literal(last) if isinstance(last, str) else last}"
 
 
 def page_rows(fields: tuple[Field, ...]) -> int:
