@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from vector_assets.engine.archive import ArchiveFile
 from vector_assets.engine.core import BatchKind, Json, Split, State, canonical
 from vector_assets.engine.errors import FatalError
-from vector_assets.engine.ledger import BatchRecord, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.session import Books
 from vector_assets.engine.stages import is_balanced
 

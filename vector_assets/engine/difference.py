@@ -12,7 +12,7 @@ from vector_assets.engine import sidecar
 from vector_assets.engine.core import POSITION, Json
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.expected import Expected, Hashes, Numbers, Rows, has_null, hashes_of, values_of
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import Origin, listed, origins
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import ROW_BITS, remade

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from vector_assets.engine import sidecar
 from vector_assets.engine.abilities import Auditable, KeyReadable
 from vector_assets.engine.core import POSITION, BatchKind, Merge
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import made_again, place
 

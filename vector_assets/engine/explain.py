@@ -13,7 +13,7 @@ from vector_assets.engine.abilities import Auditable, KeyReadable
 from vector_assets.engine.core import POSITION, BatchKind, Json, Merge, Split, State, Token
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import Origin, listed, origins
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages

@@ -17,7 +17,7 @@ from vector_assets.engine.core import BatchKind, Counts, Position, State, canoni
 from vector_assets.engine.difference import Difference, Finding
 from vector_assets.engine.errors import FencedError, PlanError
 from vector_assets.engine.expected import Expected
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages, is_balanced

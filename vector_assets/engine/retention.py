@@ -13,7 +13,8 @@ from vector_assets.engine.core import BatchKind, Counts, Json, Merge, Split, Sta
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ExpiredError
 from vector_assets.engine.lease import Lease
-from vector_assets.engine.ledger import BatchRecord, Fold, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord, Fold
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vector_assets.engine.abilities import Overwriting
 from vector_assets.engine.core import BatchKind, Counts, Merge, Span, State, Target
 from vector_assets.engine.errors import PlanError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.run import HANDOVER_SECONDS, Outcome, Runner
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages, code_version_of

@@ -21,7 +21,7 @@ from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import FatalError, PositionLostError
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
 from vector_assets.engine.retry import attempts, call
 from vector_assets.engine.session import Session

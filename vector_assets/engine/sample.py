@@ -14,7 +14,7 @@ from vector_assets.engine.core import KIND, POSITION, BatchKind, Merge, RowKind,
 from vector_assets.engine.difference import Finding
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.expected import hashes_of, values_of
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import listed, origins
 from vector_assets.engine.reconcile import SHOWN, Reconciliation
 from vector_assets.engine.session import Session

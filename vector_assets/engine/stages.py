@@ -34,7 +34,8 @@ from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import BudgetError, PlanError
 from vector_assets.engine.lease import Lease
-from vector_assets.engine.ledger import BatchRecord, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.metadata import attach
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call

@@ -19,7 +19,8 @@ from vector_assets.engine import sidecar
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import POSITION, Decoded, Merge, RowKind, Split, State, Target
 from vector_assets.engine.errors import FatalError
-from vector_assets.engine.ledger import BatchRecord, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord
 
 Numbers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
