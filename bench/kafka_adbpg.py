@@ -128,8 +128,8 @@ def _measure(script: str, arguments: argparse.Namespace, brokers: str, topic: st
                 script = script.replace("bench_cars", "bench_cars_again")
             (pipeline,) = flink_sql.compile_script(script, "bench.sql")
             books = Books(Ledger(Path(folder) / "ledger.db"), Archive(Path(folder) / "archive"))
-            with _PeakMemory() as peak, Session(pipeline, books) as session:
-                figures = _drain(session, arguments.rows)
+            with PeakMemory() as peak, Session(pipeline, books) as session:
+                figures = drain(session, arguments.rows)
             books.close()
         figures["peak_rss_mb"] = peak.mb
         figures["limit_consume_rows_per_s"] = _consume_only(brokers, topic, arguments)
@@ -139,7 +139,7 @@ def _measure(script: str, arguments: argparse.Namespace, brokers: str, topic: st
     return {"rows": arguments.rows, "partitions": arguments.partitions, **figures}
 
 
-def _drain(session: Session, expected: int) -> dict[str, float]:
+def drain(session: Session, expected: int) -> dict[str, float]:
     """Wall time of the whole call; rows_per_s from the plan of the first batch to the last one done."""
     began, cpu = time.monotonic(), time.process_time()
     slowest, records, batches = 0.0, 0, 0
@@ -194,10 +194,10 @@ def _copy_only(dsn: str) -> int:
         return round(cursor.rowcount / (time.monotonic() - began))
 
 
-class _PeakMemory:
+class PeakMemory:
     """Highest resident memory of this process while it is entered, in MB."""
 
-    def __enter__(self) -> "_PeakMemory":
+    def __enter__(self) -> "PeakMemory":
         self._stop = threading.Event()
         self.mb = 0
         self._thread = threading.Thread(target=self._watch, daemon=True)

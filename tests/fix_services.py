@@ -13,11 +13,17 @@ from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, TransientError
 from vector_assets.local import process
 from vector_assets.local.kafka import KafkaService
+from vector_assets.local.milvus import MilvusService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService
 
 PREFIX = "vector-assets-tests-"
+_KINDS: dict[str, type[LocalService]] = {
+    "kafka": KafkaService,
+    "milvus": MilvusService,
+    "registry": SchemaRegistryService,
+}
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +46,8 @@ def erase_homes_of_dead_sessions() -> None:
         if process.identity(int(pid)) == started or owner.stat().st_uid != os.geteuid():
             continue
         for record in owner.parent.glob("*/process.json"):
-            kinds = {"kafka": KafkaService, "registry": SchemaRegistryService}
-            name = record.parent.name
-            next((kind for word, kind in kinds.items() if word in name), PostgresService)(record.parent).erase()
+            kind = next((kind for name, kind in _KINDS.items() if name in record.parent.name), PostgresService)
+            kind(record.parent).erase()
         shutil.rmtree(owner.parent, ignore_errors=True)
 
 

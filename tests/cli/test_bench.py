@@ -47,12 +47,14 @@ def test_without_a_checkout_the_reason_is_given(cli, tmp_path, monkeypatch):
 
 
 def test_the_repository_s_own_benchmarks_are_found(cli):
-    assert {"kafka-adbpg", "adbpg-latency"} <= {line.split()[0] for line in cli("bench").out.splitlines()}
+    assert {"kafka-adbpg", "kafka-milvus", "adbpg-latency"} <= {
+        line.split()[0] for line in cli("bench").out.splitlines()
+    }
 
 
 def test_services_that_never_ran_are_down(cli):
     rows = cli("services", "status", "--json").json["services"]
-    assert {row["name"]: row["state"] for row in rows} == {"kafka": "down", "postgres": "down"}
+    assert {row["name"]: row["state"] for row in rows} == {"kafka": "down", "postgres": "down", "milvus": "down"}
     assert set(rows[0]) == {"name", "state", "version", "address", "pid", "data_dir", "log"}
     assert cli("services", "down", "--json").json["services"][0]["state"] == "down"
     assert cli("services", "status", "kafka").out.splitlines()[1].split()[:2] == ["kafka", "down"]

@@ -31,6 +31,12 @@ def flink_step(text: str) -> list[str]:
     return statements(text[text.index("Step 3:") :])
 
 
+def ddl_step(text: str) -> str:
+    """The psql script of seed 000's step 1, as it stands there: statements, comments and the change of database."""
+    step = text[text.index("Step 1:") : text.index("Step 2:")]
+    return "\n".join(re.findall(r"^ *(?:\\c .*|--.*|(?:CREATE|ALTER) [^;]*;)$", step, re.MULTILINE)) + "\n"
+
+
 def with_values(script: str, values: dict[str, str]) -> str:
     """The script with each `<placeholder>` replaced; every other character stays."""
     for name, value in values.items():

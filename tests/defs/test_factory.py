@@ -3,7 +3,9 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
+from tests.declare.scripts import INSERT, SINK, SOURCE
 from tests.engine.memory import MemorySinkOptions
+from vector_assets.declare import flink_sql
 from vector_assets.defs import factory
 from vector_assets.engine.errors import ConfigError, Place
 
@@ -37,8 +39,10 @@ def test_every_pipeline_has_an_asset_a_sensor_checks_and_jobs(two):
     graph = found.resolve_asset_graph()
     assert {key.to_user_string() for key in graph.asset_check_keys} == {
         "more:dead_letters",
+        "more:gaps",
         "more:lag",
         "numbers:dead_letters",
+        "numbers:gaps",
         "numbers:lag",
     }
     assert graph.get(dg.AssetKey(["memory", "records"])).metadata["read by"].value == ["more", "numbers"]
@@ -83,3 +87,18 @@ def test_definitions_merge_with_a_users_own(two):
     merged = dg.Definitions.merge(factory.definitions(two), dg.Definitions(assets=[mine]))
     dg.Definitions.validate_loadable(merged)
     assert dg.AssetKey("mine") in merged.resolve_asset_graph().get_all_asset_keys()
+
+
+@pytest.mark.parametrize(
+    ("topics", "expected"),
+    [
+        ("'topic' = 'cars.eu-1;buses'", ["kafka/buses", "kafka/cars_eu-1"]),
+        (r"'topic-pattern' = 'cars-\d+|x(y)?'", ["kafka/cars-_d__x_y__"]),
+    ],
+    ids=["several", "pattern"],
+)
+def test_each_topic_is_an_external_asset_under_a_name_that_dagster_takes(topics, expected):
+    script = f"SET 'pipeline.name' = 'p'; {SOURCE}{SINK}{INSERT}".replace("'topic' = 'cars'", topics)
+    (pipeline,) = flink_sql.compile_script(script, "p.sql", offline=True)
+    keys = factory.definitions([pipeline]).resolve_asset_graph().get_all_asset_keys()
+    assert sorted(key.to_user_string() for key in keys) == [*expected, "p"]

@@ -1,5 +1,8 @@
 """Avro records of two schemas in a real Kafka and registry, through a SQL script into a real PostgreSQL."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.fix_registry import framed
@@ -29,7 +32,16 @@ NEW = record(
 )
 
 
-def test_records_land_their_poison_stays_behind_and_an_outage_loses_nothing(tmp_path, kafka, postgres, own_registry):
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_records_land_and_their_poison_stays_behind_over_an_outage_of_the_registry(
+    tmp_path, kafka, postgres, own_registry, caplog
+):
     registry = own_registry({"ann": "secret-word"})
     old = registry.register(
         record(("id", "int"), ("color", "string"), ("feature", {"type": "array", "items": "float"})),
@@ -61,7 +73,12 @@ def test_records_land_their_poison_stays_behind_and_an_outage_loses_nothing(tmp_
         (pipeline,) = flink_sql.compile_script(script, "cars.sql")
         assert any("'avro-confluent.subject' has no effect" in report for report in pipeline.reports)
         with Session(pipeline, Books.open()) as session:
-            (outcome,) = Runner(session).catch_up()
+            registry.service.stop()
+            with ThreadPoolExecutor(1) as thread:
+                running = thread.submit(lambda: list(Runner(session).catch_up()))
+                until(lambda: "schema registry http" in caplog.text or running.done())
+                registry.service.start()
+                (outcome,) = running.result(60)
             counts = outcome.batch.counts
             assert (counts.records, counts.written, counts.filtered, counts.rejected) == (22, 19, 1, 2)
             reasons = [letter.error for letter in session.ledger.dead_letters.listed()]

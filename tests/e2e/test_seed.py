@@ -1,10 +1,14 @@
-"""The seed's own step 3 over real services, only its placeholders replaced."""
+"""The seed's own steps over real services, only its placeholders replaced."""
 
+import json
+import re
 import socket
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.declare.seeds import flink_step, seed, with_values
+from tests.declare.seeds import ddl_step, flink_step, seed, with_values
+from vector_assets.cli import app
 from vector_assets.declare import flink_sql
 from vector_assets.engine import env
 from vector_assets.engine.run import Runner
@@ -79,3 +83,61 @@ def test_the_seed_s_statements_land_its_records_and_a_second_run_nothing(tmp_pat
         rows = connection.execute("SELECT id, price, feature[10] FROM vector_test.car_info ORDER BY id").fetchall()
     assert [(i, price) for i, price, _ in rows] == [(n, n) for n in range(50)]
     assert rows[0][2] == pytest.approx(0.10)
+
+
+@pytest.fixture
+def no_database(postgres):
+    """The seed's database is dropped after the test, whoever made it."""
+    yield
+    with postgres.connect("postgres", autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS adbpg_test WITH (FORCE)")
+
+
+def vector_assets(*arguments):
+    """Run a command as an operator would; its JSON."""
+    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_all_three_steps_by_command_from_an_empty_server_to_a_search(
+    tmp_path, kafka, postgres, no_database, address, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VECTOR_ASSETS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("VECTOR_ASSETS_SECRET_TARGET_PASSWORD", postgres.password)
+    (tmp_path / "ddl.sql").write_text(ddl_step(seed(0)))
+    server = ("--url", f"jdbc:postgresql://{address}:{PORT}/adbpg_test", "--user", postgres.user)
+    steps = vector_assets("target", "create", "ddl.sql", *server)["steps"]
+    assert {step["action"] for step in steps} == {"run"}
+
+    # the words of the seed's own kafka-topics.sh and kafka-console-producer.sh
+    made = re.search(r"kafka-topics\.sh --create --topic (\S+) --partitions (\d+)", seed(0))
+    filled = re.search(r"kafka-console-producer\.sh.*?--topic (\S+) < \S*?([\w.]+)$", seed(0), re.DOTALL | re.MULTILINE)
+    assert made
+    assert filled
+    broker = ("--bootstrap", kafka.bootstrap_servers)
+    try:
+        vector_assets("topic", "create", made[1], "--partitions", made[2], *broker)
+        cars = [
+            f"{n}\t2026-03-01 12:00:00\tred\t{n}\t{{{','.join(str(n + axis) for axis in range(10))}}}"
+            for n in range(40)
+        ]
+        (tmp_path / filled[2]).write_text("\n".join(cars) + "\n")
+        assert vector_assets("topic", "produce", filled[1], filled[2], *broker)["records"] == 40
+        (tmp_path / "pipelines").mkdir()
+        values = {
+            "your_instance_url": address, "your_username": postgres.user, "your_password": postgres.password,
+            "your_broker_list": kafka.bootstrap_servers,
+        }  # fmt: skip
+        (tmp_path / "pipelines" / "cars.sql").write_text(with_values("\n".join(flink_step(seed(0))), values))
+        assert vector_assets("doctor", "cars")["problems"] == 0
+        assert vector_assets("preview", "cars")["counts"]["handed_over"] == 10
+        assert vector_assets("run", "cars")["counts"]["written"] == 40
+        found = vector_assets("search", "cars", "--vector", str(list(range(7, 17))), "--k", "3", "--where", "id <> 8")
+    finally:
+        kafka.delete_topic(made[1])
+    assert [row["id"] for row in found["rows"]] in ([7, 6, 9], [7, 6, 5])
+    assert found["rows"][0]["_distance"] == 0
+    again = vector_assets("target", "create", "ddl.sql", *server)["steps"]
+    assert sum(step["action"] == "skip" for step in again) == 5

@@ -38,6 +38,9 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 
 SLOW_PATHS = {
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
+    "cli/preview.py:_rows": "the k records of a preview on a screen",
+    "cli/search.py:_json": "the k rows of a search on a screen",
+    "cli/search.py:_show": "the k rows of a search on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
     "engine/rebuild_write.py:_Writer._tie": "dead letters that a replay wrote again, when a lost ledger is rebuilt",
     "engine/stages.py:Stages._check_budget": "the first reject, for the error that ends the run",
@@ -52,6 +55,10 @@ SLOW_PATHS = {
     "formats/raw.py:RawDecoder._transcoded": "texts in another character set than UTF-8",
     "formats/text_values.py:_decimals_one_by_one": "decimals with an exponent or over 38 digits",
     "sinks/console.py:PrintSink._write": "rows on a screen are text",
+    "sinks/milvus_audit.py:_json": "JSON fields read back for an audit: equal values must have equal texts",
+    "sinks/milvus_tokens.py:Tokens._read": "rows of the collection for batches, two of them per batch",
+    "sinks/milvus_values.py:_not_json": "columns for JSON fields: no vectorised parser takes any JSON value",
+    "sinks/milvus_values.py:_text_to_sparse": "sparse vectors written as JSON objects; MAP columns are vectorised",
     "transforms/checked_cast.py:_out_of_range": "what a reject held, for its error",
     "transforms/duck.py:BatchQuery._bisected": "one reject's number per query that found it",
 }

@@ -22,9 +22,10 @@ from vector_assets.engine.core import (
     no_rejects,
     rejects,
 )
-from vector_assets.engine.errors import ConfigError, FatalError, FencedError, PositionLostError
+from vector_assets.engine.errors import ConfigError, FatalError, FencedError
 from vector_assets.engine.lease import LeaseHeldError, process_born
 from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.store_schema import MIGRATIONS
 
 WHERE = ("p", "t")
 SPAN = Span((Range("a/0", {"offset": 0}, {"offset": 10}), Range("a/1", {"offset": 5}, {"offset": 6})))
@@ -67,6 +68,8 @@ def raw(values):
             pa.array([1000] * count, pa.int64()).cast(RAW_SCHEMA.field("timestamp").type),
             pa.array([0] * count, pa.int16()),
             pa.array(range(50, 50 + count), pa.int64()),
+            pa.nulls(count, pa.int32()),
+            pa.nulls(count, pa.int8()),
         ],
         schema=RAW_SCHEMA,
     )
@@ -262,11 +265,33 @@ def test_a_transaction_that_fails_leaves_nothing(ledger):
 
 
 def test_gaps_are_kept_once(ledger):
-    error = PositionLostError("x", "TRUNCATED", {"a/0": (3, 9)})
-    ledger.record_gap("p", error)
-    ledger.record_gap("p", error)
+    for _ in range(2):
+        ledger.record_gap("p", "TRUNCATED", {"a/0": (3, 9)})
     (gap,) = ledger.gaps("p")
     assert (gap.split, gap.kind, gap.start, gap.end, gap.found_ms) == ("a/0", "TRUNCATED", 3, 9, 1_000_000)
+    assert (gap.policy, gap.state, gap.seq) == ("fail", "open", None)
+
+
+def test_what_was_done_about_a_gap_is_kept_with_it(ledger):
+    ledger.record_gap("p", "TRUNCATED", {"a/0": (3, 9), "a/1": (0, 5)})
+    ledger.record_gap("p", "TRUNCATED", {"a/0": (3, 7)}, policy="from_archive", state="filled", seq=4)
+    ledger.close_gaps("p", 5)
+    found = [(gap.split, gap.start, gap.end, gap.policy, gap.state, gap.seq) for gap in ledger.gaps("p")]
+    assert found == [("a/0", 3, 7, "from_archive", "filled", 4), ("a/1", 0, 5, "fail", "reset", 5)]
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "old.db"
+    old = sqlite3.connect(path)
+    old.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
+    old.execute("INSERT INTO gaps VALUES ('p', 'a/0', 'TRUNCATED', 3, 9, 5)")
+    old.commit()
+    old.close()
+    for _ in range(2):
+        ledger = Ledger(path)
+        (gap,) = ledger.gaps("p")
+        assert (gap.start, gap.policy, gap.state, gap.seq) == (3, "fail", "open", None)
+        ledger.close()
 
 
 def test_a_schema_gets_a_new_version_when_it_changes(ledger):
@@ -286,7 +311,7 @@ def test_a_ledger_of_another_schema_version_is_refused(tmp_path):
     connection = sqlite3.connect(tmp_path / "old.db")
     connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ConfigError, match="schema version 99, this code knows 2: use newer code"):
+    with pytest.raises(ConfigError, match="schema version 99, this code knows 3: use newer code"):
         Ledger(tmp_path / "old.db")
 
 

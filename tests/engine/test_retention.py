@@ -8,9 +8,11 @@ from vector_assets.engine.archive import Archive
 from vector_assets.engine.books_check import check_books
 from vector_assets.engine.core import Merge
 from vector_assets.engine.errors import ConfigError, ExpiredError, FatalError
+from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import PipelineSettings
 from vector_assets.engine.retention import apply_retention, check_letters, plan_retention
 from vector_assets.engine.run import Runner
+from vector_assets.engine.session import Books
 
 WHERE = ("numbers", "memory://rows")
 HOUR_OPEN = "2999-01-01-00:00"
@@ -21,11 +23,13 @@ LETTERS = {"vector-assets.retention.dead-letters": "30 d"}
 
 
 @pytest.fixture
-def world(tmp_path) -> World:
+def world(tmp_path, ledger_location) -> World:
     """Batches of ten records, with a reject in the first and in the fourth."""
     records = numbers(range(60))
     records[3] = records[33] = b"poison"
     world = World(tmp_path, MemorySource({"t@a/0": records}), settings={"vector-assets.batch.max-rows": "10"})
+    world.books.close()
+    world.books = Books(Ledger(ledger_location), world.books.archive)
     drain(world)
     yield world
     world.books.close()

@@ -5,6 +5,7 @@ import json
 import time
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 
 from tests.formats.contract import DecoderContract, raw_table
@@ -246,8 +247,6 @@ def resolved(writer, reader, kind, values):
 
 
 def avro_schema(table):
-    import pyarrow as pa
-
     return table.schema.append(pa.field("_position", pa.int64(), nullable=False))
 
 

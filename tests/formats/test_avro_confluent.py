@@ -182,7 +182,8 @@ def test_secrets_are_shown_as_stars():
     [
         ({}, "'avro-confluent.url' is required"),
         ({"avro-confluent.url": "registry:8081"}, "want http://host:port"),
-        ({**URL, "avro-confluent.basic-auth.user-info": "secret-word"}, "need each other"),
+        ({**URL, "avro-confluent.basic-auth.user-info": "secret-word"}, "want user:password"),
+        ({**URL, "avro-confluent.basic-auth.user-info": "ann:secret-word"}, "need each other"),
         ({**URL, "avro-confluent.basic-auth.credentials-source": "SASL_INHERIT"}, "known: USER_INFO, URL"),
         ({**URL, "avro-confluent.basic-auth.credentials-source": "URL"}, "need each other"),
         ({"avro-confluent.url": "http://ann:secret-word@host"}, "need each other"),

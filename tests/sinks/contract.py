@@ -69,6 +69,9 @@ class SinkContract:
     repeats = (FencedError,)
     """What the target may raise for a batch it has; none for a target that takes it as done."""
 
+    takes_bare_vectors = False
+    """True for a target that reads `1,2,3` as a vector."""
+
     @pytest.fixture
     def open_sink(self) -> Callable[[], Sink]:
         """Opens one more sink on the target, as a new process would."""
@@ -189,6 +192,7 @@ class SinkContract:
 
     @pytest.mark.parametrize("bad", ["{1,2}", "{1,2,3,4}", "{1,2,NaN}", "{1,2,1e99}", "{1,2,x}", "1,2,3", ""], ids=str)
     def test_a_bad_vector_is_rejected_by_its_position_and_the_rest_lands(self, feed, rows, bad):
+        bad = bad + ",4" if bad[:1].isdigit() and self.takes_bare_vectors else bad
         staged = feed.stage(rows_of(car(1), car(2, feature=bad), car(3)))
         receipt = feed.sink.commit(staged)
         rejected = pa.concat_tables([staged.rejected, receipt.rejected]).to_pylist()

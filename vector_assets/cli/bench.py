@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
         app,
         "vector-assets bench",
         "vector-assets bench kafka-adbpg --rows 500000 --partitions 4 --json",
+        "vector-assets bench kafka-milvus --rows 200000 --dim 128 --json",
         "vector-assets bench adbpg-latency --help",
         # what follows the name belongs to the benchmark, its --help too
         context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},

@@ -1,10 +1,12 @@
 """Pipelines by name or file, and the books; everything a command opens before it works."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from vector_assets.declare import collect_folder, load_file
+from vector_assets.engine import env
 from vector_assets.engine.env import ledger_location, pipelines_dir
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Pipeline
@@ -91,3 +93,12 @@ def known_to_ledger(open_books: Books, name: str) -> None:
     if name not in known:
         listed = ", ".join(known) or "none"
         raise ConfigError(f"unknown pipeline {name!r}{nearest(name, known)}; the ledger knows: {listed}")
+
+
+def with_secrets(text: str) -> str:
+    """A value of the command line with every `${secret_values.x}` replaced.
+
+    Raises:
+        ConfigError: a secret is not set.
+    """
+    return re.sub(r"\$\{secret_values\.([\w.-]+)\}", lambda match: env.secret(match[1]), text)

@@ -26,7 +26,10 @@ def reset(
     *,
     to: Annotated[
         str | None,
-        typer.Option(metavar="WHERE", help="earliest, latest, or places such as 0:1200,1:1180 (partition:offset)."),
+        typer.Option(
+            metavar="WHERE",
+            help="earliest, latest, or places such as 0:1200,1:1180 (partition:offset; cars/0:1200 among topics).",
+        ),
     ] = None,
     adopt_target: Annotated[
         bool, typer.Option("--adopt-target", help="Write to the object that now bears the target's name.")

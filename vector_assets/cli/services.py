@@ -23,7 +23,8 @@ def up(names: NamesArgument = None, *, as_json: JsonOption = False) -> None:
     """Start services that do not run yet, and publish their addresses as secrets for scripts.
 
     Scripts name them as ${secret_values.kafka_bootstrap_servers}, ${secret_values.postgres_address},
-    ${secret_values.postgres_user} and ${secret_values.postgres_password}. Data of an earlier start is kept.
+    ${secret_values.postgres_user}, ${secret_values.postgres_password}, ${secret_values.milvus_endpoint} and
+    ${secret_values.milvus_port}. Data of an earlier start is kept.
     """
     from vector_assets.local import services
 

@@ -35,7 +35,7 @@ def of(pipeline: Pipeline) -> dg.AssetsDefinition:
     # each of them, batches or not, and without a result nothing downstream would run
     @dg.asset(
         key=names.asset_key(pipeline),
-        deps=[names.origin_key(pipeline)],
+        deps=names.origin_keys(pipeline),
         description=description(pipeline),
         group_name=names.group(pipeline.sink_connector),
         kinds=kinds(pipeline),
@@ -131,7 +131,8 @@ def origins(pipelines: Sequence[Pipeline]) -> list[dg.AssetSpec]:
     """An external asset for each origin, however many pipelines read it."""
     readers: dict[dg.AssetKey, list[Pipeline]] = {}
     for pipeline in pipelines:
-        readers.setdefault(names.origin_key(pipeline), []).append(pipeline)
+        for key in names.origin_keys(pipeline):
+            readers.setdefault(key, []).append(pipeline)
     return [_origin(key, reading) for key, reading in readers.items()]
 
 

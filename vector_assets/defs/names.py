@@ -21,9 +21,13 @@ def asset_key(pipeline: Pipeline) -> dg.AssetKey:
     return dg.AssetKey([pipeline.name])
 
 
-def origin_key(pipeline: Pipeline) -> dg.AssetKey:
-    """The key of the external asset it reads, shared by all that read it."""
-    return dg.AssetKey(list(pipeline.source_options.origin()))
+def origin_keys(pipeline: Pipeline) -> list[dg.AssetKey]:
+    """The keys of the external assets it reads, shared by all that read them.
+
+    Dagster makes names of an op's inputs of them, so what is not a letter, digit, `-` or `_` becomes `_`.
+    """
+    origins = pipeline.source_options.origins()
+    return [dg.AssetKey([re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in origin]) for origin in origins]
 
 
 def pool(pipeline: Pipeline) -> str:

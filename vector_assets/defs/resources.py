@@ -15,9 +15,11 @@ from vector_assets.engine.errors import ConfigError
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer
     from confluent_kafka.admin import AdminClient
+    from pymilvus import MilvusClient
 
     from vector_assets.clients.kafka import ControlPlane
     from vector_assets.clients.kafka_properties import Properties
+    from vector_assets.clients.milvus_api import Api
     from vector_assets.clients.postgres import Connection, Login
 
 
@@ -157,3 +159,67 @@ class PostgresResource(dg.ConfigurableResource[Any]):
 
         given = tuple((name, str(value)) for name in TLS_PARAMETERS if (value := getattr(self, name)) is not None)
         return Login(Address(self.host, self.port, self.database, given), self.user, SecretStr(self.password))
+
+
+class MilvusResource(dg.ConfigurableResource[Any]):
+    """A Milvus server, or a database of one."""
+
+    uri: str = Field(description="http://host:port, or https://host:port for TLS.")
+    user: str | None = Field(None, description="User, if the server wants one.")
+    password: str | None = Field(None, description="Password of the user.", repr=False)
+    token: str | None = Field(None, description="API key instead of user and password.", repr=False)
+    database: str = Field("default", description="Database of the collections.")
+
+    def client(self) -> "MilvusClient":
+        """A pymilvus client, to be closed by the caller; it retries on its own, up to 75 times.
+
+        Raises:
+            ConfigError: the address is none, or the server refuses the credentials, the database or TLS.
+            UnavailableError: nobody answers.
+        """
+        from pymilvus import MilvusClient
+
+        # pymilvus would try for a long time, and give every failure the same error
+        self._api().close()
+        login: dict[str, str] = {"token": self.token} if self.token else {}
+        if self.user and self.password:
+            login = {"user": self.user, "password": self.password}
+        return MilvusClient(uri=self.uri, db_name=self.database, **login)
+
+    def count(self, collection: str, partition: str | None = None) -> int:
+        """How many rows a collection (or one partition of it) has now: `count(*)`, read with consistency level Strong.
+
+        Raises:
+            PlanError: there is no such collection, or it is not loaded.
+            UnavailableError: nobody answers.
+        """
+        api = self._api()
+        try:
+            return api.count(collection, api.describe(collection).key, partition=partition)
+        finally:
+            api.close()
+
+    def query(self, collection: str, where: str, limit: int | None = None) -> pa.Table:
+        """Rows that meet an expression as an Arrow table, every field of them, read with consistency level Strong.
+
+        Raises:
+            PlanError: there is no such collection, or it is not loaded.
+            RefusedError: the expression is wrong.
+            UnavailableError: nobody answers.
+        """
+        api = self._api()
+        try:
+            return api.query(collection, where, api.describe(collection).fields, limit=limit)
+        finally:
+            api.close()
+
+    def _api(self) -> "Api":
+        from vector_assets.clients.milvus import Login, connect
+
+        try:
+            host, port, secure = Login.parse_uri(self.uri)
+        except ValueError as error:
+            raise ConfigError(f"MilvusResource: uri: {error}") from None
+        secret = SecretStr(self.password) if self.password else None
+        token = SecretStr(self.token) if self.token else None
+        return connect(Login(host, port, secure, self.database, self.user, secret, token), "MilvusResource")

@@ -1,15 +1,15 @@
-"""What a sink may be able to do beyond writing; the engine and the commands ask with `isinstance`.
+"""What a sink (or a source) may be able to do beyond its contract; the engine and the commands ask with `isinstance`.
 
 A sink class that has a protocol's methods has the ability. Each is read-only for the target's rows.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Counts, Position, Span
+from vector_assets.engine.core import Batch, Counts, Position, Span, Token
 
 DISTANCE = "_distance"
 """Column of a search's result: how far the row is from the vector, by the metric that was used."""
@@ -125,5 +125,82 @@ class Prunable(Protocol):
         """Forget batches up to this sequence number, but never the newest; how many were forgotten.
 
         Whoever asks must never look for one of them again.
+        """
+        ...
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """A source whose tokens say the number that the next record has in the raw column `offset`."""
+
+    def number(self, token: Token) -> int:
+        """The number of the first record that the token leaves to be read."""
+        ...
+
+    def token(self, number: int, before: Token) -> Token:
+        """The token that leaves record `number` to be read; `before` is another one of the same split."""
+        ...
+
+
+@runtime_checkable
+class Creatable(Protocol):
+    """Can make its target from what the pipeline sends."""
+
+    def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the target for rows of `schema`; what was made, or was there already, one sentence each.
+
+        A second call makes nothing.
+
+        Raises:
+            PlanError: the schema and the options do not say enough, or what is there does not fit.
+        """
+        ...
+
+
+@runtime_checkable
+class Sampling(Searchable, Protocol):
+    """Gives vectors that it holds, to measure a search with."""
+
+    def sample(self, count: int, *, column: str | None = None) -> tuple[tuple[float, ...], ...]:
+        """Vectors of up to `count` rows chosen at random.
+
+        Raises:
+            ConfigError: no such vector column.
+            PlanError: the target has no vector column.
+        """
+        ...
+
+
+@runtime_checkable
+class Vetting(Protocol):
+    """Tells without writing which rows it would refuse, as far as it can know without asking the target."""
+
+    def vet(self, batch: Batch) -> pa.Table:
+        """Rejects (REJECT_SCHEMA) of a batch; `inspect` or `prepare` was called before.
+
+        Raises:
+            PlanError: the target takes no such rows at all.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: how it is, in one line, and what to do where it is not well."""
+
+    level: Literal["ok", "warning", "problem"]
+    what: str
+    remedy: str | None = None
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A source or a sink that knows more about its own health than whether it answers."""
+
+    def diagnose(self) -> Iterator[Finding]:
+        """Everything worth a line; an outage is raised, not found.
+
+        Raises:
+            VectorAssetsError: what is looked at cannot be reached, or refuses us.
         """
         ...

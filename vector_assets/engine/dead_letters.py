@@ -237,6 +237,9 @@ def raw_records(letters: Sequence[DeadLetter], schema: pa.Schema = RAW_SCHEMA) -
             pc.cast(times, RAW_SCHEMA.field("timestamp").type),
             pa.array([numbers[letter.split] for letter in letters], pa.int16()),
             pa.array([letter.offset for letter in letters], pa.int64()),
+            # a dead letter does not keep them
+            pa.nulls(len(letters), RAW_SCHEMA.field("leader_epoch").type),
+            pa.nulls(len(letters), RAW_SCHEMA.field("timestamp_type").type),
         ],
         schema=schema,
     )

@@ -7,6 +7,7 @@
 | `VECTOR_ASSETS_LEDGER` | ledger file, or `postgresql://...`; `${secret_values.x}` is replaced | `<home>/ledger.db` |
 | `VECTOR_ASSETS_ARCHIVE` | archive folder | `<home>/archive` |
 | `VECTOR_ASSETS_SECRET_<NAME>` | value of `${secret_values.<name>}` | `<home>/services.env` |
+| `DAGSTER_HOME` | Dagster's folder; only looked at, by `doctor` | none |
 | `VECTOR_ASSETS_FAIL_AT` | `<step>:<n>[:kill or stop or raise]`, see `failpoint` | off |
 
 `<home>/services.env` is written by `vector-assets services up` (mode 0600): it lets scripts name local services by the
@@ -58,6 +59,12 @@ def ledger_location() -> str:
 def archive_dir() -> Path:
     """Folder of the archive."""
     return Path(os.environ.get("VECTOR_ASSETS_ARCHIVE") or home() / "archive").absolute()
+
+
+def dagster_home() -> Path | None:
+    """Dagster's own folder, None where none is named."""
+    named = os.environ.get("DAGSTER_HOME")
+    return Path(named).absolute() if named else None
 
 
 def in_ci() -> bool:

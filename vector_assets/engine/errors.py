@@ -20,10 +20,11 @@ A connector catches its vendor's exceptions by name at its edge and raises one o
 Messages name the pipeline or connector, the place, what was found and what was wanted; never a credential, never a row.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-GapKind = Literal["TRUNCATED", "RECREATED", "BEYOND_END", "NEW_SPLIT"]
+GapKind = Literal["TRUNCATED", "RECREATED", "DELETED", "BEYOND_END", "NEW_SPLIT"]
 """The named outcomes of a source that changed under us (ARCHITECTURE section 3)."""
 
 
@@ -80,13 +81,17 @@ class PositionLostError(FatalError):
     """The source no longer holds what comes next.
 
     `kind` is the named outcome; `missing` maps each split to the (from, to) range that cannot be read, `to` exclusive
-    and None when unknown.
+    and None when unknown; `resume` holds the tokens (by split) from which the source can be read on beyond the loss.
     """
 
-    def __init__(self, message: str, kind: GapKind, missing: dict[str, tuple[int, int | None]] | None = None) -> None:
+    def __init__(
+        self, message: str, kind: GapKind, missing: dict[str, tuple[int, int | None]] | None = None,
+        resume: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.missing = missing or {}
+        self.resume = resume or {}
 
 
 class FencedError(FatalError):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
@@ -30,7 +30,7 @@ from vector_assets.engine.core import (
     canonical,
 )
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetters
-from vector_assets.engine.errors import ExpiredError, FatalError, FencedError, PositionLostError
+from vector_assets.engine.errors import ExpiredError, FatalError, FencedError, GapKind
 from vector_assets.engine.lease import Lease, Leases
 from vector_assets.engine.store import Row, open_store
 
@@ -89,6 +89,11 @@ class BatchRecord:
         return BatchPlace(self.pipeline, self.target, self.seq, self.code_version)
 
 
+GapState = Literal["open", "skipped", "filled", "read", "reset"]
+"""What became of a gap: nothing yet; the pipeline went on after it; its records came out of the archive; a new split is
+read from its beginning; an operator moved the position."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fold:
     """The oldest batches, which retention made one: those up to `seq`, the last of them of partition `hour`.
@@ -106,7 +111,10 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records the source lost: offsets `start` to `end` (exclusive, None when unknown) of a split."""
+    """Records the source lost: offsets `start` to `end` (exclusive, None when unknown) of a split.
+
+    `policy` is the setting that decided; batch `seq` is what closed the gap.
+    """
 
     pipeline: str
     split: Split
@@ -114,6 +122,9 @@ class Gap:
     start: int
     end: int | None
     found_ms: int
+    policy: str
+    state: GapState
+    seq: int | None
 
 
 class Ledger:
@@ -471,19 +482,30 @@ class Ledger:
                 (incarnation, lease.pipeline, lease.target),
             )
 
-    def record_gap(self, pipeline: str, error: PositionLostError) -> None:
-        """Keep the ranges a PositionLostError names; the same gap is kept once."""
+    def record_gap(
+        self, pipeline: str, kind: GapKind, ranges: Mapping[Split, tuple[int, int | None]], *, policy: str = "fail",
+        state: GapState = "open", seq: int | None = None,
+    ) -> None:  # fmt: skip
+        """Keep ranges that the source lost, and what is done about them; a gap is kept once, as it stands now."""
         with self.store.transaction():
             self.store.change_many(
-                'INSERT INTO gaps (pipeline, split, kind, "from", "to", found_ms) VALUES (?, ?, ?, ?, ?, ?)'
-                " ON CONFLICT DO NOTHING",
-                [(pipeline, s, error.kind, a, b, self.now_ms()) for s, (a, b) in error.missing.items()],
+                'INSERT INTO gaps (pipeline, split, kind, "from", "to", found_ms, policy, state, seq)'
+                ' VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pipeline, split, kind, "from") DO UPDATE SET'
+                ' "to" = excluded."to", policy = excluded.policy, state = excluded.state, seq = excluded.seq',
+                [(pipeline, s, kind, a, b, self.now_ms(), policy, state, seq) for s, (a, b) in ranges.items()],
             )
+
+    def close_gaps(self, pipeline: str, seq: int) -> None:
+        """An operator moved the position by batch `seq`: what was open is settled, or will be found again."""
+        self.store.change(
+            "UPDATE gaps SET state = 'reset', seq = ? WHERE pipeline = ? AND state = 'open'", (seq, pipeline)
+        )
 
     def gaps(self, pipeline: str) -> list[Gap]:
         """Ranges the source lost, oldest first."""
-        rows = self.store.rows("SELECT * FROM gaps WHERE pipeline = ? ORDER BY found_ms, split", (pipeline,))
-        return [Gap(r["pipeline"], r["split"], r["kind"], r["from"], r["to"], r["found_ms"]) for r in rows]
+        rows = self.store.rows('SELECT * FROM gaps WHERE pipeline = ? ORDER BY found_ms, split, "from"', (pipeline,))
+        names = ("pipeline", "split", "kind", "from", "to", "found_ms", "policy", "state", "seq")
+        return [Gap(*(row[name] for name in names)) for row in rows]
 
     def record_event(self, pipeline: str, what: str, detail: str) -> None:
         """Keep what an operator did."""

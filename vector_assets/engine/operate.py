@@ -73,7 +73,9 @@ def reset(session: Session, where: str, *, reason: str) -> ResetPlan:
         if not ledger.is_activated(pipeline.name, pipeline.target):
             ledger.freeze_start(stages.lease, wanted)
         if plan.span.ranges:
-            runner.finish(stages, runner.plan(stages, BatchKind.RESET, plan.span, session.calendar.now()))
+            moved = runner.plan(stages, BatchKind.RESET, plan.span, session.calendar.now())
+            runner.finish(stages, moved)
+            ledger.close_gaps(pipeline.name, moved.seq)
         ledger.record_event(pipeline.name, "reset", canonical({"to": where, "span": plan.span.short(), "why": reason}))
     return plan
 

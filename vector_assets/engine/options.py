@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
 
+from vector_assets.engine.core import Position
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.registry import nearest
 
@@ -168,9 +169,21 @@ class SourceOptions(Options, ABC):
     def origin(self) -> tuple[str, ...]:
         """Key of the external asset, such as `("kafka", "vector_ingest")`."""
 
+    def origins(self) -> tuple[tuple[str, ...], ...]:
+        """Keys of all external assets it reads; `origin` names them together."""
+        return (self.origin(),)
+
     @abstractmethod
     def start_option(self) -> str:
         """The start option as the user wrote it; the ledger keeps it to report a later change."""
+
+    def is_finished(self, position: Position) -> bool:
+        """True when a pipeline that stands there has nothing left to read, ever: it is bounded. Asks nobody."""
+        return False
+
+    def reading(self) -> str:
+        """What of a range's records is read, where there is a choice: archives of the same reading are alike."""
+        return ""
 
 
 class SinkOptions(Options, ABC):

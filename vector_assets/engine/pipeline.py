@@ -61,6 +61,12 @@ class PipelineSettings(Options):
     """How long a run waits for the pipeline's lease before it fails, naming the holder."""
     outage: Duration = Field(timedelta(seconds=60), alias="vector-assets.outage.timeout")
     """How long a service that cannot be reached is waited for."""
+    on_position_lost: Literal["fail", "skip", "from_archive"] = Field("fail", alias="vector-assets.on-position-lost")
+    """When the source no longer holds the next record (expired, deleted, made anew, cut back): `fail`; `skip`, which
+    goes on after the gap; or `from_archive`, which reads what archives still hold of it and fails at the rest."""
+    on_new_split: Literal["fail", "earliest"] = Field("fail", alias="vector-assets.on-new-split")
+    """When the source has grown (a partition was added, another topic matches): `fail`, or `earliest`, which reads it
+    from its beginning."""
     check_max_lag: int = Field(100_000, alias="vector-assets.check.max-lag", ge=0)
     """The check `lag` warns when the pipeline is more records than this behind."""
     check_max_dead_letters: int = Field(1000, alias="vector-assets.check.max-dead-letters", ge=0)

@@ -93,6 +93,13 @@ class Session:
         """How a failed write is tried again: by the vendor's options, and our patience with an outage."""
         return replace(self.sink.retry, outage_seconds=self.pipeline.settings.outage.total_seconds(), stop=self.stop)
 
+    def is_finished(self) -> bool:
+        """True when the pipeline is bounded and stands at its bound with nothing unfinished; asks the ledger alone."""
+        where = (self.pipeline.name, self.pipeline.target)
+        if not self.ledger.is_activated(*where) or self.ledger.unfinished(*where):
+            return False
+        return self.pipeline.source_options.is_finished(self.ledger.position(*where))
+
     def target(self) -> Target:
         """What the target said when it was checked, once per session.
 

@@ -86,6 +86,7 @@ class Stages:
         return {
             "span": span.to_json(),
             "kind": batch.kind,
+            "reading": self.pipeline.source_options.reading(),
             "target": batch.target,
             "code_version": batch.code_version,
             "schema_version": str(batch.schema_version),
@@ -119,7 +120,9 @@ class Stages:
         Raises:
             BudgetError: more rejects than the error budget allows.
         """
-        decoded = self.decode(raw, self.splits(batch))
+        splits = self.splits(batch)
+        # a decoder may ask a service, such as a schema registry
+        decoded = call(self.policy, lambda: self.decode(raw, splits), place=f"{batch.pipeline}: decoding")
         rows, superseded = self._without_superseded(batch, decoded.rows)
         folded = self._compact(rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
@@ -151,19 +154,7 @@ class Stages:
 
     def decode(self, raw: pa.Table, splits: Sequence[Split]) -> Decoded:
         """Raw records to the sink's rows, and everything rejected on the way."""
-        numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
-        result = self.pipeline.decoder.decode(numbered)
-        if self.pipeline.metadata:
-            result = replace(result, rows=attach(result.rows, raw, splits, self.pipeline.metadata))
-        for transform in self.pipeline.transforms:
-            after = transform.apply(result.rows)
-            result = Decoded(
-                after.rows,
-                pa.concat_tables([result.rejected, after.rejected]),
-                result.nulled + after.nulled,
-                result.filtered + after.filtered,
-            )
-        return result
+        return decode(self.pipeline, raw, splits)
 
     def _compact(self, rows: pa.Table) -> compact.Compacted:
         if self.sink.merge is Merge.LAST:
@@ -203,6 +194,23 @@ class Stages:
                 f" {self.pipeline.settings.error_budget}; the first: {first['stage']}: {first['error']}. Nothing of"
                 " this batch was written; mend the declaration or raise vector-assets.error-budget, then run again"
             )
+
+
+def decode(pipeline: Pipeline, raw: pa.Table, splits: Sequence[Split]) -> Decoded:
+    """Raw records to the rows of a pipeline's sink, and everything rejected on the way."""
+    numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
+    result = pipeline.decoder.decode(numbered)
+    if pipeline.metadata:
+        result = replace(result, rows=attach(result.rows, raw, splits, pipeline.metadata))
+    for transform in pipeline.transforms:
+        after = transform.apply(result.rows)
+        result = Decoded(
+            after.rows,
+            pa.concat_tables([result.rejected, after.rejected]),
+            result.nulled + after.nulled,
+            result.filtered + after.filtered,
+        )
+    return result
 
 
 def settled(counts: Counts, prepared: Counts, refused: int) -> Counts:

@@ -51,11 +51,17 @@ CREATE TABLE folds (
     discarded INTEGER NOT NULL, counts TEXT NOT NULL, ends TEXT NOT NULL, folded_ms INTEGER NOT NULL,
     PRIMARY KEY (pipeline, target)) STRICT;
 """,
+    """
+ALTER TABLE gaps ADD COLUMN policy TEXT NOT NULL DEFAULT 'fail';
+ALTER TABLE gaps ADD COLUMN state TEXT NOT NULL DEFAULT 'open';
+ALTER TABLE gaps ADD COLUMN seq INTEGER;
+""",
 )
 """Step n leads from version n to version n + 1.
 
 Version 2 (retention): `batches.expired_ms` says since when a batch's records are not in the archive any more, `folds`
 keeps the sums of batches that are no rows any more: up to sequence number `seq`, where each split then stood (`ends`).
+Version 3 (gaps): what was done about a gap (`policy`, `state`), and by which batch.
 """
 
 SCHEMA_VERSION = len(MIGRATIONS)

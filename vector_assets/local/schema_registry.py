@@ -11,6 +11,7 @@ from typing import ClassVar
 import urllib3
 
 import vector_assets
+from vector_assets.engine.errors import ConfigError
 from vector_assets.local.ports import HOST
 from vector_assets.local.process import Command
 from vector_assets.local.registry_server import IDENTITY
@@ -49,6 +50,8 @@ class SchemaRegistryService(LocalService):
         return {"SCHEMA_REGISTRY_URL": self.url}
 
     def _prepare(self, _progress: Progress) -> None:
+        if reason := self.missing():
+            raise ConfigError(f"{self.name}: {reason}")
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
         users = self.data_dir / "users.json"
         users.unlink(missing_ok=True)

@@ -3,5 +3,6 @@
 SINKS = {
     "adbpg": "vector_assets.sinks.adbpg:AdbPgSink",
     "blackhole": "vector_assets.sinks.console:BlackholeSink",
+    "milvus": "vector_assets.sinks.milvus:MilvusSink",
     "print": "vector_assets.sinks.console:PrintSink",
 }

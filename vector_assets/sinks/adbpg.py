@@ -1,11 +1,13 @@
 """AnalyticDB for PostgreSQL, and PostgreSQL: rows, rejects and positions in one transaction, so exactly once."""
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 from psycopg import Rollback
 from psycopg import errors as pg
 
 from vector_assets.clients.postgres import Connection, Database, said
-from vector_assets.engine.abilities import Recalled
+from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult
 from vector_assets.engine.core import (
     Batch,
     BatchToken,
@@ -24,9 +26,11 @@ from vector_assets.engine.errors import BudgetError, FatalError, PlanError, Targ
 from vector_assets.engine.schema import Table
 from vector_assets.sinks.adbpg_catalog import Relation, find_relation, quoted
 from vector_assets.sinks.adbpg_convert import is_vector
+from vector_assets.sinks.adbpg_diagnose import findings
 from vector_assets.sinks.adbpg_options import AdbPgOptions, WriteMode
 from vector_assets.sinks.adbpg_plan import Plan, make_plan
 from vector_assets.sinks.adbpg_rows import Rows, convert
+from vector_assets.sinks.adbpg_search import Searcher
 from vector_assets.sinks.adbpg_tokens import Tokens, create_tables, missing_columns, missing_tables
 from vector_assets.sinks.adbpg_write import KeyConflicts, Landing, Path, Rules
 
@@ -291,6 +295,31 @@ class AdbPgSink:
         """Delete the rows of the pipeline's batches up to this number, but the newest."""
         with self._database.connection() as connection:
             return 0 if missing_tables(connection) else self._tokens(connection).prune(connection, pipeline, up_to)
+
+    def search(self, query: SearchQuery, *, explain: bool = False) -> SearchResult:
+        """The nearest rows, by the operator and the index of what is installed."""
+        with self._database.connection() as connection:
+            return self._searcher(connection).search(query, explain=explain)
+
+    def sample(self, count: int, *, column: str | None = None) -> tuple[tuple[float, ...], ...]:
+        """Vectors of some rows, to measure a search with."""
+        with self._database.connection() as connection:
+            return self._searcher(connection).sample(count, column)
+
+    def _searcher(self, connection: Connection) -> Searcher:
+        return Searcher(connection, self._relation(connection), self.options.declared_dimensions)
+
+    def vet(self, batch: Batch) -> pa.Table:
+        """The rows that `stage` would refuse, with the reasons; nothing is kept."""
+        plan = self._prepared()
+        self._check_kinds(batch)
+        reasons = convert(plan, plan.columns, batch.upserts)[1]
+        return rejects(list(reasons), "write", list(reasons.values()))
+
+    def diagnose(self) -> Iterator[Finding]:
+        """The server, its clock, its extensions, the table, its indexes and our rights."""
+        with self._database.connection() as connection:
+            yield from findings(connection, lambda: self._relation(connection), self.options)
 
     def close(self) -> None:
         """Give back connections."""

@@ -4,7 +4,7 @@ A value the target cannot take refuses its row; the reason names what is wanted 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -12,24 +12,9 @@ import pyarrow.compute as pc
 
 from vector_assets.clients.pgcopy import Mask, Wire
 from vector_assets.sinks.adbpg_catalog import TargetColumn
-from vector_assets.sinks.adbpg_vectors import Refuse, check, limit_of, parse
-
-
-@dataclass(slots=True)
-class Refusals:
-    """Rows of a batch that will not be sent, each with the first reason found."""
-
-    reasons: dict[int, str] = field(default_factory=dict)
-
-    def of(self, column: str) -> Refuse:
-        """Takes the refusals of one column."""
-
-        def refuse(rows: Mask, reason: str | Callable[[int], str]) -> None:
-            for row in np.flatnonzero(rows).tolist():
-                text = reason if isinstance(reason, str) else reason(row)
-                self.reasons.setdefault(row, f"column {column}: {text}")
-
-        return refuse
+from vector_assets.sinks.kinds import is_list, kind_of
+from vector_assets.sinks.refusals import Refuse
+from vector_assets.sinks.vectors import check, limit_of, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,34 +62,9 @@ def is_vector(wire: Wire) -> bool:
     )
 
 
-def kind_of(source: pa.DataType) -> str:
-    """The family of an Arrow type, by the name Flink SQL gives its members."""
-    return next((kind for kind, is_of in _KINDS.items() if is_of(source)), str(source))
-
-
-def _is_list(source: pa.DataType) -> bool:
-    return bool(pa.types.is_list(source) or pa.types.is_large_list(source) or pa.types.is_fixed_size_list(source))
-
-
-_KINDS: Mapping[str, Callable[[pa.DataType], bool]] = {
-    "BOOLEAN": pa.types.is_boolean,
-    "INT": pa.types.is_integer,
-    "DOUBLE": pa.types.is_floating,
-    "DECIMAL": pa.types.is_decimal128,
-    "STRING": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
-    "BYTES": lambda t: pa.types.is_binary(t) or pa.types.is_large_binary(t) or pa.types.is_fixed_size_binary(t),
-    "DATE": pa.types.is_date,
-    "TIME": pa.types.is_time,
-    "TIMESTAMP": pa.types.is_timestamp,
-    "ARRAY": _is_list,
-    "MAP": pa.types.is_map,
-    "ROW": pa.types.is_struct,
-}
-
-
 def _has_numbers(source: pa.DataType) -> bool:
     """True for text (its numbers are read later) and for lists of numbers."""
-    return not _is_list(source) or kind_of(source.value_type) in {"INT", "DOUBLE", "DECIMAL"}
+    return not is_list(source) or kind_of(source.value_type) in {"INT", "DOUBLE", "DECIMAL"}
 
 
 def _as_is(array: pa.Array, wanted: Wanted, _: Refuse) -> pa.Array:

@@ -11,8 +11,9 @@ from vector_assets.engine.core import Merge
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.registry import nearest
 from vector_assets.sinks.adbpg_catalog import Relation, TargetColumn, UniqueIndex
-from vector_assets.sinks.adbpg_convert import Wanted, accepted, conversion, is_vector, kind_of
+from vector_assets.sinks.adbpg_convert import Wanted, accepted, conversion, is_vector
 from vector_assets.sinks.adbpg_options import AdbPgOptions, WriteMode
+from vector_assets.sinks.kinds import kind_of
 
 
 @dataclass(frozen=True, slots=True)

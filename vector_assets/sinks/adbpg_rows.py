@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from vector_assets.clients import pgcopy
 from vector_assets.engine.core import POSITION, Merge
 from vector_assets.engine.errors import PlanError
-from vector_assets.sinks.adbpg_convert import Refusals, conversion
+from vector_assets.sinks.adbpg_convert import conversion
 from vector_assets.sinks.adbpg_plan import Plan, PlannedColumn
+from vector_assets.sinks.refusals import Refusals
 
 Ordinals = npt.NDArray[np.int64]
 

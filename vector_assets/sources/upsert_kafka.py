@@ -11,7 +11,7 @@ from vector_assets.engine.schema import Table
 from vector_assets.sources.kafka import KafkaSource
 from vector_assets.sources.kafka_options import KafkaOptions
 
-_KAFKA_ONLY = ("format", "key.fields")
+_KAFKA_ONLY = ("format", "key.fields", "topic-pattern")
 
 
 class UpsertKafkaOptions(KafkaOptions):
@@ -21,6 +21,8 @@ class UpsertKafkaOptions(KafkaOptions):
 
     connector: Literal["upsert-kafka"]  # type: ignore[assignment]
     """`upsert-kafka`."""
+    topic: str
+    """The topic to read, or several separated by `;`."""
     key_format: str = Field(alias="key.format")
     """Format of the records' keys, which hold the PRIMARY KEY; its options are spelled `key.<format>.*`."""
     value_format: str = Field(alias="value.format")

@@ -4,22 +4,17 @@ A vector is refused when its text is no list of numbers, it has the wrong number
 infinite or too large for the target's element type.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.clients.pgcopy import Mask
+from vector_assets.sinks.refusals import Mask, Refuse
 
 _HALF_OVERFLOW = 65_520.0
 """The smallest number that does not round to a finite halfvec element."""
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:nan|inf|infinity)$"
-
-Refuse = Callable[[Mask, str | Callable[[int], str]], None]
-"""Told which rows are bad and why: one reason for all, or a reason per row number."""
 
 
 def parse(texts: pa.Array, numbers: pa.DataType, refuse: Refuse) -> pa.Array:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vector_assets.sinks.adbpg_convert import Refusals
-from vector_assets.sinks.adbpg_vectors import check, parse
+from vector_assets.sinks.refusals import Refusals
+from vector_assets.sinks.vectors import check, parse
 
 NUMBERS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=6)
 BLANKS = st.sampled_from(["", " ", "  ", "\t", "\n"])

@@ -1,0 +1,270 @@
+"""Milvus: upserts and deletes by key, then the batch's token, so effectively once."""
+
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from vector_assets.clients.milvus import Collection, NoCollectionError, connect
+from vector_assets.engine.abilities import Recalled, SearchQuery, SearchResult
+from vector_assets.engine.core import (
+    Batch,
+    BatchToken,
+    Counts,
+    Found,
+    Json,
+    Merge,
+    Receipt,
+    Staged,
+    Target,
+    rejects,
+)
+from vector_assets.engine.errors import BudgetError, FatalError, PlanError, TargetReplacedError
+from vector_assets.engine.schema import Table
+from vector_assets.sinks import milvus_tokens
+from vector_assets.sinks.milvus_options import MilvusOptions
+from vector_assets.sinks.milvus_plan import Plan, make_plan
+from vector_assets.sinks.milvus_tokens import Applied, Tokens
+from vector_assets.sinks.milvus_values import Columns, convert
+from vector_assets.sinks.milvus_write import Landing, Requests, requests_of
+
+if TYPE_CHECKING:
+    from vector_assets.clients.milvus_api import Api
+
+_UNMARKED = "unmarked"
+"""Incarnation of a collection of milvus-lite that nobody prepared yet."""
+
+
+class MilvusSink:
+    """Writes a collection of Milvus."""
+
+    Options = MilvusOptions
+    merge: Merge = Merge.LAST
+
+    def __init__(self, options: MilvusOptions, table: Table | None = None, pipeline: str = "") -> None:
+        self.options = options
+        self.table = table
+        self.pipeline = pipeline
+        self.wire = options.wire
+        self.retry = options.retry
+        self._connection: Api | None = None
+        self._plan: Plan | None = None
+        self._incarnation = ""
+
+    def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        """Check the collection against `schema`, and create the collection for batches where it is missing.
+
+        Raises:
+            PlanError: the collection, its key, a field, a dimension, a length or a partition does not fit.
+            ConfigError: the server refuses the credentials or the database.
+            UnavailableError: the server cannot be reached.
+        """
+        collection, plan = self._inspected(schema, declared_key)
+        milvus_tokens.create(self._api())
+        self._api().load_if_lite(collection.name)
+        if milvus_tokens.incarnation(self._api(), collection) is None:
+            collection = milvus_tokens.mark(self._api(), collection, uuid.uuid4().hex)
+        return self._target(collection, plan, plan.notes)
+
+    def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        """The same checks, but nothing is created: what would be is in the target's notes."""
+        collection, plan = self._inspected(schema, declared_key)
+        missing = milvus_tokens.is_missing(self._api())
+        notes = (*plan.notes, f"{milvus_tokens.COLLECTION}: will be created") if missing else plan.notes
+        return self._target(collection, plan, notes)
+
+    def _inspected(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[Collection, Plan]:
+        api, name = self._api(), self.options.collection
+        try:
+            collection = api.describe(name)
+        except NoCollectionError as error:
+            raise PlanError(
+                f"milvus: collection {name} does not exist in database {self.options.database}: make it, or run"
+                " `vector-assets target create`"
+            ) from error
+        try:
+            plan = make_plan(
+                collection, api.partitions(name), api.server, schema, declared_key, self.options, self.table
+            )
+        except PlanError as error:
+            raise PlanError(f"milvus: {error}") from error
+        self._plan = plan
+        return collection, plan
+
+    def _target(self, collection: Collection, plan: Plan, notes: tuple[str, ...]) -> Target:
+        self._incarnation = milvus_tokens.incarnation(self._api(), collection) or _UNMARKED
+        if not self._api().is_loaded(collection.name):
+            notes = (*notes, "the collection is not loaded: rows can be written, but not searched or read")
+        return Target(
+            name=self.options.target(),
+            key=(plan.key.name,),
+            columns={field.name: field.spelled for field in plan.fields},
+            incarnation=self._incarnation,
+            guarantee="effectively-once",
+            notes=notes,
+        )
+
+    def stage(self, batch: Batch, token: BatchToken) -> Staged:
+        """Convert, check and encode the rows; those the server would refuse are rejects.
+
+        Raises:
+            BudgetError: more rows are refused than the batch may lose.
+        """
+        plan = self._prepared()
+        upserts, reasons = convert(batch.upserts, plan.fields)
+        deletes: Columns | None = None
+        if batch.deletes is not None and batch.deletes.num_rows:
+            deletes, more = convert(batch.deletes, (plan.key,))
+            reasons |= more
+        limit = batch.reject_limit
+        if limit is not None:
+            limit -= len(reasons)
+            if limit < 0:
+                raise BudgetError(
+                    f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit};"
+                    f" the first: {next(iter(reasons.values()))}"
+                )
+        return Staged(
+            token=token,
+            committable={"incarnation": self._incarnation},
+            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            counts=Counts(refused=len(reasons)),
+            payload=requests_of(plan, upserts, deletes, self.options.flush_rows, limit),
+        )
+
+    def commit(self, staged: Staged) -> Receipt:
+        """Write the rows, then the token; the receipt of an earlier attempt when that one landed after all.
+
+        Raises:
+            FencedError: the batch is not the next one, or the pipeline has a later owner.
+            TargetReplacedError: the collection was dropped or made anew.
+            BudgetError: more rows are refused than the batch may lose.
+            TransientError: it may or may not have been applied, in part or as a whole.
+        """
+        token, requests, tokens = staged.token, staged.payload, self._tokens(staged.token.pipeline)
+        if not isinstance(requests, Requests):
+            raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
+        self._check_same(token)
+        state = tokens.state(token.seq)
+        if state.batch is not None:
+            return tokens.receipt_of(state.batch, token)
+        tokens.check(state, token, self._incarnation)
+        landing = Landing(self._api(), self._place, requests.limit)
+        try:
+            landing.send(requests)
+        except NoCollectionError as error:
+            raise TargetReplacedError(f"{self._place} was dropped: {error}") from error
+        # somebody may have taken over while the rows were on their way
+        self._check_same(token)
+        state = tokens.state(token.seq)
+        if state.batch is not None:
+            return tokens.receipt_of(state.batch, token)
+        tokens.check(state, token, self._incarnation)
+        refused = tuple(sorted(landing.refused.items()))
+        counts = Counts(written=landing.written, deleted=landing.deleted, refused=len(refused))
+        batch = Applied(token.seq, token.id, token.fence, self._incarnation, token.span, counts, refused)
+        tokens.finish(state, token, batch)
+        return tokens.receipt_of(batch, token)
+
+    def _check_same(self, token: BatchToken) -> None:
+        """Raise TargetReplacedError unless the collection is the one that was prepared."""
+        found = self._current()
+        if found != self._incarnation:
+            state = "was dropped" if found is None else f"is a new collection ({found})"
+            raise TargetReplacedError(
+                f"{self._place} {state}; pipeline {token.pipeline} was prepared for {self._incarnation}"
+            )
+
+    def _current(self) -> str | None:
+        """What tells the collection that has the name now; None when there is none."""
+        try:
+            collection = self._api().describe(self.options.collection)
+        except NoCollectionError:
+            return None
+        return milvus_tokens.incarnation(self._api(), collection) or _UNMARKED
+
+    def find(self, token: BatchToken, committable: Json) -> Found:
+        """Whether the target holds the batch.
+
+        Raises:
+            TargetReplacedError: the batch was applied to a collection that is gone.
+        """
+        return self._tokens(token.pipeline).find(token, self._current())
+
+    def receipt(self, token: BatchToken) -> Receipt:
+        """What was noted when the batch was committed.
+
+        Raises:
+            FencedError: the target does not hold this batch, or a later owner applied it.
+        """
+        return self._tokens(token.pipeline).receipt(token)
+
+    def forget(self, pipeline: str) -> None:
+        """Drop the pipeline's positions and batches in this target."""
+        if not milvus_tokens.is_missing(self._api()):
+            self._tokens(pipeline).forget()
+
+    def recall(self, pipeline: str) -> Recalled:
+        """Everything the target's tokens say; empty when it never saw the pipeline."""
+        if milvus_tokens.is_missing(self._api()):
+            return Recalled({}, ())
+        return self._tokens(pipeline).recall()
+
+    def search(self, query: SearchQuery, *, explain: bool = False) -> SearchResult:
+        """The nearest rows.
+
+        Raises:
+            ConfigError: no such vector field, a vector of another dimension, or a filter the server refuses.
+            PlanError: the collection has no dense vector field, or is not loaded.
+        """
+        from vector_assets.sinks.milvus_search import search
+
+        return search(self._api(), self.options, query)
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        """Rows of the sink's schema (hidden columns kept) as the collection would hold them."""
+        from vector_assets.sinks.milvus_audit import as_stored
+
+        return as_stored(self._prepared(), rows)
+
+    def scan(self) -> Iterator[pa.RecordBatch]:
+        """Every row of the target (of its partition, if it is a fixed one) by key, in bounded memory."""
+        from vector_assets.sinks.milvus_audit import scan
+
+        return scan(self._api(), self._prepared())
+
+    def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the collection, its partition and its indexes where they are missing; what was made or was there.
+
+        Raises:
+            PlanError: the schema and the options do not say enough, or what is there does not fit.
+        """
+        from vector_assets.sinks.milvus_create import create
+
+        made = create(self._api(), self.options, schema, declared_key, self.table)
+        self._inspected(schema, declared_key)
+        return made
+
+    def close(self) -> None:
+        """Give back the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @property
+    def _place(self) -> str:
+        return f"milvus: {self.options.place}"
+
+    def _api(self) -> "Api":
+        if self._connection is None:
+            self._connection = connect(self.options.login, self._place)
+        return self._connection
+
+    def _prepared(self) -> Plan:
+        if self._plan is None:
+            raise FatalError(f"{self._place}: the sink was not prepared")
+        return self._plan
+
+    def _tokens(self, pipeline: str) -> Tokens:
+        return Tokens(self._api(), self.options.place, pipeline)

@@ -1,0 +1,344 @@
+"""Positions and batches in the target's own database: a collection of JSON rows beside the data.
+
+One row is the head of a pipeline (where the target stands), one more is kept for each batch; both are written by one
+request into a collection of one shard, after the data was acknowledged. Milvus knows no condition on a write: a check
+comes before and after the data, so an owner that was replaced in between is found, but not kept from writing.
+"""
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+
+from vector_assets.clients.milvus import Collection, Field, Index, NotLoadedError, RefusedError, text_literal
+from vector_assets.engine.abilities import Recalled, RecalledBatch
+from vector_assets.engine.core import (
+    BatchToken,
+    Counts,
+    Found,
+    Position,
+    Receipt,
+    Span,
+    canonical,
+    no_rejects,
+    rejects,
+)
+from vector_assets.engine.errors import FatalError, FencedError, PlanError, TargetReplacedError
+
+if TYPE_CHECKING:
+    from vector_assets.clients.milvus_api import Api
+
+COLLECTION = "vector_assets_batches"
+KEPT_BATCHES = 10_000
+"""Batches of a pipeline whose rows are kept; what is older cannot be replayed."""
+_PRUNE_EVERY = 100
+_MOST_BYTES = 65_000
+_PAGE = 1_000
+
+_ID = Field("id", "VarChar", is_key=True, max_length=64)
+_SCOPE = Field("scope", "VarChar", max_length=64)
+_PIPELINE = Field("pipeline", "VarChar", max_length=1024)
+_SEQ = Field("seq", "Int64")
+_BODY = Field("body", "VarChar", max_length=65_535)
+# a collection must have a vector
+_NOTHING = Field("nothing", "FloatVector", dimension=2)
+_FIELDS = (_ID, _SCOPE, _PIPELINE, _SEQ, _BODY, _NOTHING)
+
+_MARK = "vector_assets.incarnation"
+"""Property that tells a collection of milvus-lite from its successor under the same name: it has no ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What the target says of a batch."""
+
+    seq: int
+    token: str
+    fence: int
+    incarnation: str
+    span: Span
+    counts: Counts
+    rejected: tuple[tuple[int, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON, read back by `of_json`."""
+        return {
+            "seq": self.seq,
+            "token": self.token,
+            "fence": self.fence,
+            "incarnation": self.incarnation,
+            "span": self.span.to_json(),
+            "counts": self.counts.to_dict(),
+            "rejected": [list(pair) for pair in self.rejected],
+        }
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> "Applied":
+        """The batch that `to_json` wrote."""
+        return cls(
+            seq=found["seq"],
+            token=found["token"],
+            fence=found["fence"],
+            incarnation=found["incarnation"],
+            span=Span.from_json(found["span"]),
+            counts=Counts.from_dict(found["counts"]),
+            rejected=tuple((position, reason) for position, reason in found["rejected"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the target stands with a pipeline: positions, the collection last written to, one batch if it is there."""
+
+    positions: Position
+    incarnation: str | None
+    last_seq: int
+    batch: Applied | None
+
+
+class Tokens:
+    """The rows of one pipeline and target. `place` is the target's name inside the database."""
+
+    def __init__(self, api: "Api", place: str, pipeline: str) -> None:
+        self.api = api
+        self.place = place
+        self.pipeline = pipeline
+        self.scope = hashlib.sha256(canonical([pipeline, place]).encode()).hexdigest()[:32]
+
+    def state(self, seq: int) -> State:
+        """Where the target stands, and what it says of batch `seq`."""
+        ids = [self._id("head"), self._id(seq)]
+        rows = dict(self._read(f"id in [{', '.join(map(text_literal, ids))}]"))
+        head = rows.get(self._id("head"), {})
+        batch = rows.get(self._id(seq))
+        return State(
+            positions=head.get("positions", {}),
+            incarnation=head.get("incarnation"),
+            last_seq=head.get("seq", 0),
+            batch=Applied.of_json(batch) if batch else None,
+        )
+
+    def check(self, state: State, token: BatchToken, incarnation: str) -> None:
+        """Refuse a batch that is not the next one, or whose target is another collection.
+
+        Raises:
+            FencedError: the positions are not where the batch starts.
+            TargetReplacedError: the collection is not the one the last batch was written to.
+        """
+        if state.incarnation is not None and state.incarnation != incarnation:
+            raise TargetReplacedError(
+                f"{self.place} is a new collection ({incarnation}) under the name of the one that pipeline"
+                f" {self.pipeline} wrote to ({state.incarnation})"
+            )
+        if not self._is_next(state, token):
+            raise self.fenced(state, token)
+
+    def _is_next(self, state: State, token: BatchToken) -> bool:
+        found = {part.split: state.positions[part.split] for part in token.span.ranges if part.split in state.positions}
+        expected = {part.split: part.start for part in token.span.ranges if part.split not in token.first_splits}
+        return canonical(found) == canonical(expected)
+
+    def fenced(self, state: State, token: BatchToken) -> FencedError:
+        """The error that shows where the batch starts and where the target is."""
+        lines = []
+        for part in token.span.ranges:
+            expected = None if part.split in token.first_splits else canonical(part.start)
+            found = canonical(state.positions[part.split]) if part.split in state.positions else None
+            if found != expected:
+                start = f"starts at {expected}" if expected else "takes it as new"
+                lines.append(f"split {part.split}: the batch {start}, the target stands at {found or 'no position'}")
+        reasons = "; ".join(lines[:5]) or "its positions moved meanwhile"
+        return FencedError(
+            f"milvus: {self.place}: batch {token.seq} of pipeline {token.pipeline} is not the next one: {reasons}"
+        )
+
+    def finish(self, state: State, token: BatchToken, batch: Applied) -> None:
+        """Note that a batch is applied and move the positions; rows of old batches are removed now and then."""
+        head = {
+            "positions": {**state.positions, **token.span.end},
+            "incarnation": batch.incarnation,
+            "seq": max(token.seq, state.last_seq),
+        }
+        self._write([("head", 0, head), (str(token.seq), token.seq, batch.to_json())])
+        if token.seq > KEPT_BATCHES and token.seq % _PRUNE_EVERY == 0:
+            last = token.seq - KEPT_BATCHES
+            self._delete([self._id(seq) for seq in range(max(1, last - 2 * _PRUNE_EVERY), last)])
+
+    def find(self, token: BatchToken, incarnation: str | None) -> Found:
+        """Whether the batch is applied; ABSENT only when the positions are where it starts.
+
+        Raises:
+            TargetReplacedError: the batch was applied to a collection that is gone.
+            FatalError: the batch is older than what the target remembers.
+        """
+        state = self.state(token.seq)
+        if state.batch is None:
+            if state.last_seq - token.seq >= KEPT_BATCHES:
+                raise FatalError(
+                    f"milvus: {self.place}: batch {token.seq} of pipeline {token.pipeline} is older than the"
+                    f" {KEPT_BATCHES} batches that the target remembers: whether it was applied cannot be told"
+                )
+            return "ABSENT" if self._is_next(state, token) else "UNKNOWN"
+        if state.batch.token != token.id:
+            return "UNKNOWN"
+        if state.batch.incarnation != incarnation:
+            now = "was dropped" if incarnation is None else f"is a new collection ({incarnation})"
+            raise TargetReplacedError(
+                f"{self.place} {now}; batch {token.seq} of pipeline {token.pipeline} was written to"
+                f" {state.batch.incarnation}"
+            )
+        return "APPLIED"
+
+    def receipt(self, token: BatchToken) -> Receipt:
+        """What was noted when the batch was committed.
+
+        Raises:
+            FencedError: the batch is not there, or was applied by a later owner of the pipeline or under another token.
+        """
+        state = self.state(token.seq)
+        if state.batch is None:
+            raise self.fenced(state, token)
+        return self.receipt_of(state.batch, token)
+
+    def receipt_of(self, batch: Applied, token: BatchToken) -> Receipt:
+        """The receipt of a batch that is there.
+
+        Raises:
+            FencedError: it was applied by a later owner of the pipeline or under another token.
+        """
+        if batch.token != token.id or batch.fence > token.fence:
+            raise FencedError(
+                f"milvus: {self.place}: batch {token.seq} of pipeline {token.pipeline} is in the target already, token"
+                f" {batch.token} by fence {batch.fence}; ours is {token.id} by fence {token.fence}"
+            )
+        refused = no_rejects()
+        if batch.rejected:
+            refused = rejects([at for at, _ in batch.rejected], "write", [reason for _, reason in batch.rejected])
+        return Receipt(token.id, commit_id(batch), batch.counts, refused)
+
+    def recall(self) -> Recalled:
+        """Everything the rows say of the pipeline."""
+        state = self.state(0)
+        batches = sorted((Applied.of_json(body) for name, body in self._all() if not name.endswith("head")), key=_seq)
+        return Recalled(
+            state.positions,
+            tuple(RecalledBatch(b.seq, b.token, b.span, b.counts, commit_id(b)) for b in batches),
+        )
+
+    def forget(self) -> None:
+        """Remove the pipeline's rows for this target."""
+        self._delete([name for name, _ in self._all()])
+
+    def _all(self) -> list[tuple[str, dict[str, Any]]]:
+        found: list[tuple[str, dict[str, Any]]] = []
+        scope = f"scope == {text_literal(self.scope)}"
+        last = ""
+        while page := self._read(f"{scope} and id > {text_literal(last)}", limit=_PAGE):
+            found += page
+            last = page[-1][0]
+        return found
+
+    def _read(self, where: str, limit: int | None = None) -> list[tuple[str, dict[str, Any]]]:
+        try:
+            table = self.api.query(COLLECTION, where, (_ID, _BODY), limit=limit, in_order=limit is not None)
+        except NotLoadedError:
+            # somebody released it, or milvus-lite was started again
+            self.api.load(COLLECTION)
+            table = self.api.query(COLLECTION, where, (_ID, _BODY), limit=limit, in_order=limit is not None)
+        return [
+            (name, _unpacked(body))
+            for name, body in zip(*(column.to_pylist() for column in table.columns), strict=True)
+        ]
+
+    def _write(self, rows: Sequence[tuple[str, int, dict[str, Any]]]) -> None:
+        from vector_assets.clients.milvus_api import upserts
+
+        bodies = [_packed(body) for _, _, body in rows]
+        if max(map(len, bodies)) > _MOST_BYTES:
+            raise FatalError(f"milvus: {self.place}: the positions of pipeline {self.pipeline} do not fit a row")
+        columns = [
+            (_ID, pa.array([self._id(name) for name, _, _ in rows])),
+            (_SCOPE, pa.array([self.scope] * len(rows))),
+            (_PIPELINE, pa.array([self.pipeline] * len(rows))),
+            (_SEQ, pa.array([seq for _, seq, _ in rows], pa.int64())),
+            (_BODY, pa.array(bodies)),
+            (_NOTHING, pa.array([[0.0, 1.0]] * len(rows), pa.list_(pa.float32()))),
+        ]
+        for _, error in self.api.write([upserts(COLLECTION, columns, range(len(rows)), None)], 1):
+            raise error
+
+    def _delete(self, ids: Sequence[str]) -> None:
+        from vector_assets.clients.milvus_api import deletes
+
+        keys = pa.array(ids, pa.string())
+        chunks = [range(at, min(at + _PAGE, len(ids))) for at in range(0, len(ids), _PAGE)]
+        for _, error in self.api.write((deletes(COLLECTION, _ID, keys, chunk, None) for chunk in chunks), 1):
+            raise error
+
+    def _id(self, name: object) -> str:
+        return f"{self.scope}:{name}"
+
+
+def _seq(batch: Applied) -> int:
+    return batch.seq
+
+
+def commit_id(batch: Applied) -> str:
+    """How a commit is called: Milvus numbers none that could be read back."""
+    return f"{batch.incarnation}:{batch.seq}"
+
+
+def _packed(body: Mapping[str, Any]) -> str:
+    """JSON, compressed, for a text field holds 65,535 bytes."""
+    return base64.b85encode(zlib.compress(orjson.dumps(body))).decode()
+
+
+def _unpacked(text: str) -> dict[str, Any]:
+    return dict(orjson.loads(zlib.decompress(base64.b85decode(text))))
+
+
+def is_missing(api: "Api") -> bool:
+    """True while the database has no collection for batches."""
+    return COLLECTION not in api.collections()
+
+
+def create(api: "Api") -> None:
+    """Make the collection for batches unless it is there, and make it readable; several processes may do so at once.
+
+    Raises:
+        PlanError: there is another collection of this name, or the user may not make it.
+    """
+    if is_missing(api):
+        try:
+            api.create_collection(COLLECTION, _FIELDS, description="batches and positions of vector_assets pipelines")
+        except RefusedError as error:
+            # somebody else may have been quicker
+            if is_missing(api):
+                raise PlanError(f"{error}: the collection {COLLECTION} cannot be made") from error
+    found = {field.name: field.type for field in api.describe(COLLECTION).fields}
+    if found != {field.name: field.type for field in _FIELDS}:
+        raise PlanError(f"{api.place}: collection {COLLECTION} is not ours: its fields are {', '.join(found)}")
+    if not any(index.field == _NOTHING.name for index in api.indexes(COLLECTION)):
+        try:
+            api.create_index(COLLECTION, Index(_NOTHING.name, "FLAT", "L2"))
+        except RefusedError:
+            if not api.indexes(COLLECTION):
+                raise
+    if not api.is_loaded(COLLECTION):
+        api.load(COLLECTION)
+
+
+def incarnation(api: "Api", collection: Collection) -> str | None:
+    """What tells the collection from a later one of its name; None on milvus-lite while it has no mark."""
+    return str(collection.id) if collection.id else collection.properties.get(_MARK)
+
+
+def mark(api: "Api", collection: Collection, value: str) -> Collection:
+    """Give a collection of milvus-lite the mark that servers have by its id."""
+    api.set_properties(collection.name, {_MARK: value})
+    return replace(collection, properties={**collection.properties, _MARK: value})
