@@ -14,16 +14,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
+from bench import changelog_samples
 from vector_assets.engine.core import POSITION, RAW_SCHEMA, Decoder
+from vector_assets.engine.options import Options
 from vector_assets.engine.schema import Column, LogicalType, Table
+from vector_assets.formats.canal_json import CanalJsonDecoder, CanalJsonOptions
+from vector_assets.formats.changelog_json import ChangelogJsonDecoder, ChangelogJsonOptions
 from vector_assets.formats.csv import CsvDecoder, CsvOptions
+from vector_assets.formats.debezium_json import DebeziumJsonDecoder, DebeziumJsonOptions
 from vector_assets.formats.json import JsonDecoder, JsonOptions
+from vector_assets.formats.maxwell_json import MaxwellJsonDecoder, MaxwellJsonOptions
 from vector_assets.formats.raw import RawDecoder, RawOptions
 
 _BATCH = 50_000
@@ -151,6 +158,31 @@ def raw_bigint(count: int) -> Case:
     return Case(records, RawDecoder(RawOptions.parse({}, "format raw"), numbers), rows)
 
 
+CHANGES = table(
+    id=LogicalType("BIGINT"),
+    name=LogicalType("VARCHAR"),
+    age=LogicalType("INT"),
+    price=LogicalType("DECIMAL", 10, 2),
+    at=LogicalType("TIMESTAMP", 3),
+    score=LogicalType("DOUBLE"),
+)
+
+
+def changelog(name: str, make: Callable[[Any, Table], Decoder], options: type[Options]) -> Callable[[int], Case]:
+    """Changes of rows of 6 columns, a fifth of them updates."""
+
+    def rows(records: Sequence[bytes]) -> pa.Table:
+        found = changelog_samples.read_row_by_row(name, records)
+        typed = [row | {"price": Decimal(row["price"]), "at": datetime.fromisoformat(row["at"])} for row in found]
+        return pa.Table.from_pylist(typed, schema=CHANGES.schema)
+
+    def case(count: int) -> Case:
+        decoder = make(options.parse({}, f"format {name}"), CHANGES)
+        return Case(changelog_samples.samples(name, count), decoder, rows)
+
+    return case
+
+
 CASES: dict[str, Callable[[int], Case]] = {
     "csv": csv_clean,
     "json": json_clean,
@@ -159,6 +191,10 @@ CASES: dict[str, Callable[[int], Case]] = {
     "json half quoted": json_mixed,
     "json object as text": json_exact,
     "raw BIGINT": raw_bigint,
+    "debezium-json": changelog("debezium-json", DebeziumJsonDecoder, DebeziumJsonOptions),
+    "canal-json": changelog("canal-json", CanalJsonDecoder, CanalJsonOptions),
+    "maxwell-json": changelog("maxwell-json", MaxwellJsonDecoder, MaxwellJsonOptions),
+    "changelog-json": changelog("changelog-json", ChangelogJsonDecoder, ChangelogJsonOptions),
 }
 
 

@@ -53,7 +53,7 @@ SLOW_PATHS = {
     "formats/csv_split.py:RecordSplitter._one_by_one": "records that no vectorised parser takes as they are",
     "formats/json_rows.py:JsonRows._few": "documents that pyarrow.json does not take as they are, and MAP columns",
     "formats/json_values.py:_whole_one_by_one": "integers with an exponent",
-    "formats/old_values.py:nulls_of": "names of the fields that updates set from null, each once",
+    "formats/old_values.py:nulls_in_old": "updates that may hold a null in what they were before",
     "formats/raw.py:RawDecoder._transcoded": "texts in another character set than UTF-8",
     "formats/text_values.py:_decimals_one_by_one": "decimals with an exponent or over 38 digits",
     "sinks/console.py:PrintSink._write": "rows on a screen are text",
