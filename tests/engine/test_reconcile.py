@@ -7,14 +7,14 @@ import pyarrow as pa
 import pytest
 
 from tests.engine.memory import Keyed, KeyedSink, MemorySource, World, numbers
-from vector_assets.engine import operate, sidecar, touches
+from vector_assets.engine import env, operate, sidecar, touches
 from vector_assets.engine.core import BatchKind, Decoded, Merge, RowKind, State, rejects
-from vector_assets.engine.errors import PlanError
+from vector_assets.engine.errors import FatalError, PlanError
 from vector_assets.engine.reconcile import Reconciliation, reconcile
 from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Runner
 
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 class Code:
@@ -96,6 +96,12 @@ def test_an_untouched_target_is_right(world):
     found = world.reconcile()
     assert found.is_right(), (found.counts, found.equations)
     assert (found.expected_rows, found.target_rows, found.last) == (11, 11, 3)
+
+
+def test_a_pipeline_that_never_ran_is_right_over_an_empty_target_only(world):
+    assert world.reconcile().is_right()
+    world.table.rows[1] = "x"
+    assert world.reconcile().counts == {"foreign": 1}
 
 
 @pytest.mark.parametrize("merge", [Merge.LAST, Merge.FIRST])
@@ -262,18 +268,22 @@ def test_two_keys_of_one_hash_are_told_apart(world, monkeypatch):
     assert world.table.rows == expected
 
 
-def test_a_rewrite_that_crashed_is_finished_by_the_next_run(world):
-    produce(world, *series(0, 3))
+@pytest.mark.parametrize("step", ["sealed", "staged", "committing", "committed", "done"])
+def test_a_rewrite_that_crashed_is_finished_once_by_the_next_run(world, monkeypatch, step):
+    produce(world, *series(0, 8))
     world.drain()
     world.code = Code("b")
-    world.sink.commit, commit = lambda staged: (_ for _ in ()).throw(PlanError("stop")), world.sink.commit
-    with pytest.raises(PlanError):
+    monkeypatch.setattr(env, "_passes", {})
+    monkeypatch.setenv("VECTOR_ASSETS_FAIL_AT", f"{step}:1:raise")
+    with pytest.raises(FatalError, match="failpoint"):
         world.rewrite()
-    assert world.books.ledger.batch("numbers", "memory://rows", 2).state is State.STAGED
-    world.sink.commit = commit
+    monkeypatch.delenv("VECTOR_ASSETS_FAIL_AT")
     world.drain()
-    assert world.table.rows == {n: f"{n}.b" for n in range(3)}
-    assert world.books.ledger.batch("numbers", "memory://rows", 2).kind is BatchKind.REWRITE
+    assert world.books.ledger.batch("numbers", "memory://rows", 3).state is State.DONE
+    assert world.books.ledger.batch("numbers", "memory://rows", 3).kind is BatchKind.REWRITE
+    assert world.rewrite() == [4]
+    assert world.table.history == {n: [f"{n}.a", f"{n}.b"] for n in range(8)}
+    assert world.reconcile().is_right()
 
 
 def step(world: KeyedWorld, chance: random.Random, number: int) -> None:

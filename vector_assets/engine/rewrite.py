@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vector_assets.engine.abilities import Overwriting
 from vector_assets.engine.core import BatchKind, Counts, Merge, Span, State, Target
+from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.run import HANDOVER_SECONDS, Outcome, Runner
@@ -110,4 +111,5 @@ def _rewritten(runner: Runner, stages: Stages, root: BatchRecord) -> Outcome:
     with ledger.store.transaction():
         batch = runner.plan(stages, BatchKind.REWRITE, Span(), root.hour)
         ledger.seal(stages.lease, batch.seq, Span(), root.archive, records=records, newest_ms=root.newest_ms)
+    failpoint("sealed")
     return runner.finish(stages, ledger.batch(root.pipeline, root.target, batch.seq))

@@ -230,9 +230,10 @@ class _Asked:
 
 def _pairs(part: Touched, hashes: Hashes, rows: Numbers) -> tuple[Numbers, Numbers]:
     """Each row with each entry of its hash."""
-    starts = np.searchsorted(part.hashes, hashes, "left")
-    counts = np.searchsorted(part.hashes, hashes, "right") - starts
-    return np.repeat(rows, counts), np.repeat(starts, counts) + _within(counts)
+    order = np.argsort(hashes)  # neighbours are found near each other: several times as fast over a large part
+    starts = np.searchsorted(part.hashes, hashes[order], "left")
+    counts = np.searchsorted(part.hashes, hashes[order], "right") - starts
+    return np.repeat(rows[order], counts), np.repeat(starts, counts) + _within(counts)
 
 
 def _within(counts: Numbers) -> Numbers:
