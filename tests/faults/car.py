@@ -92,10 +92,10 @@ class CarJob:
             yield session
 
     def start(self, fail_at: str = "", command: str = "run") -> subprocess.Popen:
-        """`vector-assets run cars` (or another command) in a process of its own."""
+        """`vector-assets run cars` (or another command, options and all) in a process of its own."""
         environment = {**os.environ, **self.environment, "VECTOR_ASSETS_FAIL_AT": fail_at}
         return subprocess.Popen(
-            [Path(sys.executable).with_name("vector-assets"), command, "cars"],
+            [Path(sys.executable).with_name("vector-assets"), *command.split(), "cars"],
             env=environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
