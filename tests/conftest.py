@@ -2,10 +2,18 @@
 
 import pytest
 
-pytest_plugins = ["tests.fix_services", "tests.fix_proxy", "tests.fix_kafka", "tests.fix_postgres"]
+pytest_plugins = [
+    "tests.fix_services",
+    "tests.fix_proxy",
+    "tests.fix_kafka",
+    "tests.fix_postgres",
+    "tests.fix_registry",
+]
 """In the order of their own imports: pytest registers a plugin before anybody imports it."""
 
-_SERVICE_FIXTURES = frozenset({"kafka", "own_kafka", "postgres", "own_postgres"})
+_SERVICE_FIXTURES = frozenset(
+    {"kafka", "own_kafka", "postgres", "own_postgres", "postgres_ledger", "registry", "own_registry"}
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

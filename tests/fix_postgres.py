@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -106,6 +107,16 @@ def postgres(_shared_server: PostgresServer) -> Iterator[PostgresServer]:
     """The session's server; databases made through it are dropped after the test. Do not stop it."""
     yield _shared_server
     _shared_server.forget_databases()
+
+
+@pytest.fixture
+def postgres_ledger(_shared_server: PostgresServer) -> Iterator[str]:
+    """URL of a ledger that nobody made yet, in a schema of its own."""
+    schema, server = f"ledger_{next(_numbers)}", _shared_server
+    login = f"{quote(server.user, safe='')}:{quote(server.password, safe='')}"
+    yield f"postgresql://{login}@{server.host}:{server.port}/postgres?schema={schema}"
+    with server.connect("postgres", autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from vector_assets.engine.errors import ConfigError, TransientError
 from vector_assets.local import process
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.postgres import PostgresService
+from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService
 
 PREFIX = "vector-assets-tests-"
@@ -39,8 +40,9 @@ def erase_homes_of_dead_sessions() -> None:
         if process.identity(int(pid)) == started or owner.stat().st_uid != os.geteuid():
             continue
         for record in owner.parent.glob("*/process.json"):
-            kind = KafkaService if "kafka" in record.parent.name else PostgresService
-            kind(record.parent).erase()
+            kinds = {"kafka": KafkaService, "registry": SchemaRegistryService}
+            name = record.parent.name
+            next((kind for word, kind in kinds.items() if word in name), PostgresService)(record.parent).erase()
         shutil.rmtree(owner.parent, ignore_errors=True)
 
 

@@ -38,6 +38,12 @@ def test_links_and_named_files_exist(page):
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_tests_that_are_named_as_evidence_exist(page):
+    for file, name in re.findall(r"`(tests/[\w/.]+)::(\w+)`", page.read_text()):
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{name}"
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 def test_whole_scripts_in_the_docs_compile(page):
     for number, script in enumerate(re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)):
         if "INSERT INTO" in script and "CREATE TABLE" in script:

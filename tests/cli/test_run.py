@@ -107,7 +107,7 @@ def test_a_replay_leaves_alone_what_the_target_has_and_brings_back_what_it_lost(
 
 
 STATUS_KEYS = {
-    "name", "target", "activated", "position", "frontier", "lag", "lag_error", "batches", "last_batch",
+    "name", "target", "activated", "finished", "position", "frontier", "lag", "lag_error", "batches", "last_batch",
     "recent_batches", "totals", "dead_letters", "lease", "gaps", "events",
 }  # fmt: skip
 BATCH_KEYS = {
@@ -151,4 +151,7 @@ def test_a_lost_range_is_in_the_status(job, cli):
     assert "TRUNCATED" in done.err
     gaps = cli("status", "cars", "--json").json["pipelines"][0]["gaps"]
     assert [(gap["kind"], gap["from"], gap["to"]) for gap in gaps] == [("TRUNCATED", 30, 50)] * 2
-    assert "TRUNCATED" in cli("status", "cars").out
+    assert "2 open; see --gaps" in cli("status", "cars").out
+    shown = cli("status", "--gaps").out
+    assert shown.count("TRUNCATED") == 2
+    assert shown.split("TRUNCATED")[1].split()[:2] == ["30", "50"]

@@ -127,7 +127,7 @@ CASES: dict[str, tuple[str, str]] = {
         WORKING.replace("'format' = 'csv'", "'format' = 'csv', §'json.ignore-parse-errors' = 'true'"),
         "connector kafka: unknown option 'json.ignore-parse-errors'",
     ),
-    "unknown format": (WORKING.replace("'csv'", "§'cvs'"), "unknown format 'cvs' (did you mean 'csv'?); known: csv"),
+    "unknown format": (WORKING.replace("'csv'", "§'cvs'"), "unknown format 'cvs' (did you mean 'csv'?); known: "),
     "bad value": (
         WORKING.replace("'tablename'", "§'batchsize' = 'many', 'tablename'"),
         "connector adbpg: option 'batchsize' has the value 'many', which is refused",
@@ -153,9 +153,13 @@ CASES: dict[str, tuple[str, str]] = {
         "option 'password': secret 'adbpg_password' is not set",
     ),
     "other variable": (WORKING.replace("'pw'", "'§${password}'"), "${password} is not known; want ${secret_values"),
-    "metadata column of csv": (
-        WORKING.replace("  name STRING,", "  name STRING,\n  §ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp',", 1),
-        "unknown METADATA key 'timestamp'",
+    "metadata column that nobody knows": (
+        WORKING.replace("  name STRING,", "  name STRING,\n  §ts TIMESTAMP_LTZ(3) METADATA FROM 'timestmp',", 1),
+        "unknown METADATA key 'timestmp' (did you mean 'timestamp'?); known: topic, partition, headers, leader-epoch,",
+    ),
+    "metadata column of another type": (
+        WORKING.replace("  name STRING,", "  name STRING,\n  §h INT METADATA FROM 'headers',", 1),
+        "column h is INT; METADATA key 'headers' is MAP<STRING NOT NULL, BYTES> NOT NULL",
     ),
     "computed column of a sink": (
         f"{SOURCE}CREATE TABLE dst (id BIGINT, name STRING, §price AS 1) WITH {SINK_OPTIONS};\n{INSERT}",

@@ -30,7 +30,7 @@ def drain(world):
 def test_a_pipeline_that_is_up_to_date_passes(world, instance):
     drain(world)
     found = looked_at(world, instance)
-    assert {name: each.passed for name, each in found.items()} == {"lag": True, "dead_letters": True}
+    assert {name: each.passed for name, each in found.items()} == {"lag": True, "dead_letters": True, "gaps": True}
     assert values(found["lag"]) == {"lag_records": 0, "lag_seconds": 0.0, "threshold_records": 100_000}
 
 
@@ -87,8 +87,23 @@ def test_checks_run_after_new_data_and_hold_nothing_up(world, instance):
     def downstream() -> None:
         seen.append(1)
 
-    for expected in (2, 0):
+    for expected in (3, 0):
         result = dg.materialize([asset, check, downstream], partition_key=Calendar().now(), instance=instance)
         assert result.success
         assert len(result.get_asset_check_evaluations()) == expected
     assert seen == [1]
+
+
+def test_an_open_gap_is_an_error_and_a_skipped_one_a_warning_for_a_week(world, instance, monkeypatch):
+    ledger = world.books.ledger
+    ledger.record_gap("numbers", "TRUNCATED", {"t@a/0": (3, 9), "t@a/1": (0, None)}, policy="skip", state="skipped")
+    gaps = looked_at(world, instance, "gaps")["gaps"]
+    assert (gaps.passed, gaps.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert values(gaps)["gaps_skipped"] == 2
+    ledger.record_gap("numbers", "TRUNCATED", {"t@a/1": (0, None)})
+    gaps = looked_at(world, instance, "gaps")["gaps"]
+    assert (gaps.passed, gaps.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert gaps.description == "1 open, 1 skipped; `vector-assets status numbers --gaps`"
+    ledger.close_gaps("numbers", 5)
+    monkeypatch.setattr("vector_assets.defs.checks._LOSS_DAYS", 0)
+    assert looked_at(world, instance, "gaps")["gaps"].passed

@@ -44,6 +44,14 @@ def test_every_pipeline_has_an_asset_a_sensor_checks_and_jobs(two):
     assert graph.get(dg.AssetKey(["memory", "records"])).metadata["read by"].value == ["more", "numbers"]
 
 
+def test_retention_has_a_daily_job_where_a_setting_limits_what_is_kept(world):
+    assert not factory.definitions([world.pipeline()]).schedules
+    world.settings["vector-assets.retention.archive"] = "7 d"
+    (schedule,) = factory.definitions([world.pipeline()]).schedules
+    assert (schedule.name, schedule.job_name) == ("numbers_retention_schedule", "numbers_retention")
+    dg.Definitions.validate_loadable(factory.definitions([world.pipeline()]))
+
+
 def test_loading_contacts_nothing(two, world, tmp_path):
     def contacted():
         raise AssertionError("a service was contacted")

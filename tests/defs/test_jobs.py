@@ -114,3 +114,14 @@ def test_a_dead_letter_that_is_not_there_is_named(world, instance):
 def test_without_open_dead_letters_the_job_does_nothing(world, instance):
     assert job(world, "dead_letters").execute_in_process(instance=instance).success
     assert batches(instance) == []
+
+
+def test_the_retention_job_lets_go_of_what_is_too_old(world, instance):
+    world.settings["vector-assets.retention.archive"] = "7 d"
+    with world.session() as session:
+        count = len(list(Runner(session).catch_up()))
+    world.books.ledger.store.change("UPDATE batches SET done_ms = done_ms - ?", (8 * 86_400_000,))
+    (schedule,) = jobs.schedules(world.pipeline())
+    assert schedule.job.execute_in_process(instance=instance).success
+    expired = [batch.expired_ms is not None for batch in world.books.ledger.batches("numbers")]
+    assert expired == [True] * (count - 1) + [False]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from tests.engine.memory import World, numbers
+from tests.engine.memory import MemoryOptions, World, numbers
 from vector_assets.defs import assets, factory, history, names, probe, sensors
 from vector_assets.engine.errors import PlanError, UnavailableError
 from vector_assets.engine.hours import Calendar
@@ -74,6 +74,14 @@ def test_the_run_it_asks_for_lands_the_records(world, tick, instance):
     assert run_of(world, instance).success
     assert len(world.cell.rows) == 70
     assert tick() == "nothing new"
+
+
+def test_a_pipeline_at_its_bound_is_finished_and_its_source_is_not_asked(world, tick, monkeypatch):
+    drain(world)
+    world.source.splits["t@a/0"] += numbers([900])
+    monkeypatch.setattr(MemoryOptions, "is_finished", lambda _, position: position["t@a/0"] == 40)
+    monkeypatch.setattr(world.source, "frontier", raiser(AssertionError("asked")))
+    assert tick() == "finished: its bound is reached"
 
 
 def test_a_new_pipeline_is_started_over_an_empty_source_so_that_its_start_is_frozen(world, tick):

@@ -105,6 +105,8 @@ class MemorySource:
                     pa.array([now] * count, RAW_SCHEMA.field("timestamp").type),
                     pa.array([index] * count, pa.int16()),
                     pa.array(range(part.start, part.end), pa.int64()),
+                    pa.nulls(count, pa.int32()),
+                    pa.nulls(count, pa.int8()),
                 ],
                 schema=RAW_SCHEMA,
             )

@@ -33,6 +33,8 @@ def records(count: int = 3) -> pa.Table:
         "timestamp": [1_800_000_000_123, None, -1],
         "split": [0, 0, 1],
         "offset": [7, 9, 2**62],
+        "leader_epoch": [0, None, 3],
+        "timestamp_type": [0, 1, None],
     }
     return pa.table(
         {name: list(itertools.islice(itertools.cycle(of), count)) for name, of in values.items()}, RAW_SCHEMA

@@ -119,4 +119,5 @@ def test_row_kinds_have_flinks_numbers() -> None:
 
 def test_raw_records_hold_tombstones_and_no_headers() -> None:
     record = {"key": b"k", "value": None, "headers": None, "timestamp": None, "split": 0, "offset": 1}
-    assert pa.Table.from_pylist([record], RAW_SCHEMA).to_pylist() == [record]
+    (found,) = pa.Table.from_pylist([record], RAW_SCHEMA).to_pylist()
+    assert found == {**record, "leader_epoch": None, "timestamp_type": None}

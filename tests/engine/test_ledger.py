@@ -3,6 +3,8 @@ import os
 import signal
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pyarrow as pa
 import pytest
@@ -20,17 +22,18 @@ from vector_assets.engine.core import (
     no_rejects,
     rejects,
 )
-from vector_assets.engine.errors import ConfigError, FatalError, FencedError, PositionLostError
+from vector_assets.engine.errors import ConfigError, FatalError, FencedError
 from vector_assets.engine.lease import LeaseHeldError, process_born
 from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.store_schema import MIGRATIONS
 
 WHERE = ("p", "t")
 SPAN = Span((Range("a/0", {"offset": 0}, {"offset": 10}), Range("a/1", {"offset": 5}, {"offset": 6})))
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    ledger = Ledger(tmp_path / "ledger.db", clock=lambda: 1000.0)
+def ledger(ledger_location):
+    ledger = Ledger(ledger_location, clock=lambda: 1000.0)
     yield ledger
     ledger.close()
 
@@ -65,6 +68,8 @@ def raw(values):
             pa.array([1000] * count, pa.int64()).cast(RAW_SCHEMA.field("timestamp").type),
             pa.array([0] * count, pa.int16()),
             pa.array(range(50, 50 + count), pa.int64()),
+            pa.nulls(count, pa.int32()),
+            pa.nulls(count, pa.int8()),
         ],
         schema=RAW_SCHEMA,
     )
@@ -169,18 +174,18 @@ def test_a_lease_is_exclusive_and_the_refusal_names_the_holder(ledger):
     assert take(ledger).fence == 2
 
 
-def hold(path, ready):
-    ledger = Ledger(path)
+def hold(location, ready):
+    ledger = Ledger(location)
     with ledger.leases.held("p", "t", ttl=0.6, wait=0):
         ready.set()
         time.sleep(60)
 
 
 @pytest.fixture
-def holder(ledger):
+def holder(ledger, ledger_location):
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    process = context.Process(target=hold, args=(ledger.store.path, ready))
+    process = context.Process(target=hold, args=(ledger_location, ready))
     process.start()
     assert ready.wait(20)
     yield process
@@ -214,12 +219,79 @@ def test_a_reused_pid_is_not_taken_for_the_holder(ledger):
     assert process_born(os.getpid()) not in {"", "1"}
 
 
+def test_of_another_hosts_process_only_the_heartbeat_counts(ledger):
+    take(ledger)
+    ledger.store.change("UPDATE leases SET host = 'another', pid_born = '1'")
+    assert ledger.leases.is_held(*WHERE)
+    with pytest.raises(LeaseHeldError, match="on another"):
+        take(ledger, ttl=30)
+    began = time.monotonic()
+    assert take(ledger, ttl=0.5, wait=10).fence == 2
+    assert time.monotonic() - began >= 0.5
+
+
+def test_a_pid_of_another_container_with_the_same_hosts_name_is_not_looked_up(ledger):
+    take(ledger)
+    ledger.store.change("UPDATE leases SET pid_born = '1 pid:[42]'")
+    assert ledger.leases.is_held(*WHERE)
+
+
+def test_a_fence_is_raised_and_never_lowered(ledger):
+    ledger.leases.raise_fence(*WHERE, 7)
+    assert take(ledger).fence == 8
+    ledger.leases.raise_fence(*WHERE, 3)
+    assert ledger.leases.holder(*WHERE).fence == 8
+
+
+def test_workers_of_one_pipeline_never_plan_the_same_number(ledger, ledger_location):
+    lease = take(ledger)
+    ledgers = [Ledger(ledger_location) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        planned = list(pool.map(lambda n: plan(ledgers[n % 3], lease, Span()).seq, range(30)))
+    assert sorted(planned) == list(range(1, 31))
+    for each in ledgers:
+        each.close()
+
+
+def test_a_transaction_that_fails_leaves_nothing(ledger):
+    lease = take(ledger)
+    with suppress(ZeroDivisionError), ledger.store.transaction():
+        plan(ledger, lease)
+        ledger.record_event("p", "x", "y")
+        raise ZeroDivisionError
+    assert ledger.batches("p") == []
+    assert ledger.events("p") == []
+    assert plan(ledger, lease).seq == 1
+
+
 def test_gaps_are_kept_once(ledger):
-    error = PositionLostError("x", "TRUNCATED", {"a/0": (3, 9)})
-    ledger.record_gap("p", error)
-    ledger.record_gap("p", error)
+    for _ in range(2):
+        ledger.record_gap("p", "TRUNCATED", {"a/0": (3, 9)})
     (gap,) = ledger.gaps("p")
     assert (gap.split, gap.kind, gap.start, gap.end, gap.found_ms) == ("a/0", "TRUNCATED", 3, 9, 1_000_000)
+    assert (gap.policy, gap.state, gap.seq) == ("fail", "open", None)
+
+
+def test_what_was_done_about_a_gap_is_kept_with_it(ledger):
+    ledger.record_gap("p", "TRUNCATED", {"a/0": (3, 9), "a/1": (0, 5)})
+    ledger.record_gap("p", "TRUNCATED", {"a/0": (3, 7)}, policy="from_archive", state="filled", seq=4)
+    ledger.close_gaps("p", 5)
+    found = [(gap.split, gap.start, gap.end, gap.policy, gap.state, gap.seq) for gap in ledger.gaps("p")]
+    assert found == [("a/0", 3, 7, "from_archive", "filled", 4), ("a/1", 0, 5, "fail", "reset", 5)]
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "old.db"
+    old = sqlite3.connect(path)
+    old.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
+    old.execute("INSERT INTO gaps VALUES ('p', 'a/0', 'TRUNCATED', 3, 9, 5)")
+    old.commit()
+    old.close()
+    for _ in range(2):
+        ledger = Ledger(path)
+        (gap,) = ledger.gaps("p")
+        assert (gap.start, gap.policy, gap.state, gap.seq) == (3, "fail", "open", None)
+        ledger.close()
 
 
 def test_a_schema_gets_a_new_version_when_it_changes(ledger):
@@ -227,8 +299,8 @@ def test_a_schema_gets_a_new_version_when_it_changes(ledger):
     assert [ledger.schema_version(lease, text) for text in ("a", "a", "b", "b")] == [1, 1, 2, 2]
 
 
-def test_two_processes_may_plan_through_one_file(ledger, tmp_path):
-    other = Ledger(tmp_path / "ledger.db")
+def test_two_processes_may_plan_through_one_ledger(ledger, ledger_location):
+    other = Ledger(ledger_location)
     lease = take(ledger)
     assert other.plan(lease, BatchKind.RECORDS, SPAN, hour="h", run_id="r", code_version="c").seq == 1
     assert plan(ledger, lease, Span()).seq == 2
@@ -239,7 +311,7 @@ def test_a_ledger_of_another_schema_version_is_refused(tmp_path):
     connection = sqlite3.connect(tmp_path / "old.db")
     connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ConfigError, match="schema version 99, this code knows 1"):
+    with pytest.raises(ConfigError, match="schema version 99, this code knows 3: use newer code"):
         Ledger(tmp_path / "old.db")
 
 

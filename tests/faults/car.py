@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from vector_assets.declare import flink_sql
@@ -40,7 +42,9 @@ def record(number: int, price: int | None = None) -> bytes:
 class CarJob:
     """Kafka topic, PostgreSQL table and a script between them."""
 
-    def __init__(self, folder: Path, kafka, postgres, *, partitions: int = 2, brokers=None, url=None, **script) -> None:
+    def __init__(
+        self, folder: Path, kafka, postgres, *, partitions: int = 2, brokers=None, url=None, ledger=None, **script
+    ) -> None:
         self.folder, self.kafka, self.postgres = folder, kafka, postgres
         self.topic = kafka.create_topic(partitions=partitions)
         self.partitions = partitions
@@ -56,7 +60,7 @@ class CarJob:
             "VECTOR_ASSETS_HOME": str(folder / "home"),
             "VECTOR_ASSETS_PIPELINES": str(folder / "pipelines"),
             env.secret_variable("test_password"): postgres.password,
-        }
+        } | ({"VECTOR_ASSETS_LEDGER": ledger} if ledger else {})
         (folder / "pipelines").mkdir()
         self.write()
 
@@ -78,11 +82,14 @@ class CarJob:
         with self.open() as session:
             return list(Runner(session).catch_up())
 
-    def open(self) -> Session:
+    @contextmanager
+    def open(self) -> Iterator[Session]:
         """A session on the job's own books."""
         with env.overridden(**self.environment):
             (pipeline,) = flink_sql.load_file(self.folder / "pipelines" / "cars.sql")
-            return Session(pipeline, Books.open())
+            books = Books.open()
+        with closing(books), Session(pipeline, books) as session:
+            yield session
 
     def start(self, fail_at: str = "", command: str = "run") -> subprocess.Popen:
         """`vector-assets run cars` (or another command) in a process of its own."""

@@ -30,6 +30,17 @@ def test_kill_9_between_two_states_loses_and_doubles_nothing(job, step, number):
         assert [letter.offset for letter in session.ledger.dead_letters.listed()] == [100]
 
 
+@pytest.mark.parametrize("step", ["planned", "sealed", "staged", "committed", "done"])
+def test_kill_9_over_a_postgres_ledger_loses_and_doubles_nothing(tmp_path, kafka, postgres, postgres_ledger, step):
+    job = CarJob(tmp_path, kafka, postgres, ledger=postgres_ledger)
+    job.produce(IDS)
+    code, output = job.run_apart(f"{step}:2")
+    assert code == -signal.SIGKILL, output
+    job.run()
+    job.assert_settled(IDS)
+    assert not (tmp_path / "home" / "ledger.db").exists()
+
+
 def test_a_second_crash_while_resuming_changes_nothing(job):
     for step in ("staged:2", "committed:1", "committing:1", "sealed:1"):
         code, output = job.run_apart(step)

@@ -20,6 +20,8 @@ def raw_table(values: Sequence[bytes | None], first: int = 0, step: int = 1) -> 
         pa.array(np.arange(count), RAW_SCHEMA.field("timestamp").type),
         pa.array(np.zeros(count, np.int16)),
         pa.array(np.arange(count)),
+        pa.nulls(count, pa.int32()),
+        pa.nulls(count, pa.int8()),
     ]
     table = pa.Table.from_arrays(columns, schema=RAW_SCHEMA)
     return table.append_column(

@@ -18,7 +18,7 @@ def logical(text: str) -> LogicalType:
     nullable = bare == text
     if bare.startswith(("ARRAY<", "MAP<", "ROW<")):
         name, inner = bare[:-1].split("<", 1)
-        parts = re.split(r", *(?![^(<]*[)>])", inner)
+        parts = _parts(inner)
         if name == "ROW":
             pairs = [part.split(" ", 1) for part in parts]
             children = tuple(logical(kind) for _, kind in pairs)
@@ -28,6 +28,18 @@ def logical(text: str) -> LogicalType:
     assert match, text
     name, precision, scale = match.groups()
     return LogicalType(_SYNONYMS.get(name, name), precision and int(precision), scale and int(scale), nullable=nullable)
+
+
+def _parts(text: str) -> list[str]:
+    """What commas outside of brackets part."""
+    depth, parts = 0, [""]
+    for char in text:
+        depth += (char in "<(") - (char in ">)")
+        if char == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts]
 
 
 def csv_table(*columns: Sequence[str]) -> Table:

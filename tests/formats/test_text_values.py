@@ -180,3 +180,11 @@ def test_nulls_stay_null_in_every_type() -> None:
         assert read(kind, [None, None]) == [None, None]
         assert read(f"ARRAY<{kind}>", [None]) == [None]
         assert read(f"{kind} NOT NULL", [None]) == [...]
+
+
+def test_a_slice_of_a_column_reads_like_a_column_of_its_own() -> None:
+    texts = pa.array(["12345678", "x", None, " 9 ", "8"])
+    for start in range(5):
+        parsed = parse(texts.slice(start), logical("INT"), TextRules(lenient=True))
+        parsed.values.validate(full=True)
+        assert parsed.values.to_pylist() == [12345678, None, None, 9, 8][start:]

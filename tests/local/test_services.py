@@ -39,6 +39,7 @@ def test_services_that_never_ran_are_down_and_looking_at_them_leaves_nothing(hom
     assert [(row.name, row.state, row.address, row.pid) for row in services.status()] == [
         ("kafka", "down", "", None),
         ("postgres", "down", "", None),
+        ("schema-registry", "down", "", None),
     ]
     services.down()
     assert not home.exists()
@@ -48,12 +49,13 @@ def test_services_that_never_ran_are_down_and_looking_at_them_leaves_nothing(hom
 def test_up_publishes_what_down_withdraws(home: Path) -> None:
     steps: list[str] = []
     rows = services.up(progress=steps.append)
-    assert [(row.name, row.state) for row in rows] == [("kafka", "up"), ("postgres", "up")]
+    assert [(row.name, row.state) for row in rows] == [("kafka", "up"), ("postgres", "up"), ("schema-registry", "up")]
     assert {"formatting the storage of kafka", "creating the postgres cluster"} < set(steps)
-    kafka, postgres = rows
+    kafka, postgres, registry = rows
     assert env.services_file().stat().st_mode & 0o777 == 0o600
     assert env.secret("KAFKA_BOOTSTRAP_SERVERS") == kafka.address
     assert env.secret("POSTGRES_ADDRESS") == postgres.address
+    assert env.secret("SCHEMA_REGISTRY_URL") == f"http://{registry.address}"
     assert env.secret("POSTGRES_USER") == PostgresService.user
     assert env.secret("POSTGRES_PASSWORD") == (home / "postgres" / "password").read_text()
     assert all(row.log.is_relative_to(home) and row.log.exists() for row in rows)
@@ -69,8 +71,8 @@ def test_up_publishes_what_down_withdraws(home: Path) -> None:
         env.secret("POSTGRES_ADDRESS")
     services.down()
     assert env.services_file().read_text() == ""
-    assert [row.state for row in services.status()] == ["down", "down"]
-    assert [process.find(row.pid) for row in rows if row.pid] == [None, None]
+    assert [row.state for row in services.status()] == ["down", "down", "down"]
+    assert [process.find(row.pid) for row in rows if row.pid] == [None, None, None]
 
 
 @pytest.mark.service

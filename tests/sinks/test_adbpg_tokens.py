@@ -2,13 +2,15 @@
 
 import re
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 
 import psycopg
 import pytest
 
-from tests.sinks.contract import SPLIT, Feed, car, rows_of
+from tests.sinks.contract import SCHEMA, SPLIT, Feed, car, rows_of
+from vector_assets.engine.abilities import Recalled
 from vector_assets.engine.core import POSITION, Batch, BatchToken, Counts, Range, Span
 from vector_assets.engine.errors import (
     FatalError,
@@ -415,3 +417,59 @@ def test_an_answer_lost_after_the_commit_is_found(cars, proxy, monkeypatch):
     assert isinstance(finished(thread, outcome), UnavailableError)
     assert feed.sink.find(staged.token, staged.committable) == "APPLIED"
     assert feed.sink.receipt(staged.token).counts.written == 1
+
+
+def test_what_was_committed_is_recalled(cars):
+    sink = cars.sink()
+    assert sink.newest_seq("cars") == 0
+    assert sink.recall("cars") == Recalled({}, ())
+    feed = Feed(sink, fence=7)
+    tokens = []
+    for number in range(3):
+        tokens.append(feed.token(1))
+        feed.apply(car(number))
+    found = sink.recall("cars")
+    assert [(b.seq, b.token_id, b.span, b.counts.written) for b in found.batches] == [
+        (token.seq, token.id, token.span, 1) for token in tokens
+    ]
+    assert [b.commit_id for b in found.batches] == [sink.receipt(token).commit_id for token in tokens]
+    assert all(abs(b.committed_ms / 1000 - time.time()) < 600 for b in found.batches)
+    assert (found.position, found.fence) == ({SPLIT: {"offset": 3}}, 7)
+    assert found.incarnation == str(cars.value("SELECT 'car_info'::regclass::oid"))
+    assert sink.newest_seq("cars") == 3
+    assert sink.recall("trucks") == Recalled({}, ())
+
+
+def test_pruned_batches_are_gone_but_the_newest_and_the_next_one_lands(cars):
+    sink = cars.sink()
+    feed = Feed(sink)
+    for number in range(4):
+        feed.apply(car(number))
+    assert sink.prune("trucks", 9) == 0
+    assert sink.prune("cars", 2) == 2
+    assert [b.seq for b in sink.recall("cars").batches] == [3, 4]
+    assert sink.prune("cars", 99) == 1
+    assert sink.newest_seq("cars") == 4
+    feed.apply(car(4))
+    assert ids(cars) == [0, 1, 2, 3, 4]
+
+
+def test_token_tables_of_older_code_get_the_new_column_and_keep_their_rows(cars):
+    Feed(cars.sink()).apply(car(1))
+    cars.execute("ALTER TABLE vector_assets.batches DROP COLUMN span")
+    late = cars.sink(schema=None)
+    assert "vector_assets.batches.span: will be added" in late.inspect(SCHEMA, ("id",)).notes
+    (old,) = late.recall("cars").batches
+    assert (old.seq, old.span) == (1, None)
+    late.prepare(SCHEMA, ("id",))
+    late.prepare(SCHEMA, ("id",))
+    token = token_of(2, (SPLIT, {"offset": 1}, {"offset": 2}))
+    late.commit(staged_for(late, token, car(2)))
+    assert [b.span for b in late.recall("cars").batches] == [None, token.span]
+
+
+def test_a_sink_of_a_database_without_tokens_recalls_nothing(cars):
+    sink = cars.sink(schema=None)
+    assert sink.recall("cars") == Recalled({}, ())
+    assert sink.newest_seq("cars") == 0
+    assert sink.prune("cars", 9) == 0

@@ -9,33 +9,8 @@ from tests.sources.contract import SourceContract, Upstream
 from tests.sources.reading import NO_LIMIT, drain, places, read, values
 from vector_assets.engine.core import BatchLimit, Span
 from vector_assets.engine.errors import ConfigError, PlanError, PositionLostError, TransientError, UnavailableError
-from vector_assets.engine.schema import Table
-from vector_assets.sources.kafka import KafkaOptions, KafkaSource
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture
-def open_source():
-    """Makes sources: `open_source(broker, topic, **{"properties.x": ...})`; all are closed after the test."""
-    made = []
-
-    def make(broker, topic, *, servers=None, stall_seconds=10.0, **options):
-        given = {
-            "connector": "kafka",
-            "topic": topic,
-            "format": "raw",
-            "scan.startup.mode": "earliest-offset",
-            "properties.bootstrap.servers": servers or broker.bootstrap_servers,
-            **options,
-        }
-        parsed = KafkaOptions.parse(given, "connector kafka")
-        made.append(KafkaSource(parsed, Table("cars", ()), pipeline="cars", stall_seconds=stall_seconds))
-        return made[-1]
-
-    yield make
-    for source in made:
-        source.close()
 
 
 class TestKafkaSource(SourceContract):
@@ -286,7 +261,7 @@ def test_a_partition_far_ahead_is_held_back_and_loses_nothing(kafka, open_source
         table, span = read(source, span, limit)
         position |= span.end
         found += [int(value[:5]) for value in values(table)]
-        paused |= {track.partition for track in source._reader._tracks.values() if track.is_paused}
+        paused |= {track.home for track in source._reader._tracks.values() if track.is_paused}
         assert sum(track.outside_bytes for track in source._reader._tracks.values()) < 4_000_000
     assert paused
     assert len(found) == 3000
@@ -453,9 +428,12 @@ def test_a_deleted_topic_is_named(kafka, open_source):
     position = source.start()
     span = source.plan(position, NO_LIMIT)
     kafka.delete_topic(topic)
+    # so that somebody looks
+    assert source.lag(position, source.frontier()) == 1
     for attempt in (lambda: source.plan(position, NO_LIMIT), lambda: read(source, span)):
-        with pytest.raises(PlanError, match=f"{topic}' does not exist"):
+        with pytest.raises(PositionLostError, match=f"DELETED: .*{topic} does not exist any more") as caught:
             attempt()
+        assert list(caught.value.missing.values()) == [(0, None)]
 
 
 def test_a_position_past_the_end_is_named(kafka, open_source):

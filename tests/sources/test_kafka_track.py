@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from vector_assets.engine.core import HEADERS_TYPE
 from vector_assets.sources.kafka_records import COLUMNS
+from vector_assets.sources.kafka_tokens import Home
 from vector_assets.sources.kafka_track import Piece, Track, fair
+
+HOME = Home("cars", 0)
 
 
 def piece(offsets, epoch=0, size=10):
@@ -17,6 +20,7 @@ def piece(offsets, epoch=0, size=10):
         pa.nulls(count, HEADERS_TYPE),
         pa.nulls(count, COLUMNS.field("timestamp").type),
         pa.array(np.array(offsets, np.int64)),
+        pa.nulls(count, pa.int8()),
     ]
     return Piece.of(pa.RecordBatch.from_arrays(columns, schema=COLUMNS), epoch)
 
@@ -58,7 +62,7 @@ def test_shares_use_up_what_there_is_and_nobody_gets_more_than_wanted(wanted, to
 def test_every_record_is_handed_out_once_and_in_order(gaps, reads, chunk):
     """Whatever the holes, the size of what arrives, and the limits of the reads."""
     offsets = list(np.cumsum(gaps) - 1)
-    track = Track(0, 0, None)
+    track = Track(HOME, 0, None)
     arriving = [offsets[at : at + chunk] for at in range(0, len(offsets), chunk)]
     found = []
     for rows, most_bytes in [*reads, (10_000, 1 << 30)]:
@@ -77,7 +81,7 @@ def test_every_record_is_handed_out_once_and_in_order(gaps, reads, chunk):
 
 
 def test_records_that_arrive_twice_are_taken_once():
-    track = Track(0, 5, None)
+    track = Track(HOME, 5, None)
     track.aim(20)
     track.add(piece([5, 6, 7]))
     track.add(piece([6, 7, 8]))
@@ -86,7 +90,7 @@ def test_records_that_arrive_twice_are_taken_once():
 
 
 def test_the_epoch_is_that_of_the_last_record_handed_out():
-    track = Track(0, 0, 3)
+    track = Track(HOME, 0, 3)
     track.aim(4)
     track.add(piece([0, 1], epoch=4))
     track.add(piece([2, 3, 4, 5], epoch=6))
@@ -100,7 +104,7 @@ def test_the_epoch_is_that_of_the_last_record_handed_out():
 
 
 def test_a_range_of_holes_ends_where_it_was_to_end():
-    track = Track(0, 10, 2)
+    track = Track(HOME, 10, 2)
     track.aim(20)
     track.reach(25)
     part = track.take(1 << 30)
@@ -108,7 +112,7 @@ def test_a_range_of_holes_ends_where_it_was_to_end():
 
 
 def test_a_record_larger_than_the_limit_passes_only_when_asked_to():
-    track = Track(0, 0, None)
+    track = Track(HOME, 0, None)
     track.aim(2)
     track.add(piece([0, 1], size=1000))
     assert taken(track.take(10)) == []

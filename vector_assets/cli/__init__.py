@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vector_assets import __version__
-from vector_assets.cli import bench, dead_letters, demo, plan, reset, run, services, status
+from vector_assets.cli import bench, dead_letters, demo, ledger, plan, reset, retention, run, services, status
 from vector_assets.cli.output import Group, LogLevel, configure_logging, examples, unwrapped
 from vector_assets.engine import env
 
@@ -57,9 +57,10 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, run, status, reset):
+for module in (plan, run, status, reset, retention):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(services.app, name="services")
 for last in (bench, demo):
     last.register(app)

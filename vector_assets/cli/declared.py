@@ -10,6 +10,7 @@ from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.registry import nearest
 from vector_assets.engine.session import Books, Session
+from vector_assets.engine.store import is_there
 
 
 def pipelines(name: str | None = None, *, offline: bool = False) -> list[Pipeline]:
@@ -59,7 +60,7 @@ def from_file(file: Path, *, offline: bool = False) -> list[Pipeline]:
 
 def has_ledger() -> bool:
     """True when there is a ledger to open; opening one that is not there would make it."""
-    return Path(ledger_location()).exists()
+    return is_there(ledger_location())
 
 
 @contextmanager

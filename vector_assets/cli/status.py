@@ -1,5 +1,6 @@
 """`vector-assets status`: where every pipeline stands, from the ledger; how far behind it is, from the source."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
         app,
         "vector-assets status",
         "vector-assets status car_info --batches 20",
+        "vector-assets status car_info --gaps",
         "vector-assets status --json | jq '.pipelines[].lag'",
     )(status)
 
@@ -40,6 +42,9 @@ def status(
     ] = None,
     *,
     batches: Annotated[int, typer.Option(metavar="N", min=0, help="The last N batches, too.")] = 0,
+    gaps: Annotated[
+        bool, typer.Option("--gaps", help="Ranges the source lost, or grew by, and what was done about each.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show position, lag, batches, dead letters, lease, gaps and operators' events.
@@ -62,6 +67,9 @@ def status(
         _show_all(surveys)
     else:
         _show_one(surveys[0])
+    for each in surveys if gaps else ():
+        heading(f"gaps of {each.name}")
+        _show_gaps(each)
     for each in surveys if batches else ():
         heading(f"last batches of {each.name}")
         show_batches(each.recent)
@@ -73,6 +81,7 @@ def survey_json(found: "Survey") -> dict[str, Any]:
         "name": found.name,
         "target": found.target,
         "activated": found.is_activated,
+        "finished": found.is_finished,
         "position": dict(found.position),
         "frontier": dict(found.answer.frontier) if found.answer.frontier is not None else None,
         "lag": found.answer.lag,
@@ -92,7 +101,16 @@ def survey_json(found: "Survey") -> dict[str, Any]:
         if found.holder
         else None,
         "gaps": [
-            {"split": gap.split, "kind": gap.kind, "from": gap.start, "to": gap.end, "found": moment(gap.found_ms)}
+            {
+                "split": gap.split,
+                "kind": gap.kind,
+                "from": gap.start,
+                "to": gap.end,
+                "found": moment(gap.found_ms),
+                "policy": gap.policy,
+                "state": gap.state,
+                "batch": gap.seq,
+            }
             for gap in found.gaps
         ],
         "events": [{"at": moment(at), "what": what, "detail": detail} for at, what, detail in found.events],
@@ -141,6 +159,7 @@ def _show_one(found: "Survey") -> None:
             ("target", found.target),
             ("position", places(found.position) if found.is_activated else "not started yet"),
             ("frontier", places(found.answer.frontier) if found.answer.frontier is not None else "unknown"),
+            ("gaps", _gaps_text(found)),
             ("lag", lag_text(found) + (f" ({found.answer.error})" if found.answer.error else "")),
             ("batches", states or "none"),
             ("last batch", last_text(found)),
@@ -149,13 +168,24 @@ def _show_one(found: "Survey") -> None:
             ("lease", _lease(found)),
         ]
     )
-    if found.gaps:
-        heading("records the source lost")
-        rows = [(gap.split, gap.kind, gap.start, gap.end, ago(gap.found_ms)) for gap in found.gaps]
-        show_table(("split", "kind", "from", "to", "found"), rows, right=("from", "to"))
     if found.events:
         heading("operators' events")
         show_table(("when", "what", "detail"), [(ago(at), *rest) for at, *rest in found.events[-_EVENTS:]])
+
+
+def _gaps_text(found: "Survey") -> str:
+    states = Counter(gap.state for gap in found.gaps)
+    counts = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
+    return f"{counts}; see --gaps" if counts else "none"
+
+
+def _show_gaps(found: "Survey") -> None:
+    columns = ("split", "kind", "from", "to", "found", "policy", "state", "batch")
+    rows = [
+        (gap.split, gap.kind, gap.start, gap.end, ago(gap.found_ms), gap.policy, gap.state, gap.seq)
+        for gap in found.gaps
+    ]
+    show_table(columns, rows, right=("from", "to", "batch"))
 
 
 def show_batches(batches: "Sequence[BatchRecord]") -> None:
@@ -173,7 +203,9 @@ def show_batches(batches: "Sequence[BatchRecord]") -> None:
 
 
 def lag_text(found: "Survey") -> str:
-    """The lag in records, or that it is not known."""
+    """The lag in records, or that it is not known, or that there will never be one."""
+    if found.is_finished and not found.unfinished:
+        return "0 (finished)"
     return "unknown" if found.answer.lag is None else f"{found.answer.lag:,}"
 
 

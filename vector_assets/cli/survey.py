@@ -40,6 +40,7 @@ class Survey:
     name: str
     target: str
     is_activated: bool
+    is_finished: bool
     position: Position
     answer: Answer
     states: dict[str, int]
@@ -77,6 +78,7 @@ def _look(pipeline: Pipeline, ledger: Ledger, batches: int, position: Position |
         name=name,
         target=target,
         is_activated=position is not None,
+        is_finished=position is not None and pipeline.source_options.is_finished(position),
         position=position or {},
         answer=answer,
         states=ledger.states(name, target),

@@ -6,9 +6,10 @@ confluent-kafka moves records, kafka-python asks questions. Both are quiet: what
 import base64
 import contextlib
 import logging
+import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -134,41 +135,86 @@ class ControlPlane:
             ConfigError: we may not see it.
             UnavailableError: the cluster does not answer, or a partition has no leader.
         """
-        where = f"kafka {self._properties.servers}: topic {name!r}"
-        found = self._ask(where, lambda client: client.describe_topics([name]))[0]
-        if found["error_code"] == errors.UnknownTopicOrPartitionError.errno:
-            known = [each for each in self.topics() if not each.startswith("__")]
-            some = ", ".join(sorted(known)[:20]) or "none"
-            raise PlanError(f"{where} does not exist{nearest(name, known)}; topics we see: {some}")
-        for code in (found["error_code"], *(each["error_code"] for each in found["partitions"])):
-            # a replica that is down (9) is the cluster's business as long as there is a leader
-            if code not in (0, errors.ReplicaNotAvailableError.errno):
-                raise kafka_python.translated(errors.for_code(code)(), where, self._timeout_seconds)
-        if found["topic_id"] is None:
-            raise ConfigError(f"{where} has no id: topic ids need a broker from Kafka 2.8 on")
-        partitions = tuple(sorted(each["partition_index"] for each in found["partitions"]))
-        return Topic(name, _topic_id(found["topic_id"]), partitions)
+        found = self.find([name])
+        if name not in found:
+            raise self.missing(name)
+        return found[name]
+
+    def find(self, names: Sequence[str]) -> dict[str, Topic]:
+        """Those of the topics that exist, by name.
+
+        Raises:
+            ConfigError: we may not see one.
+            UnavailableError: the cluster does not answer, or a partition has no leader.
+        """
+        where = f"{self._where}: topic {', '.join(map(repr, names))}"
+        return self._checked(self._ask(where, lambda client: client.describe_topics(list(names))))
+
+    def find_like(self, pattern: re.Pattern[str]) -> dict[str, Topic]:
+        """Topics whose whole name the pattern matches, by name; internal ones never.
+
+        Raises:
+            ConfigError: we may not see one.
+            UnavailableError: the cluster does not answer, or a partition has no leader.
+        """
+        found = self._ask(self._where, lambda client: client.describe_topics())
+        return self._checked(each for each in found if not each["is_internal"] and pattern.fullmatch(each["name"]))
+
+    def missing(self, name: str) -> PlanError:
+        """The error that a topic does not exist, naming those that do."""
+        known = [each for each in self.topics() if not each.startswith("__")]
+        some = ", ".join(sorted(known)[:20]) or "none"
+        return PlanError(f"{self._where}: topic {name!r} does not exist{nearest(name, known)}; topics we see: {some}")
+
+    def _checked(self, described: Iterable[Mapping[str, Any]]) -> dict[str, Topic]:
+        found: dict[str, Topic] = {}
+        for each in described:
+            name, where = each["name"], f"{self._where}: topic {each['name']!r}"
+            if each["error_code"] == errors.UnknownTopicOrPartitionError.errno:
+                continue
+            for code in (each["error_code"], *(part["error_code"] for part in each["partitions"])):
+                # a replica that is down (9) is the cluster's business as long as there is a leader
+                if code not in (0, errors.ReplicaNotAvailableError.errno):
+                    raise kafka_python.translated(errors.for_code(code)(), where, self._timeout_seconds)
+            if each["topic_id"] is None:
+                raise ConfigError(f"{where} has no id: topic ids need a broker from Kafka 2.8 on")
+            partitions = tuple(sorted(part["partition_index"] for part in each["partitions"]))
+            found[name] = Topic(name, _topic_id(each["topic_id"]), partitions)
+        return found
+
+    @property
+    def _where(self) -> str:
+        return f"kafka {self._properties.servers}"
 
     def topics(self) -> list[str]:
         """Names of all topics we may see."""
-        where = f"kafka {self._properties.servers}"
-        return list(self._ask(where, lambda client: client.list_topics()))
-
-    def log_starts(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
-        """First offset of each partition that is still held."""
-        return self._offsets(topic, partitions, _EARLIEST, _READ_UNCOMMITTED)
+        return list(self._ask(self._where, lambda client: client.list_topics()))
 
     def log_ends(self, topic: str, partitions: Collection[int], *, committed: bool) -> dict[int, int]:
         """Offset after the last readable record of each: the last stable offset if `committed`, else high watermark."""
-        return self._offsets(topic, partitions, _LATEST, _READ_COMMITTED if committed else _READ_UNCOMMITTED)
+        found = self.ends([(topic, partition) for partition in partitions], committed=committed)
+        return {partition: offset for (_, partition), offset in found.items()}
 
-    def committed(self, group: str, topic: str, partitions: Collection[int]) -> dict[int, int | None]:
-        """Offsets that a consumer group has committed; None where it has none."""
-        asked = [TopicPartition(topic, partition) for partition in partitions]
-        where = f"kafka {self._properties.servers}: group {group!r}"
+    def starts(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """First offset of each (topic, partition) that is still held."""
+        return self._offsets(places, _EARLIEST, _READ_UNCOMMITTED)
+
+    def ends(self, places: Collection[tuple[str, int]], *, committed: bool) -> dict[tuple[str, int], int]:
+        """Offset after the last readable record of each (topic, partition), as `log_ends`."""
+        return self._offsets(places, _LATEST, _READ_COMMITTED if committed else _READ_UNCOMMITTED)
+
+    def at_time(self, places: Collection[tuple[str, int]], time_ms: int) -> dict[tuple[str, int], int | None]:
+        """Offset of the first record of each (topic, partition) of that time or later; None if there is none."""
+        found = self._offsets(places, time_ms, _READ_UNCOMMITTED)
+        return {place: offset if offset >= 0 else None for place, offset in found.items()}
+
+    def committed(self, group: str, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], int | None]:
+        """Offsets that a consumer group has committed for each (topic, partition); None where it has none."""
+        asked = [TopicPartition(*place) for place in places]
+        where = f"{self._where}: group {group!r}"
         found = self._ask(where, lambda client: client.list_group_offsets({group: asked}))[group]
-        offsets = {place.partition: value.offset for place, value in found.items()}
-        return {partition: offset if (offset := offsets.get(partition, -1)) >= 0 else None for partition in partitions}
+        offsets = {place: value.offset for place, value in found.items()}
+        return {tuple(place): offset if (offset := offsets.get(place, -1)) >= 0 else None for place in asked}
 
     def close(self) -> None:
         """Give back the connection; idempotent."""
@@ -177,17 +223,17 @@ class ControlPlane:
             with contextlib.suppress(*kafka_python.FAILURES):
                 client.close()
 
-    def _offsets(self, topic: str, partitions: Collection[int], which: int, isolation: int) -> dict[int, int]:
-        asked = {TopicPartition(topic, partition): which for partition in partitions}
+    def _offsets(self, places: Collection[tuple[str, int]], which: int, isolation: int) -> dict[tuple[str, int], int]:
+        asked = {TopicPartition(*place): which for place in places}
         if not asked:
             return {}
-        where = f"kafka {self._properties.servers}: topic {topic!r}"
+        where = f"{self._where}: topic {', '.join(map(repr, sorted({place.topic for place in asked})))}"
         timeout_ms = int(self._timeout_seconds * 1000)
         found = self._ask(
             where,
             lambda client: client.list_partition_offsets(asked, isolation_level=isolation, timeout_ms=timeout_ms),
         )
-        return {place.partition: int(value.offset) for place, value in found.items()}
+        return {(place.topic, place.partition): int(value.offset) for place, value in found.items()}
 
     def _ask(self, where: str, question: Callable[[KafkaAdminClient], Any]) -> Any:
         if self._client is None:

@@ -38,11 +38,6 @@ class SourceEnd:
     raw_schema: pa.Schema
     metadata: tuple[tuple[Column, Metadata], ...]
 
-    @property
-    def reports(self) -> tuple[str, ...]:
-        """Options without effect."""
-        return (*self.options.reports(), *(self.format_options.reports() if self.format_options else ()))
-
 
 @dataclass(frozen=True, slots=True)
 class SinkEnd:
@@ -51,11 +46,6 @@ class SinkEnd:
     connector: str
     make: Any = field(repr=False)
     options: SinkOptions
-
-    @property
-    def reports(self) -> tuple[str, ...]:
-        """Options without effect."""
-        return self.options.reports()
 
 
 def connector_of(table: Declared) -> str:

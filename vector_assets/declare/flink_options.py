@@ -140,7 +140,8 @@ def _fitting(cls: type[Options], values: Mapping[str, str], name: str, secret: s
     """A value in place of a secret that nobody may look up: the first of several shapes that the option takes."""
     word = _stand_in(secret)
     jaas = [f'x.{each}LoginModule required username="{word}" password="{word}";' for each in ("Plain", "Scram")]
-    shapes = [values[name], f"{word}:9092", f"jdbc:postgresql://{word}:5432/{word}", "1", *jaas]
+    shapes = [values[name], f"{word}:9092", f"jdbc:postgresql://{word}:5432/{word}", f"http://{word}:80"]
+    shapes += [f"http://{word}:{word}@{word}:80", "1", *jaas]
     marker = Place(name)
     for shape in shapes:
         try:

@@ -16,6 +16,7 @@ from vector_assets.declare.flink_settings import Settings
 from vector_assets.declare.flink_tables import Declared, declare
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, Place
+from vector_assets.engine.options import Options
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
@@ -172,8 +173,21 @@ class _Compiler:
             transforms=(SqlTransform(selection.projections, "source", selection.where, schema),),
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
-            reports=(*reports, *source.reports, *sink.reports, *reader.reports, *writer.reports),
+            reports=(
+                *reports,
+                *source.reports,
+                *sink.reports,
+                *_without_effect(source, reader.options),
+                *_without_effect(source, reader.format_options),
+                *_without_effect(sink, writer.options),
+            ),
         )
+
+
+def _without_effect(table: Declared, options: Options | None) -> tuple[str, ...]:
+    """What options of a table report, with the place of the table."""
+    reports = options.reports() if options else ()
+    return tuple(f"{table.place}: table {table.name}: {report}" for report in reports)
 
 
 def _check_unique(pipeline: Pipeline, seen: dict[tuple[str, str], Pipeline]) -> None:

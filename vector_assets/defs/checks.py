@@ -1,4 +1,4 @@
-"""Checks of a pipeline's asset: how far behind it is, and whether records wait for a person. They never block.
+"""Checks of a pipeline's asset: how far behind it is, what waits for a person, what the source lost. They never block.
 
 What cannot be looked at is a failed check with severity ERROR, not a passed one.
 """
@@ -16,6 +16,7 @@ from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.session import Books
 
 _SHOWN = 5
+_LOSS_DAYS = 7
 
 
 def of(pipeline: Pipeline) -> dg.AssetChecksDefinition:
@@ -24,6 +25,7 @@ def of(pipeline: Pipeline) -> dg.AssetChecksDefinition:
     settings = pipeline.settings
     described = {
         "lag": f"At most {settings.check_max_lag:,} records behind the source.",
+        "gaps": f"The source lost no record; those skipped count as a warning for {_LOSS_DAYS} days.",
         "dead_letters": f"No dead letter is open; more than {settings.check_max_dead_letters:,} are an error.",
     }
 
@@ -40,7 +42,11 @@ def of(pipeline: Pipeline) -> dg.AssetChecksDefinition:
 
 
 def _looked_at(pipeline: Pipeline, check: dg.AssetCheckKey) -> dg.AssetCheckResult:
-    looks: dict[str, Callable[[Pipeline, Ledger], dict[str, Any]]] = {"lag": _lag, "dead_letters": _dead_letters}
+    looks: dict[str, Callable[[Pipeline, Ledger], dict[str, Any]]] = {
+        "lag": _lag,
+        "dead_letters": _dead_letters,
+        "gaps": _gaps,
+    }
     try:
         books = Books.open()
         try:
@@ -89,5 +95,29 @@ def _dead_letters(pipeline: Pipeline, ledger: Ledger) -> dict[str, Any]:
         "passed": count == 0,
         "severity": dg.AssetCheckSeverity.ERROR if count > limit else dg.AssetCheckSeverity.WARN,
         "description": f"{count:,} open; `vector-assets dead-letters list {pipeline.name}`" if count else "none open",
+        "metadata": metadata,
+    }
+
+
+def _gaps(pipeline: Pipeline, ledger: Ledger) -> dict[str, Any]:
+    found = ledger.gaps(pipeline.name)
+    since_ms = ledger.now_ms() - _LOSS_DAYS * 86_400_000
+    still_open = [gap for gap in found if gap.state == "open"]
+    skipped = [gap for gap in found if gap.state == "skipped" and gap.found_ms > since_ms]
+    shown = [*still_open, *skipped]
+    metadata: dict[str, Any] = {"gaps_open": len(still_open), "gaps_skipped": len(skipped), "gaps_ever": len(found)}
+    if shown:
+        records = [
+            dg.TableRecord(
+                {"split": gap.split, "kind": gap.kind, "from": gap.start, "to": str(gap.end), "state": gap.state}
+            )
+            for gap in shown[-_SHOWN:]
+        ]
+        metadata["newest gaps"] = dg.MetadataValue.table(records)
+    told = f"{len(still_open):,} open, {len(skipped):,} skipped; `vector-assets status {pipeline.name} --gaps`"
+    return {
+        "passed": not shown,
+        "severity": dg.AssetCheckSeverity.ERROR if still_open else dg.AssetCheckSeverity.WARN,
+        "description": told if shown else "none",
         "metadata": metadata,
     }

@@ -21,6 +21,7 @@ def definitions(pipelines: Sequence[Pipeline]) -> dg.Definitions:
         asset_checks=[checks.of(pipeline) for pipeline in pipelines],
         sensors=[sensors.of(pipeline) for pipeline in pipelines],
         jobs=[job for pipeline in pipelines for job in jobs.of(pipeline)],
+        schedules=[schedule for pipeline in pipelines for schedule in jobs.schedules(pipeline)],
         executor=dg.in_process_executor,
     )
 

@@ -1,4 +1,4 @@
-"""Jobs of a pipeline beside its asset: the continuous mode, and dead letters written again."""
+"""Jobs of a pipeline beside its asset: the continuous mode, dead letters written again, retention once a day."""
 
 from collections.abc import Iterator
 
@@ -11,6 +11,7 @@ from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.retention import apply_retention
 
 
 class DeadLetterConfig(dg.Config):
@@ -22,6 +23,36 @@ class DeadLetterConfig(dg.Config):
 def of(pipeline: Pipeline) -> list[dg.JobDefinition]:
     """The pipeline's jobs."""
     return [_continuous(pipeline), _dead_letters(pipeline)]
+
+
+def schedules(pipeline: Pipeline) -> list[dg.ScheduleDefinition]:
+    """Once a day what is too old goes, for a pipeline whose settings limit what is kept; none for any other."""
+    settings = pipeline.settings
+    if not (settings.retention_archive or settings.retention_ledger or settings.retention_dead_letters):
+        return []
+    schedule = dg.ScheduleDefinition(
+        name=f"{names.retention_job(pipeline)}_schedule", job=_retention(pipeline), cron_schedule="17 3 * * *",
+        execution_timezone="UTC", default_status=dg.DefaultScheduleStatus.RUNNING,
+    )  # fmt: skip
+    return [schedule]
+
+
+def _retention(pipeline: Pipeline) -> dg.JobDefinition:
+    # no pool: it waits for the lease, which a continuous job gives back after each round
+    @dg.op(name=f"retention_of_{pipeline.name}", out=dg.Out(dg.Nothing))
+    def let_go(context: dg.OpExecutionContext) -> None:
+        with failures.told(pipeline), runs.opened(pipeline, context.run.run_id) as runner:
+            plan = apply_retention(runner.session)
+            context.log.info(
+                "%d batches expired, %d folded, %d dead letters purged",
+                len(plan.expiring), len(plan.folding), len(plan.letters),
+            )  # fmt: skip
+
+    @dg.job(name=names.retention_job(pipeline), description=f"Lets go of what {pipeline.name} keeps no longer.")
+    def job() -> None:
+        let_go()
+
+    return job
 
 
 def _continuous(pipeline: Pipeline) -> dg.JobDefinition:

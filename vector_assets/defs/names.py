@@ -41,6 +41,11 @@ def dead_letters_job(pipeline: Pipeline) -> str:
     return f"{pipeline.name}_dead_letters"
 
 
+def retention_job(pipeline: Pipeline) -> str:
+    """The job that lets go of what is kept no longer."""
+    return f"{pipeline.name}_retention"
+
+
 def tags(pipeline: Pipeline) -> dict[str, str]:
     """Tags of the runs we start for a pipeline."""
     return {PIPELINE_TAG: pipeline.name, FINGERPRINT_TAG: pipeline.fingerprint}

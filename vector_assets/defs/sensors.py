@@ -96,6 +96,9 @@ def _stands_still(run: dg.DagsterRun, pipeline: Pipeline, ledger: Ledger, holder
 def _nothing_new(pipeline: Pipeline, ledger: Ledger) -> str | None:
     where = (pipeline.name, pipeline.target)
     is_new = not ledger.is_activated(*where)
+    is_done = not is_new and pipeline.source_options.is_finished(ledger.position(*where))
+    if is_done and not ledger.unfinished(*where):
+        return "finished: its bound is reached"
     try:
         lag = probe.of(pipeline).lag(None if is_new else ledger.planned_position(*where))
     except UnavailableError as error:

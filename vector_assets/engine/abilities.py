@@ -1,4 +1,4 @@
-"""What a sink may be able to do beyond writing; the engine and the commands ask with `isinstance`.
+"""What a sink (or a source) may be able to do beyond its contract; the engine and the commands ask with `isinstance`.
 
 A sink class that has a protocol's methods has the ability. Each is read-only for the target's rows.
 """
@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Counts, Position, Span
+from vector_assets.engine.core import Counts, Position, Span, Token
 
 DISTANCE = "_distance"
 """Column of a search's result: how far the row is from the vector, by the metric that was used."""
@@ -75,21 +75,28 @@ class Auditable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecalledBatch:
-    """A batch that the target holds. `span` is None where the target keeps no spans."""
+    """A batch that the target holds. `span` is None where the target keeps no spans, `committed_ms` where no times."""
 
     seq: int
     token_id: str
     span: Span | None
     counts: Counts
     commit_id: str
+    committed_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a target knows of a pipeline: where it stands and which batches were applied, by sequence number."""
+    """What a target knows of a pipeline: where it stands and which batches were applied, by sequence number.
+
+    `fence` is the highest that a batch was committed under (0 where the target keeps none), `incarnation` that of the
+    object the newest batch was written to (None where it keeps none).
+    """
 
     position: Position
     batches: tuple[RecalledBatch, ...]
+    fence: int = 0
+    incarnation: str | None = None
 
 
 @runtime_checkable
@@ -98,4 +105,38 @@ class Recallable(Protocol):
 
     def recall(self, pipeline: str) -> Recalled:
         """Everything the target's tokens say; empty when it never saw the pipeline."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """Knows without much ado how far a pipeline came: enough to see that a ledger was lost."""
+
+    def newest_seq(self, pipeline: str) -> int:
+        """Highest sequence number of a batch that the target holds; 0 when it never saw the pipeline."""
+        ...
+
+
+@runtime_checkable
+class Prunable(Protocol):
+    """Drops what it keeps of single batches; where the pipeline stands is kept."""
+
+    def prune(self, pipeline: str, up_to: int) -> int:
+        """Forget batches up to this sequence number, but never the newest; how many were forgotten.
+
+        Whoever asks must never look for one of them again.
+        """
+        ...
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """A source whose tokens say the number that the next record has in the raw column `offset`."""
+
+    def number(self, token: Token) -> int:
+        """The number of the first record that the token leaves to be read."""
+        ...
+
+    def token(self, number: int, before: Token) -> Token:
+        """The token that leaves record `number` to be read; `before` is another one of the same split."""
         ...

@@ -36,11 +36,15 @@ RAW_SCHEMA = pa.schema(
         pa.field("timestamp", pa.timestamp("ms", tz="UTC")),
         pa.field("split", pa.int16(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
+        pa.field("leader_epoch", pa.int32()),
+        pa.field("timestamp_type", pa.int8()),
     ]
 )
 """What a source reads: undecoded records. `split` is the index of the split in the span; `offset` its place there.
 
-A null `value` is a tombstone; null `headers` means none. Of a typed source (`engine/typed.py`) `value` is a struct.
+A null `value` is a tombstone; null `headers` means none. `leader_epoch` and `timestamp_type` (Java's numbers: 0 is set
+by the producer, 1 by the broker) are Kafka's; null elsewhere, and where older code wrote the archive. Of a typed source
+(`engine/typed.py`) `value` is a struct.
 """
 
 REJECT_SCHEMA = pa.schema(

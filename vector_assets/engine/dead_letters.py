@@ -6,7 +6,6 @@ becomes a new open dead letter with the next attempt number and its origin uncha
 """
 
 import base64
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine.core import HEADERS_TYPE, POSITION, RAW_SCHEMA, Range, Span, Split
-from vector_assets.engine.store import Store
+from vector_assets.engine.store import Row, Store
 from vector_assets.engine.typed import from_bytes, to_bytes
 
 _CHUNK = 500
@@ -72,7 +71,7 @@ class DeadLetters:
                     parent["origin_seq"] if parent else batch.seq, parent["attempt"] + 1 if parent else 1,
                     record["key"], record["value"], _headers_text(record["headers"]),
                     int(record["timestamp"].timestamp() * 1000) if record["timestamp"] else None,
-                    reject["stage"], reject["error"], batch.code_version, state, now_ms,
+                    reject["stage"], reject["error"].replace("\0", "\\0"), batch.code_version, state, now_ms,
                 )
             )  # fmt: skip
         self.store.change_many(
@@ -82,7 +81,7 @@ class DeadLetters:
             values,
         )
 
-    def _parents(self, batch: "BatchPlace", raw: pa.Table) -> list[sqlite3.Row] | None:
+    def _parents(self, batch: "BatchPlace", raw: pa.Table) -> list[Row] | None:
         """The dead letters a dead-letter batch replays, by ordinal; None for a batch of records."""
         rows = self.store.rows(
             "SELECT split, origin_seq, attempt FROM dead_letters WHERE pipeline = ? AND target = ? AND replayed_by = ?"
@@ -134,6 +133,12 @@ class DeadLetters:
             "pipeline = ? AND target = ? AND replayed_by = ? ORDER BY id", (pipeline, target, seq), with_bytes=True
         )
 
+    def open_with_bytes(self, pipeline: str, target: str) -> list[DeadLetter]:
+        """Every open dead letter of a pipeline with its bytes, by id."""
+        return self._select(
+            "pipeline = ? AND target = ? AND state = 'open' ORDER BY id", (pipeline, target), with_bytes=True
+        )
+
     def get(self, letter_id: int) -> DeadLetter | None:
         """One dead letter with its bytes."""
         found = self._select("id = ?", (letter_id,), with_bytes=True)
@@ -154,8 +159,19 @@ class DeadLetters:
 
     def count(self, pipeline: str, *, state: str = "open") -> int:
         """How many dead letters of the pipeline are in `state`."""
-        row = self.store.row("SELECT count(*) FROM dead_letters WHERE pipeline = ? AND state = ?", (pipeline, state))
-        return int(row[0]) if row else 0
+        row = self.store.row(
+            "SELECT count(*) AS letters FROM dead_letters WHERE pipeline = ? AND state = ?", (pipeline, state)
+        )
+        return int(row["letters"]) if row else 0
+
+    def per_batch(self, pipeline: str, target: str) -> dict[int, int]:
+        """How many dead letters each batch left, whatever became of them."""
+        rows = self.store.rows(
+            "SELECT seq, count(*) AS letters FROM dead_letters WHERE pipeline = ? AND target = ? AND state <> 'hidden'"
+            " GROUP BY seq",
+            (pipeline, target),
+        )
+        return {int(row["seq"]): int(row["letters"]) for row in rows}
 
     def reasons(self, pipeline: str, limit: int = 5) -> list[tuple[str, int]]:
         """Why letters are open, and how many for each reason; the newest reasons first."""
@@ -221,6 +237,9 @@ def raw_records(letters: Sequence[DeadLetter], schema: pa.Schema = RAW_SCHEMA) -
             pc.cast(times, RAW_SCHEMA.field("timestamp").type),
             pa.array([numbers[letter.split] for letter in letters], pa.int16()),
             pa.array([letter.offset for letter in letters], pa.int64()),
+            # a dead letter does not keep them
+            pa.nulls(len(letters), RAW_SCHEMA.field("leader_epoch").type),
+            pa.nulls(len(letters), RAW_SCHEMA.field("timestamp_type").type),
         ],
         schema=schema,
     )

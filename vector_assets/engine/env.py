@@ -4,7 +4,7 @@
 |---|---|---|
 | `VECTOR_ASSETS_HOME` | folder for ledger, archive and local services | `.local` |
 | `VECTOR_ASSETS_PIPELINES` | folder of declarations | `pipelines` |
-| `VECTOR_ASSETS_LEDGER` | ledger file | `<home>/ledger.db` |
+| `VECTOR_ASSETS_LEDGER` | ledger file, or `postgresql://...`; `${secret_values.x}` is replaced | `<home>/ledger.db` |
 | `VECTOR_ASSETS_ARCHIVE` | archive folder | `<home>/archive` |
 | `VECTOR_ASSETS_SECRET_<NAME>` | value of `${secret_values.<name>}` | `<home>/services.env` |
 | `VECTOR_ASSETS_FAIL_AT` | `<step>:<n>[:kill or stop or raise]`, see `failpoint` | off |
@@ -20,12 +20,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from vector_assets.engine.errors import ConfigError, FatalError
 
 STEPS = ("planned", "read", "archived", "sealed", "staged", "committing", "committed", "done")
 """Names of the failpoints, in the order a batch passes them."""
 
+_SECRET = re.compile(r"\$\{secret_values\.([\w.-]+)\}")
 _passes: dict[str, int] = {}
 _lock = threading.Lock()
 
@@ -41,8 +43,16 @@ def pipelines_dir() -> Path:
 
 
 def ledger_location() -> str:
-    """Path of the SQLite ledger."""
-    return os.environ.get("VECTOR_ASSETS_LEDGER") or str(home() / "ledger.db")
+    """Path of the SQLite ledger, or the URL of a PostgreSQL one with its secrets filled in.
+
+    A secret that is only a part of the value (`postgresql://me:${secret_values.x}@host/db`) is quoted as URLs want it.
+
+    Raises:
+        ConfigError: the value names a secret that is not set.
+    """
+    text = os.environ.get("VECTOR_ASSETS_LEDGER") or str(home() / "ledger.db")
+    whole = _SECRET.fullmatch(text)
+    return secret(whole[1]) if whole else _SECRET.sub(lambda found: quote(secret(found[1]), safe=""), text)
 
 
 def archive_dir() -> Path:

@@ -13,15 +13,18 @@
         +-- FencedError         somebody else owns the pipeline now, or the target is ahead of us
         +-- TargetReplacedError the target is not the object the last batch was written to
         +-- BudgetError         more rejected records than the error budget allows
+        +-- ExpiredError        retention has removed what is asked for
+        +-- LedgerLostError     the target holds batches that the ledger never heard of
 
 A connector catches its vendor's exceptions by name at its edge and raises one of these `from` them.
 Messages name the pipeline or connector, the place, what was found and what was wanted; never a credential, never a row.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-GapKind = Literal["TRUNCATED", "RECREATED", "BEYOND_END", "NEW_SPLIT"]
+GapKind = Literal["TRUNCATED", "RECREATED", "DELETED", "BEYOND_END", "NEW_SPLIT"]
 """The named outcomes of a source that changed under us (ARCHITECTURE section 3)."""
 
 
@@ -78,13 +81,17 @@ class PositionLostError(FatalError):
     """The source no longer holds what comes next.
 
     `kind` is the named outcome; `missing` maps each split to the (from, to) range that cannot be read, `to` exclusive
-    and None when unknown.
+    and None when unknown; `resume` holds the tokens (by split) from which the source can be read on beyond the loss.
     """
 
-    def __init__(self, message: str, kind: GapKind, missing: dict[str, tuple[int, int | None]] | None = None) -> None:
+    def __init__(
+        self, message: str, kind: GapKind, missing: dict[str, tuple[int, int | None]] | None = None,
+        resume: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.missing = missing or {}
+        self.resume = resume or {}
 
 
 class FencedError(FatalError):
@@ -100,3 +107,11 @@ class TargetReplacedError(FatalError):
 
 class BudgetError(FatalError):
     """The error budget of the pipeline is used up."""
+
+
+class ExpiredError(FatalError):
+    """Retention has removed what is asked for: the records of a batch, or the batch itself."""
+
+
+class LedgerLostError(FatalError):
+    """The target holds batches that the ledger never heard of: it was lost, or restored from an older copy."""

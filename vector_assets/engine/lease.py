@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vector_assets.engine.errors import FatalError, FencedError
+from vector_assets.engine.errors import FatalError, FencedError, TransientError, VectorAssetsError
 from vector_assets.engine.store import Store
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,14 @@ class Leases:
         finally:
             stop.set()
             keeper.join()
+            self._give_back(lease)
+
+    def _give_back(self, lease: Lease) -> None:
+        try:
             self.release(lease)
+        except TransientError as error:
+            # it must not hide what ended the run; our process ends, or the heartbeat does
+            log.warning("%s: the lease could not be given back: %s", lease.pipeline, error)
 
     def acquire(self, pipeline: str, target: str, *, ttl: float, wait: float, run_id: str = "") -> Lease:
         """Take the lease when it is free, its holder is dead, or its heartbeat stood still for `ttl` seconds."""
@@ -132,27 +139,44 @@ class Leases:
         """The lease with the next fence, if its holder is still `instead_of`."""
         owner, pid = f"{run_id}/{uuid.uuid4().hex}", os.getpid()
         with self.store.transaction():
-            if self.holder(pipeline, target) != instead_of:
-                return None
-            self.store.change(
-                "INSERT INTO leases (pipeline, target, fence, beat) VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING",
-                (pipeline, target),
-            )
-            self.store.change(
+            self._make_row(pipeline, target)
+            is_unchanged, seen = "owner IS NULL", ()  # type: str, tuple[object, ...]
+            if instead_of is not None:
+                is_unchanged, seen = "owner = ? AND beat = ?", (instead_of.owner, instead_of.beat)
+            changed = self.store.change(
                 "UPDATE leases SET owner = ?, host = ?, pid = ?, pid_born = ?, fence = fence + 1, beat = beat + 1"
-                " WHERE pipeline = ? AND target = ?",
-                (owner, socket.gethostname(), pid, process_born(pid), pipeline, target),
+                f" WHERE pipeline = ? AND target = ? AND {is_unchanged}",
+                (owner, socket.gethostname(), pid, _birth(pid), pipeline, target, *seen),
             )
+            if not changed:
+                return None
             taken = self.holder(pipeline, target)
         if taken is None:
             raise FatalError(f"{pipeline}: the lease vanished while it was taken")
         return Lease(pipeline, target, owner, taken.fence)
 
+    def _make_row(self, pipeline: str, target: str) -> None:
+        self.store.change(
+            "INSERT INTO leases (pipeline, target, fence, beat) VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING",
+            (pipeline, target),
+        )
+
+    def raise_fence(self, pipeline: str, target: str, fence: int) -> None:
+        """Make sure that the next lease has a higher fence than this one (a target may know it from a lost ledger)."""
+        with self.store.transaction():
+            self._make_row(pipeline, target)
+            self.store.change(
+                "UPDATE leases SET fence = ? WHERE pipeline = ? AND target = ? AND fence < ?",
+                (fence, pipeline, target, fence),
+            )
+
     def _keep(self, lease: Lease, interval: float, stop: threading.Event) -> None:
         while not stop.wait(interval):
             try:
                 self.beat(lease)
-            except FatalError as error:
+            except TransientError as error:
+                log.warning("%s: no heartbeat: %s", lease.pipeline, error)  # there is time for another before the ttl
+            except VectorAssetsError as error:
                 log.error("%s: %s", lease.pipeline, error)  # the run itself meets the fence and raises
                 return
 
@@ -162,12 +186,19 @@ class Leases:
         Raises:
             FencedError: the lease was taken over.
         """
+        if not self.is_kept(lease):
+            raise FencedError(f"{lease.pipeline}: the lease with fence {lease.fence} was taken over by another worker")
+
+    def is_kept(self, lease: Lease) -> bool:
+        """True while the lease is still its holder's; that it asks is a sign of life.
+
+        Inside a transaction the answer holds until its end: the lease's row has been changed by it.
+        """
         changed = self.store.change(
             "UPDATE leases SET beat = beat + 1 WHERE pipeline = ? AND target = ? AND owner = ?",
             (lease.pipeline, lease.target, lease.owner),
         )
-        if not changed:
-            raise FencedError(f"{lease.pipeline}: the lease with fence {lease.fence} was taken over by another worker")
+        return changed > 0
 
     def release(self, lease: Lease) -> None:
         """Give the lease back, if it is still ours."""
@@ -177,5 +208,20 @@ class Leases:
         )
 
 
+def _birth(pid: int) -> str:
+    """What a lease keeps of its holder's process: when it was born, and in which namespace its pid means something."""
+    return f"{process_born(pid)} {_namespace()}".rstrip()
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def _is_dead(holder: Holder) -> bool:
-    return holder.host == socket.gethostname() and process_born(holder.pid) != holder.pid_born
+    born, _, namespace = holder.pid_born.partition(" ")
+    # two containers may share a host's name: of the other's processes we know nothing
+    is_here = holder.host == socket.gethostname() and namespace in {"", _namespace()}
+    return is_here and process_born(holder.pid) != born

@@ -5,10 +5,12 @@ it (dead letters, positions). The position of a (pipeline, target) moves only wi
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
@@ -28,11 +30,12 @@ from vector_assets.engine.core import (
     canonical,
 )
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetters
-from vector_assets.engine.errors import FatalError, FencedError, PositionLostError
+from vector_assets.engine.errors import ExpiredError, FatalError, FencedError, GapKind
 from vector_assets.engine.lease import Lease, Leases
-from vector_assets.engine.store import Store
+from vector_assets.engine.store import Row, open_store
 
 UNFINISHED = (State.PLANNED, State.SEALED, State.STAGED)
+_NEVER = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,24 @@ class BatchRecord:
     done_ms: int | None
     commit_seconds: float | None
     note: str | None
+    expired_ms: int | None = None
 
     def token(self, fence: int) -> BatchToken:
         """The batch's name in its target, for an attempt under `fence`."""
         return BatchToken(self.pipeline, self.target, self.seq, self.span, fence, self.first_splits)
+
+    def check_kept(self) -> None:
+        """Make sure that its records can be read again.
+
+        Raises:
+            ExpiredError: retention has removed them from the archive.
+        """
+        if self.expired_ms is not None:
+            raise ExpiredError(
+                f"{self.pipeline}: batch {self.seq} ({self.span.short()}) is expired: its records are not in the"
+                f" archive any more, since {datetime.fromtimestamp(self.expired_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+                f"{f' ({self.note})' if self.note else ''}; it can be neither replayed nor explained"
+            )
 
     @property
     def place(self) -> BatchPlace:
@@ -72,9 +89,32 @@ class BatchRecord:
         return BatchPlace(self.pipeline, self.target, self.seq, self.code_version)
 
 
+GapState = Literal["open", "skipped", "filled", "read", "reset"]
+"""What became of a gap: nothing yet; the pipeline went on after it; its records came out of the archive; a new split is
+read from its beginning; an operator moved the position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """The oldest batches, which retention made one: those up to `seq`, the last of them of partition `hour`.
+
+    `ends` is where each split stood after them; `counts` is the sum over the `batches` that were done.
+    """
+
+    seq: int
+    hour: str
+    batches: int
+    discarded: int
+    counts: Counts
+    ends: dict[Split, Json]
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records the source lost: offsets `start` to `end` (exclusive, None when unknown) of a split."""
+    """Records the source lost: offsets `start` to `end` (exclusive, None when unknown) of a split.
+
+    `policy` is the setting that decided; batch `seq` is what closed the gap.
+    """
 
     pipeline: str
     split: Split
@@ -82,13 +122,16 @@ class Gap:
     start: int
     end: int | None
     found_ms: int
+    policy: str
+    state: GapState
+    seq: int | None
 
 
 class Ledger:
-    """A SQLite ledger; several processes may open it at once."""
+    """A ledger in a SQLite file or, by its URL, on a PostgreSQL server; several processes may open it at once."""
 
-    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
-        self.store = Store(Path(path))
+    def __init__(self, location: str | Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.store = open_store(location)
         self.leases = Leases(self.store)
         self.dead_letters = DeadLetters(self.store)
         self._clock = clock
@@ -119,8 +162,7 @@ class Ledger:
 
     def freeze_start(self, lease: Lease, start: Position) -> dict[Split, Json]:
         """Fix where the pipeline starts, once; the frozen start, whoever froze it."""
-        with self.store.transaction():
-            self._check(lease)
+        with self.fenced(lease):
             self.store.change(
                 "UPDATE pipelines SET start = ? WHERE pipeline = ? AND target = ? AND start IS NULL",
                 (canonical(dict(start)), lease.pipeline, lease.target),
@@ -167,8 +209,7 @@ class Ledger:
                     "UPDATE batches SET span = ? WHERE pipeline = ? AND target = ? AND seq = ? AND state = 'PLANNED'",
                     (previous[1].to_json(), *where, previous[0]),
                 )
-            row = self.store.row("SELECT max(seq) FROM batches WHERE pipeline = ? AND target = ?", where)
-            seq = (row[0] or 0) + 1 if row else 1
+            seq = self.newest_seq(*where) + 1
             self.store.change(
                 "INSERT INTO batches (pipeline, target, seq, kind, state, span, first_splits, hour, run_id, fence,"
                 " code_version, schema_version, planned_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -239,6 +280,32 @@ class Ledger:
             self.dead_letters.drop_hidden(BatchPlace(lease.pipeline, lease.target, seq, ""))
             self.dead_letters.unclaim(lease.pipeline, lease.target, seq)
 
+    def restore(self, record: BatchRecord) -> None:
+        """Write a batch's row as it is, over what is there; inside a transaction of the lease's holder."""
+        values = {
+            name: getattr(record, name)
+            for name in (
+                "pipeline", "target", "seq", "kind", "state", "hour", "run_id", "fence", "code_version",
+                "schema_version", "commit_id", "newest_ms", "planned_ms", "done_ms", "commit_seconds", "note",
+                "expired_ms",
+            )
+        }  # fmt: skip
+        values |= {
+            "span": record.span.to_json(),
+            "first_splits": canonical(sorted(record.first_splits)),
+            "archive": _file(record.archive),
+            "sidecar": _file(record.sidecar),
+            "committable": canonical(record.committable) if record.committable is not None else None,
+            "counts": canonical(record.counts.to_dict()),
+        }
+        self.store.change(
+            "DELETE FROM batches WHERE pipeline = ? AND target = ? AND seq = ?",
+            (record.pipeline, record.target, record.seq),
+        )
+        self.store.change(
+            f"INSERT INTO batches ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", tuple(values.values())
+        )
+
     def _move(self, lease: Lease, seq: int, sources: tuple[State, ...], to: State, values: Mapping[str, Any]) -> None:
         columns = {"state": to, "fence": lease.fence, **values}
         with self.store.transaction():
@@ -253,9 +320,21 @@ class Ledger:
                 wanted = " or ".join(sources)
                 raise FencedError(f"{lease.pipeline}: batch {seq} is {found}, wanted {wanted}, on its way to {to}")
 
+    @contextmanager
+    def fenced(self, lease: Lease) -> Iterator[None]:
+        """A transaction of the lease's holder.
+
+        Raises:
+            FencedError: the lease is gone.
+        """
+        with self.store.transaction():
+            self._check(lease)
+            yield
+
     def _check(self, lease: Lease) -> None:
-        holder = self.leases.holder(lease.pipeline, lease.target)
-        if holder is None or holder.owner != lease.owner:
+        """First of every transaction of a worker: its lease holds, and nobody takes it before the transaction ends."""
+        if not self.leases.is_kept(lease):
+            holder = self.leases.holder(lease.pipeline, lease.target)
             raise FencedError(
                 f"{lease.pipeline}: this worker's lease (fence {lease.fence}) is gone; now held by {holder or 'nobody'}"
             )
@@ -270,6 +349,8 @@ class Ledger:
             "SELECT * FROM batches WHERE pipeline = ? AND target = ? AND seq = ?", (pipeline, target, seq)
         )
         if row is None:
+            if seq > 0:
+                self.check_kept(pipeline, target, first=max(seq, 2))
             raise FatalError(f"{pipeline}: the ledger has no batch {seq}")
         return _record(row)
 
@@ -298,12 +379,30 @@ class Ledger:
         return [_record(row) for row in rows]
 
     def states(self, pipeline: str, target: str) -> dict[str, int]:
-        """How many batches are in each state."""
+        """How many batches are in each state, those that retention folded included."""
         rows = self.store.rows(
             "SELECT state, count(*) AS batches FROM batches WHERE pipeline = ? AND target = ? GROUP BY state",
             (pipeline, target),
         )
-        return {row["state"]: row["batches"] for row in rows}
+        found = {row["state"]: int(row["batches"]) for row in rows}
+        fold = self.fold(pipeline, target)
+        for state, count in ((State.DONE, fold.batches), (State.DISCARDED, fold.discarded)) if fold else ():
+            if count:
+                found[str(state)] = found.get(state, 0) + count
+        return found
+
+    def check_kept(self, pipeline: str, target: str, *, hour: str | None = None, first: int = 1) -> None:
+        """Make sure that the batches of a partition, or those from `first` (when it is not simply 1), are rows still.
+
+        Raises:
+            ExpiredError: retention has folded some of them.
+        """
+        fold = self.fold(pipeline, target)
+        if fold and ((hour is not None and hour <= fold.hour) or 1 < first <= fold.seq):
+            raise ExpiredError(
+                f"{pipeline}: batches up to {fold.seq} (partitions up to {fold.hour}) are expired: retention folded"
+                " them into one position, and their records are not in the archive any more"
+            )
 
     def known(self) -> list[str]:
         """Names of the pipelines that ever ran."""
@@ -311,16 +410,43 @@ class Ledger:
         return [row["pipeline"] for row in rows]
 
     def totals(self, pipeline: str, target: str) -> tuple[int, Counts]:
-        """How many batches are done, and the sum of their counts."""
+        """How many batches are done, and the sum of their counts, those that retention folded included."""
+        fold = self.fold(pipeline, target)
+        done, counts = self.sums(pipeline, target)
+        return (done + fold.batches, counts + fold.counts) if fold else (done, counts)
+
+    def sums(self, pipeline: str, target: str, *, up_to: int = _NEVER) -> tuple[int, Counts]:
+        """How many batches up to a sequence number are rows and done, and the sum of their counts."""
+        where = "pipeline = ? AND target = ? AND state = 'DONE' AND seq <= ?"
         rows = self.store.rows(
-            "SELECT key, sum(value) AS total FROM batches, json_each(counts)"
-            " WHERE pipeline = ? AND target = ? AND state = 'DONE' GROUP BY key",
-            (pipeline, target),
+            "SELECT key, sum(CAST(value AS BIGINT)) AS total FROM batches, json_each(counts)"
+            f" WHERE {where} GROUP BY key",
+            (pipeline, target, up_to),
         )
-        done = self.store.row(
-            "SELECT count(*) FROM batches WHERE pipeline = ? AND target = ? AND state = 'DONE'", (pipeline, target)
+        done = self.store.row(f"SELECT count(*) AS batches FROM batches WHERE {where}", (pipeline, target, up_to))
+        counts = Counts.from_dict({row["key"]: int(row["total"]) for row in rows})
+        return (int(done["batches"]) if done else 0), counts
+
+    def newest_seq(self, pipeline: str, target: str) -> int:
+        """The highest sequence number that was given away, 0 for none."""
+        row = self.store.row(
+            "SELECT max(seq) AS newest FROM batches WHERE pipeline = ? AND target = ?", (pipeline, target)
         )
-        return (int(done[0]) if done else 0), Counts.from_dict({row["key"]: row["total"] for row in rows})
+        fold = self.fold(pipeline, target)
+        return max(int(row["newest"] or 0) if row else 0, fold.seq if fold else 0)
+
+    def places(self) -> list[tuple[str, str]]:
+        """Pipeline and target of everything that ever ran."""
+        rows = self.store.rows("SELECT pipeline, target FROM pipelines ORDER BY pipeline, target")
+        return [(row["pipeline"], row["target"]) for row in rows]
+
+    def fold(self, pipeline: str, target: str) -> Fold | None:
+        """What retention made of the oldest batches; None while every batch is a row of its own."""
+        row = self.store.row("SELECT * FROM folds WHERE pipeline = ? AND target = ?", (pipeline, target))
+        if row is None:
+            return None
+        counts = Counts.from_dict(orjson.loads(row["counts"]))
+        return Fold(row["seq"], row["hour"], row["batches"], row["discarded"], counts, orjson.loads(row["ends"]))
 
     def schema_version(self, lease: Lease, columns: str) -> int:
         """The version number of the rows' schema; a schema not seen before gets the next one."""
@@ -356,19 +482,30 @@ class Ledger:
                 (incarnation, lease.pipeline, lease.target),
             )
 
-    def record_gap(self, pipeline: str, error: PositionLostError) -> None:
-        """Keep the ranges a PositionLostError names; the same gap is kept once."""
+    def record_gap(
+        self, pipeline: str, kind: GapKind, ranges: Mapping[Split, tuple[int, int | None]], *, policy: str = "fail",
+        state: GapState = "open", seq: int | None = None,
+    ) -> None:  # fmt: skip
+        """Keep ranges that the source lost, and what is done about them; a gap is kept once, as it stands now."""
         with self.store.transaction():
             self.store.change_many(
-                'INSERT INTO gaps (pipeline, split, kind, "from", "to", found_ms) VALUES (?, ?, ?, ?, ?, ?)'
-                " ON CONFLICT DO NOTHING",
-                [(pipeline, s, error.kind, a, b, self.now_ms()) for s, (a, b) in error.missing.items()],
+                'INSERT INTO gaps (pipeline, split, kind, "from", "to", found_ms, policy, state, seq)'
+                ' VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pipeline, split, kind, "from") DO UPDATE SET'
+                ' "to" = excluded."to", policy = excluded.policy, state = excluded.state, seq = excluded.seq',
+                [(pipeline, s, kind, a, b, self.now_ms(), policy, state, seq) for s, (a, b) in ranges.items()],
             )
+
+    def close_gaps(self, pipeline: str, seq: int) -> None:
+        """An operator moved the position by batch `seq`: what was open is settled, or will be found again."""
+        self.store.change(
+            "UPDATE gaps SET state = 'reset', seq = ? WHERE pipeline = ? AND state = 'open'", (seq, pipeline)
+        )
 
     def gaps(self, pipeline: str) -> list[Gap]:
         """Ranges the source lost, oldest first."""
-        rows = self.store.rows("SELECT * FROM gaps WHERE pipeline = ? ORDER BY found_ms, split", (pipeline,))
-        return [Gap(r["pipeline"], r["split"], r["kind"], r["from"], r["to"], r["found_ms"]) for r in rows]
+        rows = self.store.rows('SELECT * FROM gaps WHERE pipeline = ? ORDER BY found_ms, split, "from"', (pipeline,))
+        names = ("pipeline", "split", "kind", "from", "to", "found_ms", "policy", "state", "seq")
+        return [Gap(*(row[name] for name in names)) for row in rows]
 
     def record_event(self, pipeline: str, what: str, detail: str) -> None:
         """Keep what an operator did."""
@@ -393,8 +530,7 @@ def _file(file: ArchiveFile | None) -> str | None:
     )
 
 
-def _record(row: Any) -> BatchRecord:
-    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 -- a sqlite3.Row iterates over values
+def _record(values: Row) -> BatchRecord:
     return BatchRecord(
         **values
         | {

@@ -12,6 +12,7 @@ from vector_assets.engine.core import BatchKind, Position, Range, Span, State, T
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError, TargetReplacedError
 from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.retention import check_letters
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages
@@ -72,7 +73,9 @@ def reset(session: Session, where: str, *, reason: str) -> ResetPlan:
         if not ledger.is_activated(pipeline.name, pipeline.target):
             ledger.freeze_start(stages.lease, wanted)
         if plan.span.ranges:
-            runner.finish(stages, runner.plan(stages, BatchKind.RESET, plan.span, session.calendar.now()))
+            moved = runner.plan(stages, BatchKind.RESET, plan.span, session.calendar.now())
+            runner.finish(stages, moved)
+            ledger.close_gaps(pipeline.name, moved.seq)
         ledger.record_event(pipeline.name, "reset", canonical({"to": where, "span": plan.span.short(), "why": reason}))
     return plan
 
@@ -119,6 +122,7 @@ def replay_dead_letters(session: Session, letters: Sequence[DeadLetter]) -> Outc
         ids = [letter.id for letter in letters if letter.state == "open"]
         if not ids:
             return None
+        check_letters(ledger, [letter for letter in letters if letter.id in set(ids)], session.sink.merge)
         with ledger.store.transaction():
             batch = runner.plan(stages, BatchKind.DEAD_LETTERS, Span(), session.calendar.now())
             ledger.dead_letters.claim(pipeline.name, pipeline.target, batch.seq, ids)

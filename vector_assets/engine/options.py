@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
 
+from vector_assets.engine.core import Position
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.registry import nearest
 
@@ -55,7 +56,16 @@ def parse_size(text: object) -> int:
     return int(Fraction(match[1]) * _SIZE_UNITS[match[2].lower()])
 
 
+def parse_flag(text: object) -> bool:
+    """`true` or `false` in any case, as Flink reads Booleans."""
+    spelled = str(text).lower()
+    if spelled not in {"true", "false"}:
+        raise ValueError(f"want true or false, found {text!r}")
+    return spelled == "true"
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Flag = Annotated[bool, BeforeValidator(parse_flag)]
 MemorySize = Annotated[int, BeforeValidator(parse_size)]
 
 
@@ -76,6 +86,15 @@ class Options(BaseModel):
 
     pass_through: ClassVar[tuple[str, ...]] = ()
     """Prefixes (such as `properties.`) whose options reach the client as they are: a dict field with that alias."""
+
+    idle: ClassVar[Mapping[str, str]] = {}
+    """Options that are checked and have no effect here: the user's spelling to the reason."""
+
+    def reports(self) -> tuple[str, ...]:
+        """What to tell, once, about options that are set and have no effect."""
+        fields = type(self).model_fields
+        given = [fields[name].alias or name for name in self.model_fields_set]
+        return tuple(f"option {name!r} has no effect: {why}" for name, why in self.idle.items() if name in given)
 
     @classmethod
     def known(cls) -> list[str]:
@@ -126,14 +145,13 @@ class Options(BaseModel):
     @classmethod
     def _is_secret(cls, name: str) -> bool:
         return any(
-            SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            any(
+                isinstance(kind, type) and issubclass(kind, SecretStr)
+                for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            )
             for key, field in cls.model_fields.items()
             if name in (key, field.alias)
         )
-
-    def reports(self) -> tuple[str, ...]:
-        """What is set but has no effect outside its own runtime, one sentence each."""
-        return ()
 
     def shown(self) -> dict[str, str]:
         """Every option as users spell it, defaults included; secrets as stars."""
@@ -154,6 +172,14 @@ class SourceOptions(Options, ABC):
     @abstractmethod
     def start_option(self) -> str:
         """The start option as the user wrote it; the ledger keeps it to report a later change."""
+
+    def is_finished(self, position: Position) -> bool:
+        """True when a pipeline that stands there has nothing left to read, ever: it is bounded. Asks nobody."""
+        return False
+
+    def reading(self) -> str:
+        """What of a range's records is read, where there is a choice: archives of the same reading are alike."""
+        return ""
 
 
 class SinkOptions(Options, ABC):

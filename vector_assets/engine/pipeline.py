@@ -61,10 +61,24 @@ class PipelineSettings(Options):
     """How long a run waits for the pipeline's lease before it fails, naming the holder."""
     outage: Duration = Field(timedelta(seconds=60), alias="vector-assets.outage.timeout")
     """How long a service that cannot be reached is waited for."""
+    on_position_lost: Literal["fail", "skip", "from_archive"] = Field("fail", alias="vector-assets.on-position-lost")
+    """When the source no longer holds the next record (expired, deleted, made anew, cut back): `fail`; `skip`, which
+    goes on after the gap; or `from_archive`, which reads what archives still hold of it and fails at the rest."""
+    on_new_split: Literal["fail", "earliest"] = Field("fail", alias="vector-assets.on-new-split")
+    """When the source has grown (a partition was added, another topic matches): `fail`, or `earliest`, which reads it
+    from its beginning."""
     check_max_lag: int = Field(100_000, alias="vector-assets.check.max-lag", ge=0)
     """The check `lag` warns when the pipeline is more records than this behind."""
     check_max_dead_letters: int = Field(1000, alias="vector-assets.check.max-dead-letters", ge=0)
     """The check `dead_letters` warns when a dead letter is open, and is an error when more than this are."""
+
+    retention_archive: Duration | None = Field(None, alias="vector-assets.retention.archive", gt=timedelta(0))
+    """How long the archive keeps a batch's records after it is done; for ever unless set."""
+    retention_ledger: Duration | None = Field(None, alias="vector-assets.retention.ledger", gt=timedelta(0))
+    """How long a batch stays a row of the ledger; older ones are folded into one sum and one position, and their
+    records leave the archive with them. For ever unless set."""
+    retention_dead_letters: Duration | None = Field(None, alias="vector-assets.retention.dead-letters", gt=timedelta(0))
+    """How long the bytes of a dead letter are kept, replayed or not; for ever unless set."""
 
     @field_validator("owners")
     @classmethod
@@ -124,6 +138,11 @@ class Pipeline:
     def claims(self) -> dict[str, str]:
         """What no other pipeline may have: the name, and the target unless it keeps nothing."""
         return {"name": self.name} | ({} if self.sink_options.is_shared else {"target": self.target})
+
+    @property
+    def columns(self) -> str:
+        """Names and types of the sink table's columns; another text is another schema version."""
+        return canonical([[column.name, str(column.type)] for column in self.sink_table.columns])
 
     @property
     def budget(self) -> ErrorBudget:

@@ -19,6 +19,7 @@ from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, R
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import FatalError, PositionLostError
+from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
@@ -62,6 +63,7 @@ class Runner:
         self.stop = session.stop = stop or session.stop
         self.has_batch_in_hand = False
         self._limits: AdaptiveLimit | None = None
+        self._gaps = Gaps(session)
 
     def drain(self, hour: str) -> Iterator[Outcome]:
         """Finish what is unfinished, then read up to the frontier seen now; ends when the partition `hour` ends."""
@@ -79,13 +81,16 @@ class Runner:
                 return
 
     def follow(self) -> Iterator[Outcome]:
-        """Drain again and again until `stop` is set, with the lease taken anew for each round."""
+        """Drain again and again until `stop` is set or a bound is reached, with the lease taken anew for each round."""
         while not self.stop.is_set():
             try:
                 yield from self.drain(self.session.calendar.now())
             except LeaseHeldError as error:
                 log.info("%s; waiting on", error)
                 continue
+            if self.session.is_finished():
+                log.info("%s: finished: its bound is reached", self.pipeline.name)
+                return
             self._await_records()
 
     def replay(self, hour: str | None = None, *, first: int = 1, last: int | None = None) -> Iterator[Outcome]:
@@ -98,6 +103,7 @@ class Runner:
                 if hour in (None, outcome.batch.hour):
                     yield outcome
                 self.has_batch_in_hand = False
+            self.ledger.check_kept(*where, hour=hour, first=first)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
                 if batch.state is State.DONE and is_asked_for and batch.seq not in resumed:
@@ -107,6 +113,7 @@ class Runner:
     def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
             return Outcome(batch, "found")
+        batch.check_kept()
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
         prepared, _, _ = stages.prepare(batch, raw)
         receipt, _ = self._commit(stages, prepared)
@@ -120,8 +127,24 @@ class Runner:
             stages.archive.sweep(_ORPHAN_SECONDS)
         for number, batch in enumerate(unfinished):
             log.info("%s: resuming batch %d from %s", batch.pipeline, batch.seq, batch.state)
-            yield self.finish(stages, batch, is_last=number + 1 == len(unfinished))
+            try:
+                outcome = self.finish(stages, batch, is_last=number + 1 == len(unfinished))
+            except PositionLostError as error:
+                yield self._bridge_instead(stages, error, unfinished[number:])
+                self.has_batch_in_hand = False
+                return
+            yield outcome
             self.has_batch_in_hand = False
+
+    def _bridge_instead(self, stages: Stages, error: PositionLostError, unfinished: list[BatchRecord]) -> Outcome:
+        """The batch that closes the gap, in place of those that cannot be read any more."""
+        self._gaps.give_up(stages, error, unfinished)
+        position = self.ledger.planned_position(stages.lease.pipeline, stages.lease.target)
+        hour = self.session.calendar.now()
+        batch, raw, span = self._gaps.bridge(
+            error, position, self._limit(None).rows, lambda kind, span: self.plan(stages, kind, span, hour)
+        )
+        return self._settle(stages, stages.stage(stages.seal(batch, raw, span), raw), frontier=None)
 
     def finish(self, stages: Stages, batch: BatchRecord, *, is_last: bool = True) -> Outcome:
         """Take one unfinished batch, whatever its state, to DONE."""
@@ -164,8 +187,8 @@ class Runner:
         if found == "UNKNOWN":
             raise FatalError(
                 f"{batch.pipeline}: {stages.target.name} holds neither batch {batch.seq} ({batch.span.short()}) nor its"
-                " place in the sequence: its tokens are not those of this ledger. Nothing was written; look at"
-                f" `vector-assets status {batch.pipeline}` before you `reset`"
+                " place in the sequence: its tokens are not those of this ledger. Nothing was written;"
+                f" `vector-assets ledger rebuild {batch.pipeline}` shows what the target knows"
             )
         return found
 
@@ -238,6 +261,7 @@ class Runner:
         """Plan and read the next batch; None when nothing is left before `until`."""
         limit = self._limit(until)
         source = self.session.source
+        batch: BatchRecord | None = None
         try:
             span = call(
                 self.session.source_policy,
@@ -250,8 +274,12 @@ class Runner:
             failpoint("planned")
             raw, read = self._read(batch, limit)
         except PositionLostError as error:
-            self.ledger.record_gap(self.pipeline.name, error)
-            raise
+            if batch is not None:
+                self._gaps.give_up(stages, error, [batch])
+            batch, raw, read = self._gaps.bridge(
+                error, position, limit.rows, lambda kind, span: self.plan(stages, kind, span, hour, previous)
+            )
+            failpoint("planned")
         failpoint("read")
         return batch, raw, read
 

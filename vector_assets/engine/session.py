@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
+from vector_assets.engine.abilities import Recallable, Remembering
 from vector_assets.engine.archive import Archive
-from vector_assets.engine.core import Sink, Source, Target, canonical
+from vector_assets.engine.core import Sink, Source, Target
 from vector_assets.engine.env import archive_dir, ledger_location
-from vector_assets.engine.errors import TargetReplacedError
+from vector_assets.engine.errors import LedgerLostError, TargetReplacedError
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
@@ -56,6 +57,7 @@ class Session:
     _source: Source | None = field(default=None, init=False)
     _sink: Sink | None = field(default=None, init=False)
     _target: Target | None = field(default=None, init=False)
+    _is_ledger_checked: bool = field(default=False, init=False)
 
     @property
     def calendar(self) -> Calendar:
@@ -91,6 +93,13 @@ class Session:
         """How a failed write is tried again: by the vendor's options, and our patience with an outage."""
         return replace(self.sink.retry, outage_seconds=self.pipeline.settings.outage.total_seconds(), stop=self.stop)
 
+    def is_finished(self) -> bool:
+        """True when the pipeline is bounded and stands at its bound with nothing unfinished; asks the ledger alone."""
+        where = (self.pipeline.name, self.pipeline.target)
+        if not self.ledger.is_activated(*where) or self.ledger.unfinished(*where):
+            return False
+        return self.pipeline.source_options.is_finished(self.ledger.position(*where))
+
     def target(self) -> Target:
         """What the target said when it was checked, once per session.
 
@@ -120,6 +129,7 @@ class Session:
         Raises:
             LeaseHeldError: another worker kept the lease.
             TargetReplacedError: the target was dropped and made anew.
+            LedgerLostError: the target holds batches that the ledger never heard of.
         """
         name, where = self.pipeline.name, self.pipeline.target
         changed = self.ledger.register(name, where, self.pipeline.source_options.start_option())
@@ -131,11 +141,29 @@ class Session:
             )  # fmt: skip
         target = self.target()
         with self.lease() as lease:
+            self._check_ledger(lease)
             self._check_incarnation(lease, target)
             yield Stages(
                 self.pipeline, self.ledger, self.books.archive, self.sink, target, lease, self.sink_policy,
-                schema_version=self.ledger.schema_version(lease, self._columns()),
+                schema_version=self.ledger.schema_version(lease, self.pipeline.columns),
             )  # fmt: skip
+
+    def _check_ledger(self, lease: Lease) -> None:
+        """Once a session: the target holds no batch that the ledger never heard of."""
+        if self._is_ledger_checked:
+            return
+        known = self.ledger.newest_seq(lease.pipeline, lease.target)
+        found = call(
+            self.sink_policy, lambda: newest_batch(self.sink, lease.pipeline, known), place=f"{lease.pipeline}: looking"
+        )
+        if found > known:
+            heard = f"of batches up to {known}" if known else "of none"
+            raise LedgerLostError(
+                f"{lease.pipeline}: {lease.target} holds batches up to {found} of this pipeline, the ledger knows"
+                f" {heard}: it was lost, or restored from an older copy. Nothing was read or written; `vector-assets"
+                f" ledger rebuild {lease.pipeline}` shows what target and archive know, and brings the ledger forward"
+            )
+        self._is_ledger_checked = True
 
     def _check_incarnation(self, lease: Lease, target: Target) -> None:
         known = self.ledger.incarnation(lease.pipeline, lease.target)
@@ -147,9 +175,6 @@ class Session:
                 f" batches went to {known}; to fill it again from the archive run `vector-assets reset {lease.pipeline}"
                 f" --adopt-target` and then `vector-assets replay {lease.pipeline}`"
             )
-
-    def _columns(self) -> str:
-        return canonical([[column.name, str(column.type)] for column in self.pipeline.sink_table.columns])
 
     def close(self) -> None:
         """Give back connections; the books stay open."""
@@ -163,3 +188,15 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def newest_batch(sink: Sink, pipeline: str, known: int) -> int:
+    """The newest batch that the target holds, as far as it can tell; `known` is the newest of the ledger.
+
+    A target that must look through all its tokens to tell is asked only for a ledger that knows none.
+    """
+    if isinstance(sink, Remembering):
+        return sink.newest_seq(pipeline)
+    if known == 0 and isinstance(sink, Recallable):
+        return max((batch.seq for batch in sink.recall(pipeline).batches), default=0)
+    return 0

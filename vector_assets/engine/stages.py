@@ -27,6 +27,7 @@ from vector_assets.engine.core import (
     Split,
     Staged,
     Target,
+    canonical,
     kinds_of,
 )
 from vector_assets.engine.dead_letters import splits_of
@@ -72,9 +73,7 @@ class Stages:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
         file = None
         if batch.kind is not BatchKind.RESET:
-            file = self.archive.write(
-                batch.pipeline, batch.hour, batch.seq, raw, metadata={"span": span.to_json(), "kind": batch.kind}
-            )
+            file = self.archive.write(batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span))
         failpoint("archived")
         records = Counts(records=raw.num_rows, bytes=raw.nbytes)
         newest = pc.max(raw.column("timestamp")).cast(pa.int64()).as_py() if raw.num_rows else None
@@ -82,9 +81,25 @@ class Stages:
         failpoint("sealed")
         return self.ledger.batch(batch.pipeline, batch.target, batch.seq)
 
+    def _manifest(self, batch: BatchRecord, span: Span) -> dict[str, str]:
+        """What the file says about its batch: enough to rebuild the batch's row of a lost ledger."""
+        return {
+            "span": span.to_json(),
+            "kind": batch.kind,
+            "reading": self.pipeline.source_options.reading(),
+            "target": batch.target,
+            "code_version": batch.code_version,
+            "schema_version": str(batch.schema_version),
+            "columns": self.pipeline.columns,
+            "run_id": batch.run_id,
+            "planned_ms": str(batch.planned_ms),
+            "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
+        }
+
     def stage(self, batch: BatchRecord, raw: pa.Table) -> Prepared:
         """SEALED (or STAGED before a crash) -> STAGED."""
         prepared, upserts, deletes = self.prepare(batch, raw)
+        self._keep_rejects(batch, prepared)
         keys = sidecar.write(self.archive, batch.pipeline, batch.hour, batch.seq, upserts, deletes, self.target.key)
         self.ledger.stage(
             self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected, counts=prepared.counts,
@@ -93,13 +108,21 @@ class Stages:
         failpoint("staged")
         return prepared
 
+    def _keep_rejects(self, batch: BatchRecord, prepared: Prepared) -> None:
+        """Beside the records, so that a lost ledger's dead letters are found again as they were."""
+        if batch.archive:
+            notes = {"counts": canonical(prepared.counts.to_dict()), "code_version": self.code_version}
+            self.archive.write_rejects(batch.archive, prepared.rejected, notes)
+
     def prepare(self, batch: BatchRecord, raw: pa.Table) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
 
         Raises:
             BudgetError: more rejects than the error budget allows.
         """
-        decoded = self.decode(raw, self.splits(batch))
+        splits = self.splits(batch)
+        # a decoder may ask a service, such as a schema registry
+        decoded = call(self.policy, lambda: self.decode(raw, splits), place=f"{batch.pipeline}: decoding")
         rows, superseded = self._without_superseded(batch, decoded.rows)
         folded = self._compact(rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows

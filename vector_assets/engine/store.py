@@ -1,87 +1,152 @@
-"""The ledger's database: one SQLite file, its schema, and transactions.
+"""The ledger's database: what the ledger asks of it, and SQLite, its default.
 
-WAL with `synchronous=FULL`: a transaction that returned survives a power cut. Every writer takes the write lock at its
-start, so a compare-and-set never has to be tried again.
+Statements are written once, in the SQL that SQLite and PostgreSQL share, with `?` for parameters; rows come back as
+dicts. What two writers must not do at once is decided by statements that change a row only from the state it was seen
+in (compare-and-set), so that they mean the same on both.
 """
 
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from vector_assets.engine.errors import ConfigError, FatalError
+from vector_assets.engine.store_schema import SCHEMA_VERSION, statements_after
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE pipelines (
-    pipeline TEXT NOT NULL, target TEXT NOT NULL, start_option TEXT NOT NULL, start TEXT, incarnation TEXT,
-    created_ms INTEGER NOT NULL, PRIMARY KEY (pipeline, target)) STRICT;
-CREATE TABLE batches (
-    pipeline TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
-    span TEXT NOT NULL, first_splits TEXT NOT NULL, hour TEXT NOT NULL, run_id TEXT NOT NULL, fence INTEGER NOT NULL,
-    code_version TEXT NOT NULL, schema_version INTEGER NOT NULL, archive TEXT, sidecar TEXT, committable TEXT,
-    counts TEXT NOT NULL DEFAULT '{}', commit_id TEXT, newest_ms INTEGER, planned_ms INTEGER NOT NULL, done_ms INTEGER,
-    commit_seconds REAL, note TEXT, PRIMARY KEY (pipeline, target, seq)) STRICT;
-CREATE INDEX batches_by_hour ON batches (pipeline, hour);
-CREATE INDEX batches_unfinished ON batches (pipeline, target) WHERE state IN ('PLANNED', 'SEALED', 'STAGED');
-CREATE TABLE positions (
-    pipeline TEXT NOT NULL, target TEXT NOT NULL, split TEXT NOT NULL, next TEXT NOT NULL,
-    PRIMARY KEY (pipeline, target, split)) STRICT;
-CREATE TABLE leases (
-    pipeline TEXT NOT NULL, target TEXT NOT NULL, owner TEXT, host TEXT, pid INTEGER, pid_born TEXT,
-    fence INTEGER NOT NULL, beat INTEGER NOT NULL, PRIMARY KEY (pipeline, target)) STRICT;
-CREATE TABLE dead_letters (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, pipeline TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL,
-    ordinal INTEGER NOT NULL, split TEXT NOT NULL, "offset" INTEGER NOT NULL, origin_seq INTEGER NOT NULL,
-    attempt INTEGER NOT NULL, key BLOB, value BLOB, headers TEXT, timestamp_ms INTEGER, stage TEXT NOT NULL,
-    error TEXT NOT NULL, code_version TEXT NOT NULL, state TEXT NOT NULL, replayed_by INTEGER,
-    created_ms INTEGER NOT NULL) STRICT;
-CREATE INDEX dead_letters_by_state ON dead_letters (pipeline, target, state, id);
-CREATE INDEX dead_letters_by_batch ON dead_letters (pipeline, target, seq);
-CREATE TABLE gaps (
-    pipeline TEXT NOT NULL, split TEXT NOT NULL, kind TEXT NOT NULL, "from" INTEGER NOT NULL, "to" INTEGER,
-    found_ms INTEGER NOT NULL, PRIMARY KEY (pipeline, split, kind, "from")) STRICT;
-CREATE TABLE schema_versions (
-    pipeline TEXT NOT NULL, target TEXT NOT NULL, version INTEGER NOT NULL, columns TEXT NOT NULL, seq INTEGER NOT NULL,
-    created_ms INTEGER NOT NULL, PRIMARY KEY (pipeline, target, version)) STRICT;
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, pipeline TEXT NOT NULL, at_ms INTEGER NOT NULL, what TEXT NOT NULL,
-    detail TEXT NOT NULL) STRICT;
-"""
+Row = dict[str, Any]
+_URL_SCHEMES = ("postgresql://", "postgres://")
 
 
-class Store:
-    """A SQLite database that threads of this process share and other processes open beside it."""
+class Store(ABC):
+    """A database that threads of this process share and other processes open beside it.
+
+    `place` names it in messages, without credentials.
+    """
+
+    place: str
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing; an inner transaction joins the outer one. Other threads of this process wait.
+
+        Raises:
+            FatalError: the database cannot be written; nothing has changed.
+            UnavailableError: it cannot be reached; nothing has changed, unless the answer to the commit itself was
+                lost: then what was to change has changed wholly or not at all.
+        """
+
+    @abstractmethod
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query."""
+
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """The first row of a query."""
+        found = self.rows(sql, parameters)
+        return found[0] if found else None
+
+    @abstractmethod
+    def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; how many rows it changed."""
+
+    @abstractmethod
+    def change_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for every set of parameters."""
+
+    @abstractmethod
+    def damages(self) -> list[str]:
+        """What the database itself finds wrong with its files; empty for a sound one, and for a server's."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
+
+
+def is_url(location: str | Path) -> bool:
+    """True when the location is a PostgreSQL server's and not a file's."""
+    return str(location).startswith(_URL_SCHEMES)
+
+
+def open_store(location: str | Path) -> Store:
+    """The database at a file's path or a PostgreSQL URL; made, or brought to today's schema, when it is not there yet.
+
+    Raises:
+        ConfigError: it cannot be opened, or was made by newer code.
+        UnavailableError: the server cannot be reached.
+    """
+    if not is_url(location):
+        return SqliteStore(Path(location))
+    from vector_assets.engine.store_postgres import PostgresStore
+
+    return PostgresStore(str(location))
+
+
+def is_there(location: str | Path) -> bool:
+    """True when there is a ledger to open; nothing is made.
+
+    Raises:
+        ConfigError: the URL is wrong, or the server refuses the login.
+        UnavailableError: the server cannot be reached.
+    """
+    if not is_url(location):
+        return Path(location).exists()
+    from vector_assets.engine.store_postgres import is_there_at
+
+    return is_there_at(str(location))
+
+
+def pending(place: str, version: int) -> list[str]:
+    """The statements that a ledger of `version` still needs.
+
+    Raises:
+        ConfigError: newer code made it.
+    """
+    if version > SCHEMA_VERSION:
+        raise ConfigError(f"{place}: has schema version {version}, this code knows {SCHEMA_VERSION}: use newer code")
+    return list(statements_after(version))
+
+
+def _named(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
+    return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
+
+
+class SqliteStore(Store):
+    """One SQLite file.
+
+    WAL with `synchronous=FULL`: a transaction that returned survives a power cut. Every writer takes the write lock at
+    its start, so a transaction never has to be tried again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.place = f"ledger {path}"
         self._lock = threading.RLock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._connection.row_factory = sqlite3.Row
+            self._connection.row_factory = _named
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
-            self._create()
+            self._migrate()
         except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"ledger {path}: cannot be opened: {error}") from error
+            raise ConfigError(f"{self.place}: cannot be opened: {error}") from error
 
-    def _create(self) -> None:
+    def _migrate(self) -> None:
+        if not pending(self.place, self._version()):
+            return
         with self.transaction():
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    if statement.strip():
-                        self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise ConfigError(f"ledger {self.path}: has schema version {version}, this code knows {SCHEMA_VERSION}")
+            for statement in pending(self.place, self._version()):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()["user_version"])
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, with the write lock held from the start; an inner transaction joins the outer one.
+        """As Store says, with the write lock held from the start.
 
         Raises:
             FatalError: the database cannot be written (disk full, lock held for 30 s); nothing has changed.
@@ -99,15 +164,10 @@ class Store:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """All rows of a query."""
         with self._translated():
             return self._connection.execute(sql, parameters).fetchall()
-
-    def row(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Row | None:
-        """The first row of a query."""
-        found = self.rows(sql, parameters)
-        return found[0] if found else None
 
     def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; how many rows it changed."""
@@ -119,13 +179,18 @@ class Store:
         with self._translated():
             self._connection.executemany(sql, parameters)
 
+    def damages(self) -> list[str]:
+        """What SQLite's integrity check says, ten lines at most."""
+        found = [str(row["integrity_check"]) for row in self.rows("PRAGMA integrity_check(10)")]
+        return [] if found == ["ok"] else found
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         with self._lock:
             try:
                 yield
             except sqlite3.Error as error:
-                raise FatalError(f"ledger {self.path}: {error}") from error
+                raise FatalError(f"{self.place}: {error}") from error
 
     def close(self) -> None:
         """Close the connection."""

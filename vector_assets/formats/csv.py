@@ -7,7 +7,6 @@ of range (Infinity), a day that the calendar does not have (another day), surplu
 """
 
 import re
-from collections.abc import Iterator
 from typing import Annotated, Self
 
 import numpy as np
@@ -17,16 +16,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from vector_assets.engine.core import POSITION, REJECT_SCHEMA, Decoded, rejects
 from vector_assets.engine.errors import ConfigError
-from vector_assets.engine.options import Options
+from vector_assets.engine.options import Flag, Options
 from vector_assets.engine.schema import LogicalType, Table
 from vector_assets.formats.csv_record import Dialect
 from vector_assets.formats.csv_split import Fields, RecordSplitter
-from vector_assets.formats.grammar import Mask, byte_view, without
+from vector_assets.formats.grammar import Mask, without
+from vector_assets.formats.pieces import pieces
 from vector_assets.formats.text_values import Parsed, TextRules, check_type, parse
 
-_PIECE_BYTES = 4 * 1024**2
-"""Records decoded at once; measured fastest between 1 and 16 MB, and memory beside the result stays this small."""
-_MOST_JOINED_BYTES = 1024**3
 _FOUND_CHARS = 60
 _JAVA_ESCAPE = re.compile(r"\\(?:u+([0-9A-Fa-f]{4})|([0-3]?[0-7]{1,2})|(.)|\Z)", re.DOTALL)
 _JAVA_LETTERS = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f"}
@@ -52,16 +49,8 @@ def _one_char(text: object, found: object = None) -> str:
     return text
 
 
-def _flag(text: object) -> bool:
-    spelled = str(text).lower()
-    if spelled not in {"true", "false"}:
-        raise ValueError(f"want true or false, found {text!r}")
-    return spelled == "true"
-
-
 Char = Annotated[str, BeforeValidator(_one_char)]
 JavaChar = Annotated[str, BeforeValidator(unescape_java)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
 class CsvOptions(Options):
@@ -139,7 +128,7 @@ class CsvDecoder:
 
         `filtered` counts comment records that the options pass over: rows + rejects + filtered = records.
         """
-        done = [self._piece(values, positions) for values, positions in _pieces(raw)]
+        done = [self._piece(values, positions) for values, positions in pieces(raw)]
         return Decoded(
             rows=pa.concat_tables([self._schema.empty_table(), *(piece.rows for piece in done)]),
             rejected=pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)]),
@@ -181,21 +170,3 @@ class CsvDecoder:
                 fields.errors[place] = f"column {name}: found {shown}, wanted {kind}"
             seen |= column.bad
         return seen
-
-
-def _pieces(raw: pa.RecordBatch | pa.Table) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Values and positions of the records, at most `_PIECE_BYTES` (but at least one record) at a time."""
-    table = pa.Table.from_batches([raw]) if isinstance(raw, pa.RecordBatch) else raw
-    table = table.select(["value", POSITION])
-    chunks = table.column(0).num_chunks
-    if chunks > 1 and table.nbytes < min(chunks * _PIECE_BYTES // 4, _MOST_JOINED_BYTES):
-        table = table.combine_chunks()
-    for batch in table.to_batches():
-        values, positions = batch.columns
-        _, bounds = byte_view(values)
-        start = 0
-        while start < len(values):
-            end = int(np.searchsorted(bounds, int(bounds[start]) + _PIECE_BYTES, side="right")) - 1
-            end = min(max(end, start + 1), len(values))
-            yield values.slice(start, end - start), positions.slice(start, end - start)
-            start = end

@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 
 from vector_assets.engine.errors import RecordError
 from vector_assets.formats.csv_record import CommentError, Dialect, split_record
-from vector_assets.formats.grammar import JAVA_SPACE, Mask, as_mask, byte_view, rune, trim, without
+from vector_assets.formats.grammar import JAVA_SPACE, Mask, as_mask, byte_view, not_utf8, rune, trim, without
 
 STAND_IN = "\x1f"
 """What pyarrow gets for a delimiter that is not ASCII; records that hold it themselves are split one by one."""
@@ -83,7 +83,7 @@ class RecordSplitter:
         null = as_mask(values.is_null())
         result.errors |= dict.fromkeys(np.flatnonzero(empty).tolist(), "empty value")
         result.errors |= dict.fromkeys(np.flatnonzero(null).tolist(), "null value (a tombstone); csv has no deletes")
-        result.errors |= dict.fromkeys(_not_utf8(texts, 0), "bad UTF-8")
+        result.errors |= dict.fromkeys(not_utf8(texts, 0), "bad UTF-8")
         lines = self._without_line_ends(texts)
         odd = self._odd(lines) | as_mask(pc.equal(pc.binary_length(lines), 0))
         odd[list(result.errors)] = False
@@ -286,15 +286,3 @@ def _holding(mark: bytes, blob: bytes, texts: pa.Array, bounds: npt.NDArray[np.i
         found[record] = True
         place = blob.find(mark, int(bounds[record + 1] - bounds[0]))
     return as_mask(pc.match_substring(texts, mark.decode()))
-
-
-def _not_utf8(texts: pa.Array, start: int) -> list[int]:
-    """Places of the texts that are not UTF-8, by bisection."""
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        if len(texts) == 1:
-            return [start]
-        half = len(texts) // 2
-        return _not_utf8(texts.slice(0, half), start) + _not_utf8(texts.slice(half), start + half)
-    return []

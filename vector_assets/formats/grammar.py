@@ -28,7 +28,9 @@ def trim(texts: pa.Array) -> pa.Array:
 
 def only(good: pa.Array, values: pa.Array) -> pa.Array:
     """The values where `good` is true, null elsewhere."""
-    return pc.if_else(good, values, pa.scalar(None, values.type))
+    # pyarrow 19: if_else of a sliced array of texts and a null scalar gives offsets out of bounds
+    none = pa.nulls(len(values), values.type) if values.offset else pa.scalar(None, values.type)
+    return pc.if_else(good, values, none)
 
 
 def by_grammar(texts: pa.Array, pattern: str, convert: Convert, rest: Convert) -> pa.Array:
@@ -67,3 +69,15 @@ def without(values: pa.Array, left_out: Mask) -> pa.Array:
         return values.filter(pa.array(~left_out))
     starts, ends = np.concatenate([[0], cuts + 1]), np.concatenate([cuts, [len(values)]])
     return pa.concat_arrays([values.slice(start, end - start) for start, end in zip(starts, ends, strict=True)])
+
+
+def not_utf8(texts: pa.Array, start: int) -> list[int]:
+    """Places of the texts that are not UTF-8, by bisection."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        if len(texts) == 1:
+            return [start]
+        half = len(texts) // 2
+        return not_utf8(texts.slice(0, half), start) + not_utf8(texts.slice(half), start + half)
+    return []

@@ -81,10 +81,11 @@ def parse(texts: pa.Array, wanted: LogicalType, rules: TextRules) -> Parsed:
         parsed = _simple(texts, wanted, rules)
     if wanted.nullable or not parsed.values.null_count:
         return parsed
-    return Parsed(parsed.values, _either(parsed.bad, as_mask(parsed.values.is_null())), parsed.nulled)
+    return Parsed(parsed.values, either(parsed.bad, as_mask(parsed.values.is_null())), parsed.nulled)
 
 
-def _either(one: Mask | None, other: Mask | None) -> Mask | None:
+def either(one: Mask | None, other: Mask | None) -> Mask | None:
+    """Where one of two masks is true; None is all false."""
     if one is None or other is None:
         return other if one is None else one
     return np.logical_or(one, other)
@@ -212,7 +213,7 @@ def _elements(texts: pa.Array, rules: TextRules) -> tuple[pa.Array, Mask, "np.nd
     return kept, as_mask(texts.is_null()), np.concatenate([[0], np.cumsum(counts)])
 
 
-def _owners_of(bad: Mask | None, bounds: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Mask | None:
+def owners_of(bad: Mask | None, bounds: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Mask | None:
     """The rows that own a bad element."""
     if bad is None:
         return None
@@ -225,7 +226,7 @@ def _array(texts: pa.Array, wanted: LogicalType, rules: TextRules) -> Parsed:
     elements, null, bounds = _elements(texts, rules)
     inner = parse(elements, wanted.children[0], rules)
     values = pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), inner.values, wanted.arrow, mask=pa.array(null))
-    return Parsed(values, _owners_of(inner.bad, bounds), inner.nulled)
+    return Parsed(values, owners_of(inner.bad, bounds), inner.nulled)
 
 
 def _row(texts: pa.Array, wanted: LogicalType, rules: TextRules) -> Parsed:
@@ -245,7 +246,7 @@ def _row(texts: pa.Array, wanted: LogicalType, rules: TextRules) -> Parsed:
         field = parse(picked, child, rules)
         fields.append(field.values)
         nulled += field.nulled
-        wrong = _either(wrong, None if field.bad is None else field.bad & ~null)
+        wrong = either(wrong, None if field.bad is None else field.bad & ~null)
     values = pa.StructArray.from_arrays(fields, fields=list(wanted.arrow), mask=pa.array(null))
     return Parsed(values, wrong, nulled)
 

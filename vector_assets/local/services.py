@@ -8,11 +8,13 @@ from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.postgres import PostgresService
+from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService, Progress, ServiceStatus, exclusive, silent
 
 SERVICES: Mapping[str, type[LocalService]] = {
     KafkaService.name: KafkaService,
     PostgresService.name: PostgresService,
+    SchemaRegistryService.name: SchemaRegistryService,
 }
 
 

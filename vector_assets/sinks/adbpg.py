@@ -5,6 +5,7 @@ from psycopg import Rollback
 from psycopg import errors as pg
 
 from vector_assets.clients.postgres import Connection, Database, said
+from vector_assets.engine.abilities import Recalled
 from vector_assets.engine.core import (
     Batch,
     BatchToken,
@@ -26,7 +27,7 @@ from vector_assets.sinks.adbpg_convert import is_vector
 from vector_assets.sinks.adbpg_options import AdbPgOptions, WriteMode
 from vector_assets.sinks.adbpg_plan import Plan, make_plan
 from vector_assets.sinks.adbpg_rows import Rows, convert
-from vector_assets.sinks.adbpg_tokens import Tokens, create_tables, missing_tables
+from vector_assets.sinks.adbpg_tokens import Tokens, create_tables, missing_columns, missing_tables
 from vector_assets.sinks.adbpg_write import KeyConflicts, Landing, Path, Rules
 
 _BATCHES_AFTER_CONFLICT = 32
@@ -83,7 +84,12 @@ class AdbPgSink:
         with self._database.connection() as connection:
             target = self._inspect(connection, schema, declared_key)
             missing = missing_tables(connection)
-        notes = (*target.notes, *(f"{name}: will be created" for name in missing))
+            added = [f"{table}.{column}" for table, column in missing_columns(connection)]
+        notes = (
+            *target.notes,
+            *(f"{name}: will be created" for name in missing),
+            *(f"vector_assets.{name}: will be added" for name in added),
+        )
         return Target(target.name, target.key, target.columns, target.incarnation, target.guarantee, notes)
 
     def _inspect(self, connection: Connection, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
@@ -268,6 +274,23 @@ class AdbPgSink:
         with self._database.connection() as connection:
             if not missing_tables(connection):
                 self._tokens(connection).forget(connection, pipeline)
+
+    def newest_seq(self, pipeline: str) -> int:
+        """Highest sequence number of the pipeline's batches in this target, 0 for none."""
+        with self._database.connection() as connection:
+            return 0 if missing_tables(connection) else self._tokens(connection).newest_seq(connection, pipeline)
+
+    def recall(self, pipeline: str) -> Recalled:
+        """What positions and batches of this target say of the pipeline."""
+        with self._database.connection() as connection:
+            if missing_tables(connection):
+                return Recalled({}, ())
+            return self._tokens(connection).recall(connection, pipeline)
+
+    def prune(self, pipeline: str, up_to: int) -> int:
+        """Delete the rows of the pipeline's batches up to this number, but the newest."""
+        with self._database.connection() as connection:
+            return 0 if missing_tables(connection) else self._tokens(connection).prune(connection, pipeline, up_to)
 
     def close(self) -> None:
         """Give back connections."""

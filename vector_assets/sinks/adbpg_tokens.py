@@ -13,7 +13,8 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from vector_assets.clients.postgres import Connection, said
-from vector_assets.engine.core import BatchToken, Counts, Found, Receipt, canonical, no_rejects, rejects
+from vector_assets.engine.abilities import Recalled, RecalledBatch
+from vector_assets.engine.core import BatchToken, Counts, Found, Receipt, Span, canonical, no_rejects, rejects
 from vector_assets.engine.errors import FatalError, FencedError, PlanError, TargetReplacedError
 
 SCHEMA = "vector_assets"
@@ -21,10 +22,12 @@ _TABLES = {
     "positions": "pipeline text NOT NULL, target text NOT NULL, split text NOT NULL, next text NOT NULL,"
     " PRIMARY KEY (pipeline, target, split)",
     "batches": "pipeline text NOT NULL, target text NOT NULL, seq bigint NOT NULL, token text NOT NULL,"
-    " fence bigint NOT NULL, incarnation text NOT NULL, counts jsonb, rejects jsonb,"
+    " fence bigint NOT NULL, incarnation text NOT NULL, span text, counts jsonb, rejects jsonb,"
     " commit_id bigint NOT NULL DEFAULT txid_current(), committed_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
     " PRIMARY KEY (pipeline, target, seq)",
 }
+_ADDED = {"batches": {"span": "text"}}
+"""Columns that tables made by older code lack; NULL in their rows."""
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _CREATION_LOCK = int.from_bytes(hashlib.sha256(b"vector_assets token tables").digest()[:7])
 _LOCK_TIMEOUT_MS = 3000
@@ -54,9 +57,9 @@ class Tokens:
         )
         try:
             claimed = connection.execute(
-                "INSERT INTO vector_assets.batches (pipeline, target, seq, token, fence, incarnation)"
-                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (pipeline, target, seq) DO NOTHING",
-                [token.pipeline, self.target, token.seq, token.id, token.fence, incarnation],
+                "INSERT INTO vector_assets.batches (pipeline, target, seq, token, fence, incarnation, span)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (pipeline, target, seq) DO NOTHING",
+                [token.pipeline, self.target, token.seq, token.id, token.fence, incarnation, token.span.to_json()],
             )
         except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
             raise FatalError(f"adbpg: {self.target}: the token tables were dropped: {said(error)}") from error
@@ -190,7 +193,8 @@ class Tokens:
         if row["token"] != token.id or row["fence"] > token.fence:
             raise FencedError(
                 f"adbpg: {self.target}: batch {token.seq} of pipeline {token.pipeline} is in the target already, token"
-                f" {row['token']} by fence {row['fence']}; ours is {token.id} by fence {token.fence}"
+                f" {row['token']} by fence {row['fence']}; ours is {token.id} by fence {token.fence}. If the ledger"
+                f" was restored from a copy, `vector-assets ledger rebuild {token.pipeline}` brings it forward"
             )
         pairs = row["rejects"] or []
         refused = rejects([p for p, _ in pairs], "write", [reason for _, reason in pairs]) if pairs else no_rejects()
@@ -213,6 +217,48 @@ class Tokens:
                     sql.SQL("DELETE FROM {} WHERE pipeline = %s AND target = %s").format(sql.Identifier(SCHEMA, table)),
                     [pipeline, self.target],
                 )
+
+    def newest_seq(self, connection: Connection, pipeline: str) -> int:
+        """Highest sequence number of the pipeline's batches, 0 for none."""
+        row = connection.execute(
+            "SELECT max(seq) FROM vector_assets.batches WHERE pipeline = %s AND target = %s", [pipeline, self.target]
+        ).fetchone()
+        return int(row[0] or 0) if row else 0
+
+    def recall(self, connection: Connection, pipeline: str) -> Recalled:
+        """Everything the tokens say of the pipeline."""
+        where = [pipeline, self.target]
+        positions = connection.execute(
+            "SELECT split, next FROM vector_assets.positions WHERE pipeline = %s AND target = %s", where
+        ).fetchall()
+        span = "span" if not missing_columns(connection) else "NULL::text"
+        rows = connection.execute(
+            f"SELECT seq, token, {span}, counts, commit_id::text, (extract(epoch FROM committed_at) * 1000)::bigint,"
+            " fence, incarnation FROM vector_assets.batches WHERE pipeline = %s AND target = %s ORDER BY seq".encode(),
+            where,
+        ).fetchall()
+        batches = tuple(
+            RecalledBatch(
+                seq, token, Span.from_json(text) if text else None, Counts.from_dict(counts or {}), commit_id, at_ms
+            )
+            for seq, token, text, counts, commit_id, at_ms, _, _ in rows
+        )
+        return Recalled(
+            {split: orjson.loads(text) for split, text in positions},
+            batches,
+            fence=max((row[6] for row in rows), default=0),
+            incarnation=rows[-1][7] if rows else None,
+        )
+
+    def prune(self, connection: Connection, pipeline: str, up_to: int) -> int:
+        """Delete the rows of batches up to this number, but never the newest, which names the table's incarnation."""
+        where = [pipeline, self.target]
+        deleted = connection.execute(
+            "DELETE FROM vector_assets.batches WHERE pipeline = %s AND target = %s AND seq <= %s AND seq <"
+            " (SELECT max(b.seq) FROM vector_assets.batches b WHERE b.pipeline = %s AND b.target = %s)",
+            [*where, up_to, *where],
+        )
+        return deleted.rowcount
 
     def displace(self, connection: Connection, token: BatchToken) -> bool:
         """End sessions of the pipeline's earlier owners that are inside a transaction; True when there were any.
@@ -255,6 +301,22 @@ def missing_tables(connection: Connection) -> list[str]:
     return [f"{SCHEMA}.{table}" for table in _TABLES if table not in existing]
 
 
+def missing_columns(connection: Connection) -> list[tuple[str, str]]:
+    """Table and column of what the token tables that are there lack, because older code made them."""
+    rows = connection.execute(
+        "SELECT c.relname, a.attname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+        " ON n.oid = c.relnamespace JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped"
+        " WHERE n.nspname = %s",
+        [SCHEMA],
+    ).fetchall()
+    return [
+        (table, column)
+        for table, columns in _ADDED.items()
+        for column in columns
+        if (table, "pipeline") in rows and (table, column) not in rows
+    ]
+
+
 def create_tables(connection: Connection, user: str) -> None:
     """Make schema and tables unless they are there; several processes may do so at once.
 
@@ -262,7 +324,7 @@ def create_tables(connection: Connection, user: str) -> None:
         PlanError: the user may not; the message is what an administrator has to run.
     """
     try:
-        if missing_tables(connection):
+        if missing_tables(connection) or missing_columns(connection):
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION_LOCK])
                 for statement in _creation(connection):
@@ -279,6 +341,13 @@ def _creation(connection: Connection) -> list[sql.Composed]:
     has_schema = connection.execute("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone()
     missing = missing_tables(connection)
     statements = [] if has_schema else [sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA))]
+    # looked up and not IF NOT EXISTS, which AnalyticDB 6 (PostgreSQL 9.4) does not know for columns
+    statements += [
+        sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
+            sql.Identifier(SCHEMA, table), sql.Identifier(column), sql.SQL(_ADDED[table][column])
+        )
+        for table, column in missing_columns(connection)
+    ]
     return statements + [
         sql.SQL("CREATE TABLE {} ({})").format(sql.Identifier(SCHEMA, table), sql.SQL(columns))
         for table, columns in _TABLES.items()
@@ -300,8 +369,13 @@ def _check_rights(connection: Connection, user: str) -> None:
 
 
 def _for_administrators(user: str) -> str:
-    tables = " ".join(f"CREATE TABLE IF NOT EXISTS {SCHEMA}.{table} ({columns});" for table, columns in _TABLES.items())
-    return f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}; {tables} {_grants(user)}"
+    tables = [f"CREATE TABLE IF NOT EXISTS {SCHEMA}.{table} ({columns});" for table, columns in _TABLES.items()]
+    added = [
+        f"ALTER TABLE {SCHEMA}.{table} ADD COLUMN IF NOT EXISTS {column} {kind};"
+        for table, columns in _ADDED.items()
+        for column, kind in columns.items()
+    ]
+    return f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}; {' '.join(tables + added)} {_grants(user)}"
 
 
 def _grants(user: str) -> str:

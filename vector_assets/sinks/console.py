@@ -1,6 +1,7 @@
 """Sinks that keep nothing: `print` shows every row on standard output, `blackhole` only counts."""
 
 import sys
+from collections.abc import Mapping
 from typing import ClassVar, Literal, TextIO
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ class BlackholeOptions(SinkOptions):
     """What a table of connector `blackhole` may say."""
 
     is_shared: ClassVar[bool] = True
+    idle: ClassVar[Mapping[str, str]] = {"property-version": "there is one version"}
 
     connector: Literal["blackhole"]
     """`blackhole`."""
@@ -47,6 +49,7 @@ class PrintOptions(SinkOptions):
     """What a table of connector `print` may say."""
 
     is_shared: ClassVar[bool] = True
+    idle: ClassVar[Mapping[str, str]] = {"sink.parallelism": "rows are written by one thread, in order"}
 
     connector: Literal["print"]
     """`print`."""
@@ -60,10 +63,6 @@ class PrintOptions(SinkOptions):
     def target(self) -> str:
         """`print://` and the identifier."""
         return f"print://{self.identifier}"
-
-    def reports(self) -> tuple[str, ...]:
-        """What has no effect here."""
-        return ("option 'sink.parallelism' has no effect: one thread writes, in order",) if self.parallelism else ()
 
 
 class BlackholeSink:

@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from vector_assets.clients import kafka as clients
 from vector_assets.clients.kafka_properties import Properties
 from vector_assets.engine.errors import ConfigError, TransientError, UnavailableError
-from vector_assets.sources.kafka_records import Longs, columns, consecutive, milliseconds
+from vector_assets.sources.kafka_records import Longs, columns, consecutive, stamps
+from vector_assets.sources.kafka_tokens import Home
 from vector_assets.sources.kafka_track import Part, Piece, Track, fair
 
 _POLL_SECONDS = 0.05
@@ -39,9 +40,9 @@ _REFUSED = frozenset(
 class OffsetRefusedError(TransientError):
     """The broker does not hold the offset to read from; `is_diverged`: nor the history that led to it."""
 
-    def __init__(self, message: str, partition: int | None, *, is_diverged: bool) -> None:
+    def __init__(self, message: str, home: Home, *, is_diverged: bool) -> None:
         super().__init__(message)
-        self.partition = partition
+        self.home = home
         self.is_diverged = is_diverged
 
 
@@ -49,31 +50,31 @@ class OffsetRefusedError(TransientError):
 class Wanted:
     """A range of one partition; `epoch` is the leader epoch of the record before `start`, if known."""
 
-    partition: int
+    home: Home
     start: int
     end: int
     epoch: int | None
 
 
 class KafkaReader:
-    """Assigned partitions of one topic; after any error it is closed and starts anew at the next read.
+    """Assigned partitions of one topic or several; after any error it is closed and starts anew at the next read.
 
     What arrives past the end of a range is kept for the next one. That is about one fetch of each partition, for
     librdkafka hands over whole fetches; partitions that run further ahead of a slow one are held back.
     """
 
     def __init__(
-        self, properties: Properties, topic: str, *, partitions: int, limit_bytes: int, stall_seconds: float,
+        self, properties: Properties, *, partitions: int, limit_bytes: int, stall_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._properties = properties
-        self._topic = topic
         self._queue_bytes = min(max(limit_bytes // 8, _LEAST_QUEUE_BYTES), _MOST_QUEUE_BYTES)
         self._fetch_bytes = max(_FETCH_BYTES // max(partitions, 1), _LEAST_FETCH_BYTES)
         self._stall_seconds = stall_seconds
         self._clock = clock
         self._consumer: Consumer | None = None
-        self._tracks: dict[int, Track] = {}
+        self._tracks: dict[Home, Track] = {}
+        self._topics: dict[str, int] = {}
         self._record_bytes = 0.0
         self._messages = 1
         self._problem: KafkaError | None = None
@@ -82,7 +83,7 @@ class KafkaReader:
         """True when these ranges begin where the last ones ended."""
         if self._consumer is None:
             return False
-        tracks = ((self._tracks.get(each.partition), each.start) for each in wanted)
+        tracks = ((self._tracks.get(each.home), each.start) for each in wanted)
         return all(track is None or track.next == start for track, start in tracks)
 
     def read(self, wanted: Sequence[Wanted], most_bytes: int) -> list[Part]:
@@ -98,12 +99,12 @@ class KafkaReader:
             self._fetch(tracks, most_bytes)
         except KafkaException as error:
             self.close()
-            raise TransientError(f"kafka topic {self._topic!r}: {error.args[0].str()}") from error
+            raise TransientError(f"kafka {self._properties.servers}: {error.args[0].str()}") from error
         except BaseException:
             self.close()
             raise
-        shares = fair({track.partition: track.inside_bytes for track in tracks}, most_bytes)
-        parts = [track.take(shares[track.partition]) for track in tracks]
+        shares = fair({track.home: track.inside_bytes for track in tracks}, most_bytes)
+        parts = [track.take(shares[track.home]) for track in tracks]
         if not any(part.pieces for part in parts):
             # a record may be larger than the limit: one always passes
             parts = _with_one_record(tracks, parts)
@@ -113,6 +114,7 @@ class KafkaReader:
         """Give back the consumer and what has arrived; idempotent."""
         consumer, self._consumer = self._consumer, None
         self._tracks.clear()
+        self._topics.clear()
         self._problem = None
         if consumer is not None:
             with contextlib.suppress(KafkaException):
@@ -122,8 +124,8 @@ class KafkaReader:
         if not self.follows(wanted):
             self.close()
             self._consumer = self._connected()
-        self._assign([each for each in wanted if each.partition not in self._tracks])
-        tracks = [self._tracks[each.partition] for each in wanted]
+        self._assign([each for each in wanted if each.home not in self._tracks])
+        tracks = [self._tracks[each.home] for each in wanted]
         for track, each in zip(tracks, wanted, strict=True):
             track.aim(each.end)
         self._resume([track for track in tracks if track.is_paused and not track.is_complete])
@@ -157,11 +159,13 @@ class KafkaReader:
             epochs = [-1 if each.epoch is None else each.epoch for each in wanted]
             self._consumer.incremental_assign(
                 [
-                    TopicPartition(self._topic, each.partition, each.start, leader_epoch=epoch)
+                    TopicPartition(*each.home, each.start, leader_epoch=epoch)
                     for each, epoch in zip(wanted, epochs, strict=True)
                 ]
             )
-            self._tracks |= {each.partition: Track(each.partition, each.start, each.epoch) for each in wanted}
+            self._tracks |= {each.home: Track(each.home, each.start, each.epoch) for each in wanted}
+            for home in self._tracks:
+                self._topics.setdefault(home.topic, len(self._topics))
 
     def _fetch(self, tracks: Sequence[Track], most_bytes: int) -> None:
         assert self._consumer is not None
@@ -188,23 +192,23 @@ class KafkaReader:
         return min(self._messages, int(left_bytes / self._record_bytes) + 1 if self._record_bytes else 1)
 
     def _stalled(self, missing: Sequence[Track]) -> UnavailableError:
-        places = ", ".join(f"{track.partition} (from {track.arrived})" for track in missing[:5])
+        places = ", ".join(f"{track.home.topic}/{track.home.partition} (from {track.arrived})" for track in missing[:5])
         reason = f"; last from the client: {self._problem.str()}" if self._problem else ""
         return UnavailableError(
-            f"kafka {self._properties.servers}: topic {self._topic!r}: nothing came for {self._stall_seconds:g} s from"
-            f" partitions {places}{reason}"
+            f"kafka {self._properties.servers}: nothing came for {self._stall_seconds:g} s from partitions"
+            f" {places}{reason}"
         )
 
     def _add(self, messages: list[Message]) -> None:
         """Sort messages into their tracks; ends of partitions count after the records before them."""
         if not messages:
             return
-        records, others, times = messages, [], milliseconds(messages)
+        records, others, times = messages, [], stamps(messages)
         # an error has no time, and hardly a record has none: cheaper than to ask each message for its error
-        if times.min() <= 0:
+        if times[:, 1].min() <= 0:
             records = [message for message in messages if message.error() is None]
             others = [message for message in messages if message.error() is not None]
-            times = milliseconds(records)
+            times = stamps(records)
         if records:
             self._add_records(records, times)
         for message in others:
@@ -212,28 +216,31 @@ class KafkaReader:
 
     def _add_records(self, records: list[Message], times: Longs) -> None:
         count = len(records)
-        partitions = np.fromiter(map(Message.partition, records), np.int32, count)
+        partitions = np.fromiter(map(Message.partition, records), np.int64, count)
+        if len(self._topics) > 1:
+            topics = map(self._topics.__getitem__, map(Message.topic, records))  # type: ignore[arg-type]
+            partitions += np.fromiter(topics, np.int64, count) << 32
         runs = list(itertools.pairwise([0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), count]))
         offsets = np.concatenate([consecutive(records[begin:end]) for begin, end in runs])
         rows = columns(records, offsets, times)
         self._record_bytes = rows.nbytes / count
         for begin, end in runs:
-            track = self._tracks[int(partitions[begin])]
+            track = self._tracks[_home(records[begin])]
             for first, last in _by_epoch(records, begin, end):
                 piece = Piece.of(rows.slice(first, last - first), records[first].leader_epoch())
                 if piece is not None:
                     track.add(piece)
 
     def _note(self, message: Message) -> None:
-        error, partition = message.error(), message.partition()
+        error, home = message.error(), _home(message)
         assert error is not None
         code = error.code()
-        where = f"kafka topic {self._topic!r}: partition {partition}"
+        where = f"kafka topic {home.topic!r}: partition {home.partition}"
         if code == KafkaError._PARTITION_EOF:
-            self._tracks[partition or 0].reach(message.offset() or 0)
+            self._tracks[home].reach(message.offset() or 0)
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION):
             is_diverged = code == KafkaError._LOG_TRUNCATION or "truncation" in error.str()
-            raise OffsetRefusedError(f"{where}: {error.str()}", partition, is_diverged=is_diverged)
+            raise OffsetRefusedError(f"{where}: {error.str()}", home, is_diverged=is_diverged)
         elif code in _REFUSED:
             raise ConfigError(f"{where}: {error.str()}")
         elif code in _KEEP_WAITING:
@@ -247,15 +254,19 @@ class KafkaReader:
             return
         ahead = [track for track in self._tracks.values() if track.is_complete and not track.is_paused]
         if ahead and self._consumer is not None:
-            self._consumer.pause([TopicPartition(self._topic, track.partition) for track in ahead])
+            self._consumer.pause([TopicPartition(*track.home) for track in ahead])
             for track in ahead:
                 track.is_paused = True
 
     def _resume(self, tracks: Sequence[Track]) -> None:
         if tracks and self._consumer is not None:
-            self._consumer.resume([TopicPartition(self._topic, track.partition) for track in tracks])
+            self._consumer.resume([TopicPartition(*track.home) for track in tracks])
             for track in tracks:
                 track.is_paused = False
+
+
+def _home(message: Message) -> Home:
+    return Home(message.topic() or "", message.partition() or 0)
 
 
 def _by_epoch(records: Sequence[Message], begin: int, end: int) -> list[tuple[int, int]]:

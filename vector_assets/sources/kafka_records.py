@@ -24,17 +24,22 @@ COLUMNS = pa.schema(
         pa.field("headers", HEADERS_TYPE),
         pa.field("timestamp", pa.timestamp("ms", tz="UTC")),
         pa.field("offset", pa.int64(), nullable=False),
+        pa.field("timestamp_type", pa.int8()),
     ]
 )
-"""RAW_SCHEMA without the split, which is one for a whole run of records."""
+"""RAW_SCHEMA without the split and the leader epoch, which are one for a whole run of records."""
 
 _OVERHEAD_BYTES = 24
 
 
-def milliseconds(messages: Sequence[Message]) -> Longs:
-    """The time of each message; not above 0 where there is none, as in an error."""
+def stamps(messages: Sequence[Message]) -> Longs:
+    """Of each message what its time means (by librdkafka's number), and the time; not above 0 if none, as in an error.
+
+    Two columns: shape (messages, 2).
+    """
     # no list of the pairs in between: a thousand tuples alive wake the garbage collector, which took a third of a read
-    return np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, len(messages))
+    flat = chain.from_iterable(map(Message.timestamp, messages))
+    return np.fromiter(flat, np.int64, 2 * len(messages)).reshape(-1, 2)
 
 
 def consecutive(messages: Sequence[Message]) -> Longs:
@@ -46,15 +51,17 @@ def consecutive(messages: Sequence[Message]) -> Longs:
 
 
 def columns(messages: Sequence[Message], offsets: Longs, times: Longs) -> pa.RecordBatch:
-    """The messages (none of them an error) as a batch of `COLUMNS`."""
+    """The messages (none of them an error) as a batch of `COLUMNS`; `times` as `stamps` gives them."""
     keys = list(map(Message.key, messages))
     return pa.RecordBatch.from_arrays(
         [
             pa.nulls(len(keys), pa.binary()) if keys.count(None) == len(keys) else pa.array(keys, pa.binary()),
             pa.array(list(map(Message.value, messages)), pa.binary()),
             _headers(messages),
-            _timestamps(messages, times),
+            _timestamps(times),
             pa.array(offsets),
+            # Java's numbers are one less than librdkafka's
+            pa.array((times[:, 0] - 1).astype(np.int8)),
         ],
         schema=COLUMNS,
     )
@@ -68,12 +75,10 @@ def record_bytes(rows: pa.RecordBatch) -> Longs:
     return sizes
 
 
-def _timestamps(messages: Sequence[Message], times: Longs) -> pa.Array:
-    absent = None
-    if times.min() <= 0:
-        kinds = map(itemgetter(0), map(Message.timestamp, messages))
-        absent = np.fromiter(kinds, np.int64, len(messages)) == TIMESTAMP_NOT_AVAILABLE
-    return pa.array(times, mask=absent).cast(COLUMNS.field("timestamp").type)
+def _timestamps(times: Longs) -> pa.Array:
+    kinds, values = times.T
+    absent = kinds == TIMESTAMP_NOT_AVAILABLE if values.min() <= 0 else None
+    return pa.array(np.ascontiguousarray(values), mask=absent).cast(COLUMNS.field("timestamp").type)
 
 
 def _headers(messages: Sequence[Message]) -> pa.Array:

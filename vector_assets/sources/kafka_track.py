@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from vector_assets.sources.kafka_records import record_bytes
+from vector_assets.sources.kafka_tokens import Home
 
 K = TypeVar("K", bound=Hashable)
 
@@ -70,7 +71,7 @@ class Track:
     `inside` lies before `end` and belongs to the read under way, `outside` waits for a later one.
     """
 
-    partition: int
+    home: Home
     next: int
     epoch: int | None
     arrived: int = field(init=False)

@@ -1,49 +1,17 @@
-"""The topic as it is now against the topic that a position was taken from: four named outcomes, never a silent jump."""
+"""The topics as they are now against those that a position was taken from: named outcomes, never a silent jump."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from vector_assets.clients.kafka import ControlPlane, Topic
 from vector_assets.engine.core import Position, Span, Split, Token
-from vector_assets.engine.errors import GapKind, PositionLostError, TransientError
+from vector_assets.engine.errors import GapKind, PlanError, PositionLostError, TransientError
+from vector_assets.sources.kafka_options import KafkaOptions, java_pattern
 from vector_assets.sources.kafka_reader import OffsetRefusedError
+from vector_assets.sources.kafka_tokens import Home, Place, home_of, offset_of, places_of, shown_places, token_of
 from vector_assets.sources.kafka_track import Part
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A split and what its token says."""
-
-    split: Split
-    partition: int
-    offset: int
-    epoch: int | None
-
-    @classmethod
-    def of(cls, split: Split, token: Token) -> "Place":
-        """The place that a token means."""
-        epoch = token.get("epoch") if isinstance(token, dict) else None
-        return cls(split, int(split.rpartition("/")[2]), offset_of(token), epoch)
-
-
-def offset_of(token: Token) -> int:
-    """The offset in a token; a split without a token is read from its beginning."""
-    return int(token["offset"]) if isinstance(token, dict) else 0
-
-
-def split_of(topic: Topic, partition: int) -> Split:
-    """The split of a partition: another one after the topic was made anew."""
-    return f"{topic.name}@{topic.id}/{partition}"
-
-
-def token_of(offset: int, epoch: int | None = None) -> Token:
-    """The token of an offset; `epoch` is the leader epoch of the record before it, if that was read."""
-    return {"offset": offset, "epoch": epoch}
-
-
-def position_of(topic: Topic, offsets: Mapping[int, int]) -> dict[Split, Token]:
-    """The position at these offsets, in the order of partitions."""
-    return {split_of(topic, partition): token_of(offset) for partition, offset in sorted(offsets.items())}
+Offsets = Mapping[Home, int]
+Topics = Mapping[str, Topic]
 
 
 def listed(items: Collection[object]) -> str:
@@ -52,69 +20,104 @@ def listed(items: Collection[object]) -> str:
     return some if len(items) <= 8 else f"{some} and {len(items) - 8} more"
 
 
-class TopicWatch:
-    """Asks the control plane about one topic and compares.
+def splits_of(topics: Topics) -> dict[Split, Home]:
+    """The topics' splits by name of topic and partition; those of a topic that was made anew are others."""
+    return {
+        f"{topic.name}@{topic.id}/{partition}": Home(topic.name, partition)
+        for _, topic in sorted(topics.items())
+        for partition in topic.partitions
+    }
 
-    Every method raises PlanError when there is no such topic and UnavailableError when the cluster does not answer.
+
+class TopicWatch:
+    """Asks the control plane about a pipeline's topics and compares.
+
+    Every method raises UnavailableError when the cluster does not answer.
     """
 
-    def __init__(self, control: ControlPlane, name: str, pipeline: str, *, committed: bool) -> None:
+    def __init__(self, control: ControlPlane, options: KafkaOptions, pipeline: str) -> None:
         self._control = control
-        self._name = name
+        self._names = options.topics
+        self._pattern = java_pattern(options.topic_pattern) if options.topic_pattern is not None else None
+        self._is_bounded = options.is_bounded
+        self._is_committed = options.reading() == "read_committed"
         self._pipeline = pipeline
-        self._is_committed = committed
-        self.where = f"{pipeline}: kafka topic {name!r}"
+        self.is_single = len(self._names) == 1
+        """True when operators need not name the topic."""
+        self.where = f"{pipeline}: kafka {self._called()}"
 
-    def topic(self) -> Topic:
-        """The topic as it is now."""
-        return self._control.topic(self._name)
+    def _called(self) -> str:
+        if self._pattern is not None:
+            return f"topics like {self._pattern.pattern!r}"
+        return f"topic{'' if self.is_single else 's'} {', '.join(map(repr, self._names))}"
 
-    def starts(self, partitions: Collection[int]) -> dict[int, int]:
+    def topics(self) -> dict[str, Topic]:
+        """Those of the topics that exist now, by name."""
+        if self._pattern is not None:
+            return self._control.find_like(self._pattern)
+        return self._control.find(self._names)
+
+    def existing(self) -> dict[str, Topic]:
+        """The topics as they are now.
+
+        Raises:
+            PlanError: one that the declaration names does not exist, or its pattern matches none.
+        """
+        found = self.topics()
+        for name in self._names:
+            if name not in found:
+                raise self._control.missing(name)
+        if not found:
+            known = sorted(name for name in self._control.topics() if not name.startswith("__"))
+            raise PlanError(f"{self.where}: there is none; topics we see: {listed(known) or 'none'}")
+        return found
+
+    def starts(self, homes: Collection[Home]) -> dict[Home, int]:
         """The first offsets that are still held."""
-        return self._control.log_starts(self._name, partitions)
+        return _by_home(self._control.starts(homes))
 
-    def ends(self, partitions: Collection[int]) -> dict[int, int]:
+    def ends(self, homes: Collection[Home]) -> dict[Home, int]:
         """The offsets after the last readable records."""
-        return self._control.log_ends(self._name, partitions, committed=self._is_committed)
+        return _by_home(self._control.ends(homes, committed=self._is_committed))
 
-    def highest(self, partitions: Collection[int]) -> dict[int, int]:
+    def highest(self, homes: Collection[Home]) -> dict[Home, int]:
         """The high watermarks: past the last stable offsets when transactions are open."""
-        return self._control.log_ends(self._name, partitions, committed=False)
+        return _by_home(self._control.ends(homes, committed=False))
 
-    def ahead_of(self, position: Position) -> tuple[list[Place], dict[int, int]]:
-        """The position's places by partition, and the end of each, once it is sure that nothing is missing between.
+    def ahead_of(self, position: Position) -> tuple[list[Place], dict[Home, int]]:
+        """The position's places that are not over, by partition, and the end of each; sure that nothing is missing.
 
-        Splits of a topic that bore the name before are left over from a reset when there are places of the new one.
+        Splits of a topic that bore the name before are left over from a reset when there are places of the new one;
+        those of a topic that the declaration does not ask for any more are left alone.
 
         Raises:
             PositionLostError: one of the named outcomes.
         """
-        topic = self.topic()
-        known = {split_of(topic, partition) for partition in topic.partitions}
-        places = [Place.of(split, token) for split, token in position.items() if split in known]
-        if position and not places:
-            raise self._recreated(topic, position)
-        places.sort(key=lambda place: place.partition)
-        partitions = [place.partition for place in places]
+        topics = self.topics()
+        known = splits_of(topics)
+        all_places = places_of(position)
+        self._check_there(topics, [place for place in all_places if place.split not in known], all_places)
+        places = [place for place in all_places if place.split in known and not place.is_over]
+        places.sort(key=lambda place: place.home)
         self._check_starts(places)
-        ends = self.ends(partitions)
-        expected = {place: place.offset for place in places if place.offset > ends[place.partition]}
+        ends = self.ends([place.home for place in places])
+        expected = {place: place.offset for place in places if place.offset > ends[place.home]}
         self._check_highest(expected)
-        if new := sorted(set(topic.partitions) - set(partitions)):
-            raise self._new_splits(topic, new)
+        new = {split: home for split, home in known.items() if split not in position}
+        if new and not self._is_bounded:
+            raise self._new_splits(new)
         return places, ends
 
-    def check_identity(self, span: Span) -> Topic:
-        """The topic, which is the one that the span was planned on.
+    def check_identity(self, span: Span) -> dict[str, Topic]:
+        """The topics, which are those that the span was planned on.
 
         Raises:
-            PositionLostError: RECREATED.
+            PositionLostError: RECREATED or DELETED.
         """
-        topic = self.topic()
-        known = {split_of(topic, partition) for partition in topic.partitions}
-        if not known.issuperset(span.start):
-            raise self._recreated(topic, span.start)
-        return topic
+        topics = self.topics()
+        known = splits_of(topics)
+        self._check_there(topics, [place for place in places_of(span.start) if place.split not in known], [])
+        return topics
 
     def check_gaps(self, span: Span, parts: Iterable[Part]) -> None:
         """A range that begins with a hole was compacted, not cut off before it could be read.
@@ -124,91 +127,139 @@ class TopicWatch:
         """
         firsts = {
             place: part.pieces[0].first if part.pieces else part.end
-            for place, part in zip(_places(span.start), parts, strict=True)
+            for place, part in zip(places_of(span.start), parts, strict=True)
         }
         suspects = [place for place, first in firsts.items() if first > place.offset]
         if suspects:
-            starts = self.starts([place.partition for place in suspects])
-            self._check_starts([place for place in suspects if starts[place.partition] <= firsts[place]])
+            starts = self.starts([place.home for place in suspects])
+            self._check_starts([place for place in suspects if starts[place.home] <= firsts[place]])
 
     def explain(self, span: Span, error: TransientError) -> None:
         """Raise the named outcome behind a read that failed, if there is one."""
         self.check_identity(span)
-        places = _places(span.start)
+        places = places_of(span.start)
         self._check_starts(places)
         self._check_highest({place: offset_of(span.end[place.split]) for place in places})
         if isinstance(error, OffsetRefusedError) and error.is_diverged:
-            place = next(place for place in places if place.partition == error.partition)
+            place = next(place for place in places if place.home == error.home)
             raise self._lost(
                 "BEYOND_END",
-                f"the record before offset {place.offset} of partition {place.partition} is not the one that was read"
-                f" ({error})",
-                f"{place.partition}:{place.offset}",
+                f"the record before offset {place.offset} of partition {self.named([place.home])} is not the one that"
+                f" was read ({error})",
                 "goes on at this offset all the same",
                 {place.split: (place.offset, place.offset)},
+                {place.split: place.at(place.offset)},
             ) from error
 
+    def _check_there(self, topics: Topics, lost: Sequence[Place], position: Sequence[Place]) -> None:
+        """Places whose topic id is not there any more are over, left over, or not asked for any more."""
+        known = splits_of(topics)
+        renewed = {place.home.topic for place in position if place.split in known}
+        asked = [
+            place
+            for place in lost
+            if not (place.is_over or place.is_gone or place.home.topic in renewed)
+            and (self._pattern.fullmatch(place.home.topic) if self._pattern else place.home.topic in self._names)
+        ]
+        if not asked:
+            return
+        anew = [place for place in asked if place.home.topic in topics]
+        raise self._recreated(topics, anew) if anew else self._deleted(asked)
+
     def _check_starts(self, places: Sequence[Place]) -> None:
-        starts = self.starts([place.partition for place in places])
-        gone = {place: starts[place.partition] for place in places if place.offset < starts[place.partition]}
+        starts = self.starts([place.home for place in places])
+        gone = {place: place.capped(starts[place.home]) for place in places if place.offset < starts[place.home]}
         if not gone:
             return
-        ranges = [f"{place.offset}-{start} of partition {place.partition}" for place, start in gone.items()]
+        ranges = [f"{place.offset}-{start} of partition {self.named([place.home])}" for place, start in gone.items()]
         raise self._lost(
             "TRUNCATED",
             f"offsets {listed(ranges)} are no longer held (retention, or records deleted)",
-            ",".join(f"{place.partition}:{start}" for place, start in gone.items()),
             "goes on after the gap",
             {place.split: (place.offset, start) for place, start in gone.items()},
+            {place.split: place.at(start) for place, start in gone.items()},
         )
 
     def _check_highest(self, expected: Mapping[Place, int]) -> None:
         """The log reaches as far as it did when it was looked at before."""
-        highest = self.highest([place.partition for place in expected])
+        highest = self.highest([place.home for place in expected])
         short = {
-            place: (highest[place.partition], offset)
-            for place, offset in expected.items()
-            if offset > highest[place.partition]
+            place: (highest[place.home], offset) for place, offset in expected.items() if offset > highest[place.home]
         }
         if not short:
             return
         found = [
-            f"partition {place.partition} ends at {end}, not at {offset}" for place, (end, offset) in short.items()
+            f"partition {self.named([place.home])} ends at {end}, not at {offset}"
+            for place, (end, offset) in short.items()
         ]
         raise self._lost(
             "BEYOND_END",
             f"{listed(found)} or later: its log was cut back (an older broker restored, or an unclean leader election)",
-            ",".join(f"{place.partition}:{min(end, place.offset)}" for place, (end, _) in short.items()),
             "goes on from there",
             {place.split: gap for place, gap in short.items()},
+            {place.split: place.at(min(end, place.offset)) for place, (end, _) in short.items()},
         )
 
-    def _recreated(self, topic: Topic, position: Position) -> PositionLostError:
-        old = sorted({split.rpartition("/")[0] for split in position})
+    def _recreated(self, topics: Topics, lost: Sequence[Place]) -> PositionLostError:
+        names = {place.home.topic for place in lost}
+        fresh = splits_of({name: topic for name, topic in topics.items() if name in names})
+        old = sorted({place.split.rpartition("/")[0] for place in lost})
+        resume: dict[Split, Token] = {place.split: _gone(place) for place in lost}
+        if not self._is_bounded:
+            starts = self.starts(list(fresh.values()))
+            resume |= {split: token_of(starts[home]) for split, home in fresh.items()}
         return self._lost(
             "RECREATED",
-            f"its id is now {topic.id}, the position was taken from {listed(old)}: it was deleted and made anew, the"
-            " same offsets are other records",
-            "earliest",
+            f"its id is now {listed(sorted(topics[name].id for name in names))}, the position was taken from"
+            f" {listed(old)}: it was deleted and made anew, the same offsets are other records",
             "reads the new topic from its beginning",
-            {split: (offset_of(token), None) for split, token in position.items()},
+            {place.split: (place.offset, None) for place in lost},
+            resume,
+            to="earliest" if self.is_single else "",
         )
 
-    def _new_splits(self, topic: Topic, new: Sequence[int]) -> PositionLostError:
+    def _deleted(self, lost: Sequence[Place]) -> PositionLostError:
+        names = sorted({place.home.topic for place in lost})
+        return PositionLostError(
+            f"{self.where}: topic {listed(names)} does not exist any more; SET 'vector-assets.on-position-lost' ="
+            " 'skip' goes on without it, as does a declaration that does not name it",
+            "DELETED",
+            {place.split: (place.offset, None) for place in lost},
+            {place.split: _gone(place) for place in lost},
+        )
+
+    def _new_splits(self, new: Mapping[Split, Home]) -> PositionLostError:
+        starts = self.starts(list(new.values()))
         return self._lost(
             "NEW_SPLIT",
-            f"new partition {listed(new)}: records of one key may now be on two partitions",
-            ",".join(f"{partition}:0" for partition in new),
-            "takes them in from their beginning, the others stay where they are",
-            {split_of(topic, partition): (0, None) for partition in new},
+            f"new partition {self.named(list(new.values()))}: records of one key may now be in two places",
+            "takes them in from their beginning, the others stay where they are (SET 'vector-assets.on-new-split' ="
+            " 'earliest' always does)",
+            {split: (starts[home], None) for split, home in new.items()},
+            {split: token_of(starts[home]) for split, home in new.items()},
         )
 
+    def named(self, homes: Sequence[Home]) -> str:
+        """Partitions for people, with their topic when there are several."""
+        return listed([home.partition if self.is_single else f"{home.topic}/{home.partition}" for home in homes])
+
     def _lost(
-        self, kind: GapKind, what: str, to: str, then: str, missing: Mapping[Split, tuple[int, int | None]]
-    ) -> PositionLostError:
+        self, kind: GapKind, what: str, then: str, missing: Mapping[Split, tuple[int, int | None]],
+        resume: Mapping[Split, Token], to: str = "",
+    ) -> PositionLostError:  # fmt: skip
+        there = {home_of(split): offset_of(token) for split, token in resume.items() if not _is_gone(token)}
+        to = to or shown_places(there, with_topic=not self.is_single) or "earliest"
         command = f"`vector-assets reset {self._pipeline} --to {to}`"
-        return PositionLostError(f"{self.where}: {what}; {command} {then}", kind, dict(missing))
+        return PositionLostError(f"{self.where}: {what}; {command} {then}", kind, dict(missing), resume)
 
 
-def _places(position: Position) -> list[Place]:
-    return [Place.of(split, token) for split, token in position.items()]
+def _by_home(found: Mapping[tuple[str, int], int]) -> dict[Home, int]:
+    return {Home(*place): offset for place, offset in found.items()}
+
+
+def _gone(place: Place) -> dict[str, Token]:
+    return {**token_of(place.offset, place.epoch, place.until), "gone": True}
+
+
+def _is_gone(token: Token) -> bool:
+    return isinstance(token, dict) and bool(token.get("gone"))

@@ -1,0 +1,226 @@
+"""`vector-assets bench formats`: decoding of each format on one core, beside a row-by-row reader of the same records.
+
+One entry of `CASES` a format: a function that makes (records, our decoder, the baseline). A baseline is what a short
+script would do: one Python object a row, then one Arrow table. Cases of the same name with a suffix are the same format
+with other records: some that cannot be read, or values of another kind than the columns.
+"""
+
+import argparse
+import csv
+import json
+import random
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from vector_assets.engine.core import POSITION, RAW_SCHEMA, Decoder
+from vector_assets.engine.schema import Column, LogicalType, Table
+from vector_assets.formats.csv import CsvDecoder, CsvOptions
+from vector_assets.formats.json import JsonDecoder, JsonOptions
+from vector_assets.formats.raw import RawDecoder, RawOptions
+
+_BATCH = 50_000
+"""Records decoded at once, as in a pipeline's batch."""
+
+
+class Case(NamedTuple):
+    """Records, who decodes them here, and a row-by-row reader of them that gives an Arrow table."""
+
+    records: list[bytes]
+    decoder: Decoder
+    baseline: Callable[[Sequence[bytes]], pa.Table]
+
+
+def table(**columns: LogicalType) -> Table:
+    """A declared table of physical columns."""
+    return Table("bench", tuple(Column(name, kind) for name, kind in columns.items()))
+
+
+ORDERS = table(
+    order_id=LogicalType("BIGINT"),
+    user_id=LogicalType("INT"),
+    amount=LogicalType("DOUBLE"),
+    status=LogicalType("VARCHAR"),
+    note=LogicalType("VARCHAR"),
+    at=LogicalType("TIMESTAMP", 3),
+    active=LogicalType("BOOLEAN"),
+    score=LogicalType("DOUBLE"),
+)
+
+
+def order(number: int, chance: random.Random) -> dict[str, Any]:
+    """A row of 8 fields; about 230 bytes of JSON."""
+    return {
+        "order_id": number,
+        "user_id": chance.randrange(10**6),
+        "amount": round(chance.random() * 1000, 2),
+        "status": chance.choice(["created", "paid", "shipped"]),
+        "note": f"{'x' * 60}{number}",
+        "at": f"2026-03-01 12:00:{number % 60:02d}.123",
+        "active": number % 2 == 0,
+        "score": chance.random(),
+    }
+
+
+def orders(count: int) -> list[dict[str, Any]]:
+    """The same rows every time."""
+    chance = random.Random(7)
+    return [order(number, chance) for number in range(count)]
+
+
+def _orjson_rows(records: Sequence[bytes]) -> pa.Table:
+    rows = []
+    for record in records:
+        try:
+            row = orjson.loads(record)
+        except orjson.JSONDecodeError:
+            continue
+        row["at"] = datetime.fromisoformat(row["at"])
+        row["user_id"] = int(row["user_id"])
+        if not isinstance(row["note"], str):
+            row["note"] = orjson.dumps(row["note"]).decode()
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=ORDERS.schema)
+
+
+def _json_case(records: list[bytes]) -> Case:
+    return Case(records, JsonDecoder(JsonOptions.parse({}, "format json"), ORDERS), _orjson_rows)
+
+
+def json_clean(count: int) -> Case:
+    """Orders."""
+    return _json_case([json.dumps(row).encode() for row in orders(count)])
+
+
+def json_poison(count: int) -> Case:
+    """One record in 10,000 is cut."""
+    records = [json.dumps(row).encode() for row in orders(count)]
+    for place in range(5000, count, 10_000):
+        records[place] = records[place][:-20]
+    return _json_case(records)
+
+
+def json_quoted(count: int) -> Case:
+    """The user's number is a text in every record."""
+    return _json_case([json.dumps({**row, "user_id": str(row["user_id"])}).encode() for row in orders(count)])
+
+
+def json_mixed(count: int) -> Case:
+    """The user's number is a text in every other record."""
+    rows = orders(count)
+    for row in rows[::2]:
+        row["user_id"] = str(row["user_id"])
+    return _json_case([json.dumps(row).encode() for row in rows])
+
+
+def json_exact(count: int) -> Case:
+    """A member that is an object goes into a text column: no record is plain."""
+    return _json_case([json.dumps({**row, "note": {"text": row["note"]}}).encode() for row in orders(count)])
+
+
+def csv_clean(count: int) -> Case:
+    """Orders, with tabs."""
+    records = ["\t".join(str(value) for value in row.values()).lower().encode() for row in orders(count)]
+    readers = {"order_id": int, "user_id": int, "amount": float, "at": datetime.fromisoformat, "score": float}
+    readers["active"] = "true".__eq__
+
+    def rows(lines: Sequence[bytes]) -> pa.Table:
+        names = ORDERS.schema.names
+        texts = csv.reader((line.decode() for line in lines), delimiter="\t")
+        found = [{name: readers.get(name, str)(text) for name, text in zip(names, row, strict=True)} for row in texts]
+        return pa.Table.from_pylist(found, schema=ORDERS.schema)
+
+    return Case(records, CsvDecoder(CsvOptions.parse({"csv.field-delimiter": r"\t"}, "format csv"), ORDERS), rows)
+
+
+def raw_bigint(count: int) -> Case:
+    """Eight bytes each."""
+    numbers = table(v=LogicalType("BIGINT"))
+
+    def rows(records: Sequence[bytes]) -> pa.Table:
+        return pa.Table.from_pylist([{"v": struct.unpack(">q", record)[0]} for record in records], numbers.schema)
+
+    records = [struct.pack(">q", number) for number in range(count)]
+    return Case(records, RawDecoder(RawOptions.parse({}, "format raw"), numbers), rows)
+
+
+CASES: dict[str, Callable[[int], Case]] = {
+    "csv": csv_clean,
+    "json": json_clean,
+    "json poison 1:10000": json_poison,
+    "json quoted numbers": json_quoted,
+    "json half quoted": json_mixed,
+    "json object as text": json_exact,
+    "raw BIGINT": raw_bigint,
+}
+
+
+def raw_batches(records: Sequence[bytes]) -> list[pa.Table]:
+    """The records as a source hands them to a decoder."""
+    batches = []
+    for start in range(0, len(records), _BATCH):
+        values = pa.array(records[start : start + _BATCH], pa.binary())
+        count = len(values)
+        columns = [
+            pa.nulls(count, pa.binary()),
+            values,
+            pa.nulls(count, RAW_SCHEMA.field("headers").type),
+            pa.nulls(count, RAW_SCHEMA.field("timestamp").type),
+            pa.array(np.zeros(count, np.int16)),
+            pa.array(np.arange(count)),
+        ]
+        batch = pa.Table.from_arrays(columns, schema=RAW_SCHEMA)
+        batches.append(batch.append_column(pa.field(POSITION, pa.int64(), nullable=False), columns[-1]))
+    return batches
+
+
+def measure(case: Case, repeats: int) -> dict[str, float]:
+    """Best rows/s of each, by this process's CPU time, and what became of the records."""
+    batches = raw_batches(case.records)
+    ours = theirs = float("inf")
+    for _ in range(repeats):
+        began = time.process_time()
+        decoded = [case.decoder.decode(batch) for batch in batches]
+        ours = min(ours, time.process_time() - began)
+    for _ in range(max(1, repeats - 1)):
+        began = time.process_time()
+        for start in range(0, len(case.records), _BATCH):
+            case.baseline(case.records[start : start + _BATCH])
+        theirs = min(theirs, time.process_time() - began)
+    count = len(case.records)
+    return {
+        "bytes_per_record": round(sum(map(len, case.records)) / count, 1),
+        "rows": sum(done.rows.num_rows for done in decoded),
+        "rejected": sum(done.rejected.num_rows for done in decoded),
+        "rows_per_s": round(count / ours),
+        "baseline_rows_per_s": round(count / theirs),
+        "ratio": round(theirs / ours, 2),
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Run the benchmark; its figures go to standard output."""
+    parser = argparse.ArgumentParser(prog="vector-assets bench formats", description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES), help="these cases")
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    arguments = parser.parse_args(argv)
+    figures = {name: measure(CASES[name](arguments.rows), arguments.repeats) for name in arguments.only}
+    if arguments.json:
+        sys.stdout.write(json.dumps({"rows": arguments.rows, "formats": figures}) + "\n")
+        return 0
+    sys.stdout.write("| format | bytes | rows/s | row by row | ratio | rejected |\n|---|---|---|---|---|---|\n")
+    for name, found in figures.items():
+        sys.stdout.write(
+            f"| {name} | {found['bytes_per_record']:.0f} | {found['rows_per_s'] / 1000:.0f} k "
+            f"| {found['baseline_rows_per_s'] / 1000:.0f} k | {found['ratio']} | {found['rejected']} |\n"
+        )
+    return 0

@@ -1,0 +1,27 @@
+import pytest
+
+from vector_assets.engine.schema import Table
+from vector_assets.sources.kafka import KafkaOptions, KafkaSource
+
+
+@pytest.fixture
+def open_source():
+    """Makes sources: `open_source(broker, topic, **{"properties.x": ...})`; all are closed after the test."""
+    made = []
+
+    def make(broker, topic, *, servers=None, stall_seconds=10.0, **options):
+        given = {
+            "connector": "kafka",
+            **({"topic": topic} if topic else {}),
+            "format": "raw",
+            "scan.startup.mode": "earliest-offset",
+            "properties.bootstrap.servers": servers or broker.bootstrap_servers,
+            **options,
+        }
+        parsed = KafkaOptions.parse(given, "connector kafka")
+        made.append(KafkaSource(parsed, Table("cars", ()), pipeline="cars", stall_seconds=stall_seconds))
+        return made[-1]
+
+    yield make
+    for source in made:
+        source.close()
