@@ -1,4 +1,4 @@
-"""Moves librdkafka's messages into columns without a Python object per message: two loops compiled by numba.
+"""Moves librdkafka's messages into columns without a Python object per message: loops compiled by numba.
 
 C functions are called by their addresses, all with up to four words, so the compiled loops can be cached on disk. They
 run without the interpreter's lock.
@@ -24,6 +24,10 @@ _LOW = 0xFFFFFFFF
 CONSUME, COPY, TIMESTAMP, LEADER_EPOCH, HEADERS, DESTROY = range(6)
 """Places of the C functions in the array of addresses."""
 
+_WORD, _WORDS, _TABLE, _BYTES, _ENDS = "int64", "int64[::1]", "int64[:, ::1]", "uint8[::1]", "int32[::1]"
+_COMPILED: Any = {"cache": True, "nogil": True}
+"""With the types spelled out the import compiles, or fails: not the first call, which has messages in its hands."""
+
 
 @intrinsic
 def _at_address(_context: Any, function: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
@@ -40,7 +44,7 @@ def _at_address(_context: Any, function: Any, a: Any, b: Any, c: Any, d: Any) ->
 _call: Any = _at_address
 
 
-@njit(cache=True, nogil=True)
+@njit(f"Tuple(({_WORD}, {_WORD}, {_WORD}))({_WORDS}, {_WORD}, {_WORD}, {_WORDS}, {_TABLE}, {_WORDS})", **_COMPILED)
 def take(functions: Words, queue: int, timeout_ms: int, pointers: Words, table: Words, scratch: Words) -> Any:
     """Wait for messages and read what they say of themselves; their number, bytes of values, bytes of keys.
 
@@ -69,11 +73,9 @@ def take(functions: Words, queue: int, timeout_ms: int, pointers: Words, table: 
     return count, value_bytes, key_bytes
 
 
-@njit(cache=True, nogil=True)
-def copy(
-    functions: Words, pointers: Words, table: Words, count: int, values: Any, value_ends: Any, keys: Any, key_ends: Any
-) -> None:
-    """Copy values and keys of the messages that are none of errors, one after the other, and give all messages back.
+@njit(f"void({_WORDS}, {_TABLE}, {_WORD}, {_BYTES}, {_ENDS}, {_BYTES}, {_ENDS})", **_COMPILED)
+def copy(functions: Words, table: Words, count: int, values: Any, value_ends: Any, keys: Any, key_ends: Any) -> None:
+    """Copy values and keys of the messages that are none of errors, one after the other.
 
     `value_ends` and `key_ends` (one longer than there are records) become Arrow's offsets.
     """
@@ -93,4 +95,10 @@ def copy(
             record += 1
             value_ends[record] = value_at
             key_ends[record] = key_at
+
+
+@njit(f"void({_WORDS}, {_WORDS}, {_WORD})", **_COMPILED)
+def give_back(functions: Words, pointers: Words, count: int) -> None:
+    """Destroy the messages: what they point to is gone after this."""
+    for at in range(count):
         _call(functions[DESTROY], pointers[at], 0, 0, 0)

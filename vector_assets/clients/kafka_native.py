@@ -1,8 +1,8 @@
 """A consumer of librdkafka's C interface that hands out columns: twice to three times as fast as one message at a time.
 
 It uses the librdkafka that confluent-kafka brings, by its public functions and the public layout of its messages only.
-Needs numba (`pip install vector-assets[native]`); without it, or with VECTOR_ASSETS_NATIVE=off, records come through
-confluent-kafka itself: slower, with the same result.
+Needs numba (`pip install 'vector-assets[native]'`); without it, or with VECTOR_ASSETS_NATIVE=off, records come through
+confluent-kafka itself: slower, with the same result. Importing this module does not import numba.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import confluent_kafka
@@ -42,6 +43,8 @@ _POINTERS = (
     "rd_kafka_err2str",
 )  # fmt: skip
 _TEXT_BYTES = 512
+_MOST_BYTES = 2**31 - 1
+"""What Arrow's binary columns can hold of values, or of keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,35 @@ def _library() -> Any:
 
 
 @cache
+def missing() -> str:
+    """What is missing for records to be read this way, empty when nothing is; numba is looked for, not imported."""
+    if sys.platform != "linux" or sys.maxsize < 2**32 or sys.byteorder != "little":
+        return "it needs Linux on a 64-bit little-endian machine"
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed: pip install 'vector-assets[native]'"
+    if _library() is None:
+        return "the librdkafka of confluent-kafka was not found, or is older than 2.1: pip install -U confluent-kafka"
+    return ""
+
+
 def is_available() -> bool:
-    """True where records can be read this way: 64-bit Linux, numba there, and confluent-kafka's librdkafka found."""
-    has_numba = importlib.util.find_spec("numba") is not None
-    return has_numba and sys.maxsize > 2**32 and _library() is not None
+    """True where nothing is missing."""
+    return not missing()
+
+
+@cache
+def load() -> ModuleType:
+    """The compiled loops; importing numba takes about 0.6 s and 80 MB.
+
+    Raises:
+        ConfigError: numba cannot be imported, or finds no folder to keep what it compiles.
+    """
+    if missing():
+        raise ConfigError(f"kafka: records cannot be read natively: {missing()}")
+    try:
+        return importlib.import_module("vector_assets.clients.kafka_kernel")
+    except (ImportError, RuntimeError, OSError) as error:
+        raise ConfigError(f"kafka: records cannot be read natively, for numba does not work here: {error}") from error
 
 
 class NativeConsumer:
@@ -115,11 +143,9 @@ class NativeConsumer:
         """Connects in the background; `most` messages are taken at once at most.
 
         Raises:
-            ConfigError: librdkafka refuses a property.
+            ConfigError: something is missing for this, or librdkafka refuses a property.
         """
-        from vector_assets.clients import kafka_kernel
-
-        self._kernel = kafka_kernel
+        self._kernel = kernel = load()
         self._c = _library()
         # kept, or the callback would be collected while librdkafka calls it
         self._callback = _ERROR_CALLBACK(lambda _rk, code, text, _opaque: on_error(_error(code, text)))
@@ -129,7 +155,7 @@ class NativeConsumer:
         functions = [getattr(libc if name == "memcpy" else self._c, name) for name in _WORD_FUNCTIONS]
         self._functions = np.array([ctypes.cast(each, ctypes.c_void_p).value for each in functions], np.int64)
         self._pointers = np.zeros(most, np.int64)
-        self._table = np.zeros((kafka_kernel.WORDS, most), np.int64)
+        self._table = np.zeros((kernel.WORDS, most), np.int64)
         self._scratch = np.zeros(8, np.int64)
         self._names: dict[int, str] = {}
 
@@ -186,33 +212,47 @@ class NativeConsumer:
 
         Raises:
             KafkaException: librdkafka fails.
+            ConfigError: the messages hold more than 2 GiB.
         """
-        kernel, pointers = self._kernel, self._pointers[: min(count, len(self._pointers))]
-        found, value_bytes, key_bytes = kernel.take(
+        pointers = self._pointers[: min(count, len(self._pointers))]
+        found, value_bytes, key_bytes = self._kernel.take(
             self._functions, self._queue, int(timeout_seconds * 1000), pointers, self._table, self._scratch
         )
         if found < 0:
             raise KafkaException(_error(KafkaError._FAIL, b"a batch of messages could not be taken"))
         if not found:
             return None
+        try:
+            return self._columns(found, value_bytes, key_bytes)
+        finally:
+            # a message that is kept would let `close` wait for ever
+            self._kernel.give_back(self._functions, pointers, found)
+
+    def _columns(self, found: int, value_bytes: int, key_bytes: int) -> Messages:
+        if max(value_bytes, key_bytes) > _MOST_BYTES:
+            raise ConfigError(
+                f"kafka: {found} messages taken at once hold {value_bytes + key_bytes} bytes, more than 2 GiB;"
+                " set 'properties.max.partition.fetch.bytes' lower"
+            )
+        kernel, pointers = self._kernel, self._pointers
         table = self._table[:, :found]
         is_record = table[kernel.ERROR] == 0
         events = tuple(self._event(words) for words in table[:, ~is_record].T)
-        # the table is written anew by the next call
-        records = table[:, is_record] if events else table.copy()
+        # the table is written anew by the next call: what goes out of here is a copy
+        records = table[:, is_record] if events else table
         headers = self._headers(pointers[:found][is_record], records)
         names, numbers = self._topics(records[kernel.TOPIC])
         values, keys = np.empty(value_bytes, np.uint8), np.empty(key_bytes, np.uint8)
         value_ends, key_ends = (np.empty(records.shape[1] + 1, np.int32) for _ in range(2))
-        kernel.copy(self._functions, pointers, self._table, found, values, value_ends, keys, key_ends)
+        kernel.copy(self._functions, self._table, found, values, value_ends, keys, key_ends)
         return Messages(
             topics=names,
             topic=numbers,
-            partition=records[kernel.PARTITION],
-            offset=records[kernel.OFFSET],
-            time=records[kernel.TIME],
-            time_type=records[kernel.TIME_TYPE],
-            epoch=records[kernel.EPOCH],
+            partition=records[kernel.PARTITION].copy(),
+            offset=records[kernel.OFFSET].copy(),
+            time=records[kernel.TIME].copy(),
+            time_type=records[kernel.TIME_TYPE].copy(),
+            epoch=records[kernel.EPOCH].copy(),
             key=_binary(keys, key_ends, records[kernel.KEY] == 0),
             value=_binary(values, value_ends, records[kernel.VALUE] == 0),
             headers=headers,
@@ -249,14 +289,18 @@ class NativeConsumer:
         if not len(having):
             return pa.nulls(len(pointers), HEADERS_TYPE)
         found: list[list[dict[str, Any]] | None] = [None] * len(pointers)
-        unreadable = 0
+        unreadable: list[int] = []
         for at in having.tolist():
             try:
                 found[at] = self._headers_of(int(pointers[at]))
             except UnicodeDecodeError:
-                unreadable += 1
+                unreadable.append(at)
         if unreadable:
-            log.warning("%d records have headers whose names are not UTF-8; their headers are left out", unreadable)
+            first = records[:, unreadable[0]]
+            warn_of_headers(
+                self._name(int(first[self._kernel.TOPIC])), int(first[self._kernel.PARTITION]),
+                int(first[self._kernel.OFFSET]), len(unreadable),
+            )  # fmt: skip
         return pa.array(found, HEADERS_TYPE)
 
     def _headers_of(self, message: int) -> list[dict[str, Any]]:
@@ -280,6 +324,15 @@ class NativeConsumer:
             self._c.rd_kafka_consumer_close(handle)
             self._c.rd_kafka_queue_destroy(ctypes.c_void_p(self._queue))
             self._c.rd_kafka_destroy(handle)
+
+
+def warn_of_headers(topic: str, partition: int, offset: int, count: int) -> None:
+    """Log that so many records lose their headers, the first of them there."""
+    log.warning(
+        "kafka topic %r: %d records have headers whose names are not UTF-8; their headers are left out (the first:"
+        " partition %d, offset %d)",
+        topic, count, partition, offset,
+    )  # fmt: skip
 
 
 class _Places:

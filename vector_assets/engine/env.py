@@ -7,6 +7,7 @@
 | `VECTOR_ASSETS_LEDGER` | ledger file, or `postgresql://...`; `${secret_values.x}` is replaced | `<home>/ledger.db` |
 | `VECTOR_ASSETS_ARCHIVE` | archive folder | `<home>/archive` |
 | `VECTOR_ASSETS_SECRET_<NAME>` | value of `${secret_values.<name>}` | `<home>/services.env` |
+| `VECTOR_ASSETS_NATIVE` | `auto`, `on` or `off`: whether Kafka records are read natively, see docs/kafka.md | `auto` |
 | `VECTOR_ASSETS_FAIL_AT` | `<step>:<n>[:kill or stop or raise]`, see `failpoint` | off |
 
 `<home>/services.env` is written by `vector-assets services up` (mode 0600): it lets scripts name local services by the
@@ -26,6 +27,9 @@ from vector_assets.engine.errors import ConfigError, FatalError
 
 STEPS = ("planned", "read", "archived", "sealed", "staged", "committing", "committed", "done")
 """Names of the failpoints, in the order a batch passes them."""
+
+NATIVE = ("auto", "on", "off")
+"""What `VECTOR_ASSETS_NATIVE` may say."""
 
 _SECRET = re.compile(r"\$\{secret_values\.([\w.-]+)\}")
 _passes: dict[str, int] = {}
@@ -58,6 +62,18 @@ def ledger_location() -> str:
 def archive_dir() -> Path:
     """Folder of the archive."""
     return Path(os.environ.get("VECTOR_ASSETS_ARCHIVE") or home() / "archive").absolute()
+
+
+def native() -> str:
+    """Whether Kafka records are read natively: `auto` (where it pays), `on` (always) or `off`.
+
+    Raises:
+        ConfigError: the variable says something else.
+    """
+    choice = os.environ.get("VECTOR_ASSETS_NATIVE") or "auto"
+    if choice not in NATIVE:
+        raise ConfigError(f"VECTOR_ASSETS_NATIVE={choice!r}: want one of {', '.join(NATIVE)}")
+    return choice
 
 
 def in_ci() -> bool:
