@@ -144,6 +144,8 @@ def test_a_reader_changes_its_way_when_the_backlog_grows_and_loses_nothing(kafka
     position |= span.end
     assert source._reader._drain.IS_NATIVE is False
     kafka.produce(topic, [b"%d" % n for n in range(100, 3000)], partition=[n % 2 for n in range(100, 3000)])
+    # so that somebody looks how much there is now
+    source.frontier()
     second, span = read(source, source.plan(position, limit), limit)
     assert source._reader._drain.IS_NATIVE is True
     tables, _ = drain(source, position | span.end)
