@@ -135,6 +135,7 @@ def test_a_small_pipeline_never_imports_numba(kafka):
 def test_a_reader_changes_its_way_when_the_backlog_grows_and_loses_nothing(kafka, open_source, choose, monkeypatch):
     choose("auto")
     monkeypatch.setattr(kafka_drain, "_MANY_RECORDS", 1000)
+    monkeypatch.setattr(kafka_drain, "_MANY_RECORDS_ONCE_LOADED", 1000)
     topic = kafka.create_topic(2)
     kafka.produce(topic, [b"%d" % number for number in range(100)], partition=[n % 2 for n in range(100)])
     source = open_source(kafka, topic)
@@ -144,8 +145,6 @@ def test_a_reader_changes_its_way_when_the_backlog_grows_and_loses_nothing(kafka
     position |= span.end
     assert source._reader._drain.IS_NATIVE is False
     kafka.produce(topic, [b"%d" % n for n in range(100, 3000)], partition=[n % 2 for n in range(100, 3000)])
-    # so that somebody looks how much there is now
-    source.frontier()
     second, span = read(source, source.plan(position, limit), limit)
     assert source._reader._drain.IS_NATIVE is True
     tables, _ = drain(source, position | span.end)
