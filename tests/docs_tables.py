@@ -15,6 +15,8 @@ def table(model) -> str:
     """One row per option: name as users spell it, default, what its docstring says."""
     rows = ["| option | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
+        if (field.alias or name) not in model.known():
+            continue
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         rows.append(f"| `{field.alias or name}` | {_default(field)} | {meaning} |")
     return "\n".join(rows)

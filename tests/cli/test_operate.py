@@ -8,7 +8,7 @@ from tests.faults.car import record
 
 LETTER_KEYS = {
     "id", "pipeline", "target", "batch", "origin_batch", "split", "offset", "timestamp", "stage", "error", "state",
-    "attempt", "replayed_by", "code_version", "created",
+    "attempt", "edit", "replayed_by", "code_version", "created",
 }  # fmt: skip
 TOO_LONG = b"200\t2026-03-01 12:00:00\tultramarine blue\t1\t{1,2,3}"
 UNREADABLE = b"201\t2026-03-01 12:00:00\tgr\xfcn\t\x1b[31m\t{1,2,3}"

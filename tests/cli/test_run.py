@@ -155,3 +155,16 @@ def test_a_lost_range_is_in_the_status(job, cli):
     shown = cli("status", "--gaps").out
     assert shown.count("TRUNCATED") == 2
     assert shown.split("TRUNCATED")[1].split()[:2] == ["30", "50"]
+
+
+def test_a_pipeline_at_its_bound_is_finished_and_following_it_ends(job, cli):
+    job.produce(range(20))
+    script = job.folder / "pipelines" / "cars.sql"
+    bounded = "'earliest-offset', 'scan.bounded.mode' = 'latest-offset')"
+    script.write_text(script.read_text().replace("'earliest-offset')", bounded))
+    assert cli("run", "cars", "--follow").code == 0
+    job.produce(range(20, 40))
+    assert cli("run", "cars", "--json").json["batches"]["applied"] == 0
+    assert cli("status", "cars", "--json").json["pipelines"][0]["finished"] is True
+    assert "0 (finished)" in cli("status", "cars").out
+    assert job.rows() == list(range(20))

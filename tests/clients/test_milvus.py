@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from vector_assets.clients.milvus import (
+    LimitedError,
     Login,
     NoCollectionError,
     NotLoadedError,
@@ -34,7 +35,7 @@ class Failure(grpc.RpcError):
         ("DEADLINE_EXCEEDED", "", UnavailableError),
         ("UNAUTHENTICATED", "auth check failure", ConfigError),
         ("PERMISSION_DENIED", "", ConfigError),
-        ("RESOURCE_EXHAUSTED", "rate limit exceeded", TransientError),
+        ("RESOURCE_EXHAUSTED", "rate limit exceeded", LimitedError),
         ("RESOURCE_EXHAUSTED", "Received message larger than max (70000000 vs. 67108864)", RefusedError),
         ("UNIMPLEMENTED", "unknown service", RefusedError),
         ("INTERNAL", "stream reset", TransientError),
@@ -52,8 +53,8 @@ def test_a_request_without_an_answer(code, details, kind):
     [
         (1, False, UnavailableError),
         (1, True, RefusedError),
-        (3, False, TransientError),
-        (8, False, TransientError),
+        (3, False, LimitedError),
+        (8, False, LimitedError),
         (9, False, UnavailableError),
         (100, False, NoCollectionError),
         (100, True, NoCollectionError),

@@ -41,7 +41,7 @@ def test_nested_fields_are_selected_from_json_records() -> None:
 def test_options_for_writing_are_reported_once_and_have_no_effect() -> None:
     reports = [report for report in one(SCRIPT).reports if "json." in report]
     assert len(reports) == 1
-    assert reports[0].startswith("cars.sql:2:14: table events: json.encode.ignore-null-fields has no effect")
+    assert reports[0].startswith("cars.sql:2:14: table events: option 'json.encode.ignore-null-fields' has no effect")
 
 
 def test_a_wrong_option_is_refused_at_its_place() -> None:

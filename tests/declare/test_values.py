@@ -42,6 +42,11 @@ ROW: Columns = {
     "arr": ("ARRAY<INT>", [1, 2, 3]),
     "m": ("MAP<STRING, INT>", [("a", 1)]),
     "r": ("ROW<x INT, y STRING>", {"x": 1, "y": "q"}),
+    "deep": (
+        "ROW<a ROW<b INT>, l ARRAY<ROW<x INT>>, m MAP<STRING, ARRAY<INT>>>",
+        {"a": {"b": 1}, "l": [{"x": 4}], "m": [("k", [7])]},
+    ),
+    "void": ("ROW<a ROW<b INT>, l ARRAY<INT>>", None),
 }
 D = Decimal
 
@@ -239,6 +244,24 @@ VALUES: dict[str, tuple[Any, str]] = {
     "m['z']": (None, "INT"),
     "r.x": (1, "INT"),
     "src.r.y": ("q", "STRING"),
+    "deep.a.b": (1, "INT"),
+    "src.deep.a": ({"b": 1}, "ROW<b INT>"),
+    "deep.l[1].x": (4, "INT"),
+    "deep.l[2].x": (None, "INT"),
+    "deep.m['k'][1]": (7, "INT"),
+    "deep.m['z'][1]": (None, "INT"),
+    "void.a.b": (None, "INT"),
+    "void.l[1]": (None, "INT"),
+    "ARRAY[1, 2][i - 5]": (2, "INT"),
+    "ARRAY[i, CAST(0.5 AS FLOAT)]": ([7.0, 0.5], "ARRAY<FLOAT>"),
+    "ARRAY[ARRAY[1], ARRAY[2, 3]]": ([[1], [2, 3]], "ARRAY<ARRAY<INT>>"),
+    "ARRAY[1, NULL]": ([1, None], "ARRAY<INT>"),
+    "MAP[1, 'a', 2, 'bcd'][2]": ("bcd", "VARCHAR(3)"),
+    "MAP['a', NULL]": ([("a", None)], "MAP<CHAR(1), STRING>"),
+    "CAST(ROW(i, s, NULL) AS ROW<x BIGINT, y STRING, z STRING>)": (
+        {"x": 7, "y": "héllo wörld", "z": None},
+        "ROW<x BIGINT, y STRING, z STRING>",
+    ),
     "CARDINALITY(arr)": (3, "INT"),
     "CARDINALITY(m)": (1, "INT"),
     "ARRAY_CONTAINS(arr, 2)": (True, "BOOLEAN"),

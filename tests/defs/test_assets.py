@@ -126,7 +126,7 @@ def test_the_mode_says_what_a_run_does_with_the_open_partition(world, instance, 
 
 
 def test_a_mode_that_does_not_exist_is_refused_before_anything_is_opened(world, instance):
-    with pytest.raises(dg.DagsterInvalidConfigError, match=r"\['auto', 'drain', 'replay'\] got rewind"):
+    with pytest.raises(dg.DagsterInvalidConfigError, match=r"\['auto', 'drain', 'replay', 'rewrite'\] got rewind"):
         materialize(world, instance, mode="rewind")
     assert world.source.reads == 0
 

@@ -41,9 +41,11 @@ def test_every_pipeline_has_an_asset_a_sensor_checks_and_jobs(two):
         "more:dead_letters",
         "more:gaps",
         "more:lag",
+        "more:reconcile",
         "numbers:dead_letters",
         "numbers:gaps",
         "numbers:lag",
+        "numbers:reconcile",
     }
     assert graph.get(dg.AssetKey(["memory", "records"])).metadata["read by"].value == ["more", "numbers"]
 

@@ -203,6 +203,8 @@ class MemorySink:
         return is_first or canonical(self.cell.next.get(part.split)) == canonical(part.start)
 
     def receipt(self, token: BatchToken) -> Receipt:
+        if token.seq not in self.cell.batches:
+            raise FencedError(f"batch {token.seq} is not there")
         name, counts, refused = self.cell.batches[token.seq]
         return Receipt(name, f"commit-{token.seq}", counts, rejects(refused, "write", "refused by order"))
 
@@ -258,3 +260,64 @@ class World:
 def numbers(ids: Iterable[int]) -> list[bytes]:
     """Records of these ids."""
     return [f"{i},n{i}".encode() for i in ids]
+
+
+@dataclass
+class Keyed:
+    """A table with the key `id`: what a KeyedSink keeps. `history` has every row that was ever written, by key."""
+
+    rows: dict[int, str] = field(default_factory=dict)
+    history: dict[int, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class KeyedSink(MemorySink):
+    """Merges by key; can be read back and overwritten."""
+
+    table: Keyed = field(default_factory=Keyed)
+    overwrites: bool = True
+
+    def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        return Target("memory://rows", ("id",), {"id": "int8"}, self.cell.incarnation, "exactly-once")
+
+    def commit(self, staged: Staged) -> Receipt:
+        token, batch = staged.token, staged.payload
+        with self.cell.lock:
+            self._advance(token)
+            written, conflicts, refused = 0, 0, []
+            deletes = batch.deletes.column("id").to_pylist() if batch.deletes is not None else []
+            for key in deletes:
+                self.table.rows.pop(key, None)
+            columns = (batch.upserts.column(c).to_pylist() for c in ("id", "name", POSITION))
+            for key, name, position in zip(*columns, strict=True):
+                if key in self.refuse:
+                    refused.append(position)
+                elif key in self.table.rows and self.merge is Merge.FIRST and not batch.rewrites:
+                    conflicts += 1
+                else:
+                    written += 1
+                    self.table.rows[key] = name
+                    self.table.history.setdefault(key, []).append(name)
+            counts = Counts(written=written, conflicts=conflicts, deleted=len(deletes))
+            self.cell.batches[token.seq] = (token.id, counts, refused)
+        return self.receipt(token)
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        return rows.select(["id", "name", POSITION])
+
+    def as_stored_keys(self, keys: pa.Table) -> pa.Table:
+        return keys.select(["id", POSITION])
+
+    def scan(self) -> Iterable[pa.RecordBatch]:
+        with self.cell.lock:
+            rows = sorted(self.table.rows.items())
+        for start in range(0, len(rows), 3):
+            yield self._batch(rows[start : start + 3])
+
+    def rows_of(self, keys: pa.Table) -> pa.Table:
+        wanted = set(keys.column("id").to_pylist())
+        return pa.Table.from_batches([self._batch([pair for pair in self.table.rows.items() if pair[0] in wanted])])
+
+    def _batch(self, rows: list[tuple[int, str]]) -> pa.RecordBatch:
+        ids, names = [i for i, _ in rows], [n for _, n in rows]
+        return pa.record_batch([pa.array(ids, pa.int64()), pa.array(names, pa.string())], names=["id", "name"])

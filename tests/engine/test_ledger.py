@@ -25,7 +25,7 @@ from vector_assets.engine.core import (
 from vector_assets.engine.errors import ConfigError, FatalError, FencedError
 from vector_assets.engine.lease import LeaseHeldError, process_born
 from vector_assets.engine.ledger import Ledger
-from vector_assets.engine.store_schema import MIGRATIONS
+from vector_assets.engine.store_schema import MIGRATIONS, SCHEMA_VERSION
 
 WHERE = ("p", "t")
 SPAN = Span((Range("a/0", {"offset": 0}, {"offset": 10}), Range("a/1", {"offset": 5}, {"offset": 6})))
@@ -311,7 +311,7 @@ def test_a_ledger_of_another_schema_version_is_refused(tmp_path):
     connection = sqlite3.connect(tmp_path / "old.db")
     connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ConfigError, match="schema version 99, this code knows 3: use newer code"):
+    with pytest.raises(ConfigError, match=f"schema version 99, this code knows {SCHEMA_VERSION}: use newer code"):
         Ledger(tmp_path / "old.db")
 
 

@@ -10,11 +10,13 @@ import pytest
 from vector_assets.engine.core import POSITION, RAW_SCHEMA, REJECT_SCHEMA, Decoded, Decoder
 
 
-def raw_table(values: Sequence[bytes | None], first: int = 0, step: int = 1) -> pa.Table:
+def raw_table(
+    values: Sequence[bytes | None], first: int = 0, step: int = 1, keys: Sequence[bytes | None] | None = None
+) -> pa.Table:
     """Records with these values, as a source hands them to a decoder."""
     count = len(values)
     columns = [
-        pa.nulls(count, pa.binary()),
+        pa.nulls(count, pa.binary()) if keys is None else pa.array(keys, pa.binary()),
         pa.array(values, pa.binary()),
         pa.nulls(count, RAW_SCHEMA.field("headers").type),
         pa.array(np.arange(count), RAW_SCHEMA.field("timestamp").type),

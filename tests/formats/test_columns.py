@@ -28,9 +28,9 @@ def written(name: str) -> Any:
 @pytest.mark.parametrize("name", ALL)
 def test_a_metadata_column_that_nobody_fills_is_refused_by_name(name: str) -> None:
     table = Table("t", (TEXT, Column("ts", LogicalType("TIMESTAMP", 3), "metadata", None, "timestamp")))
-    with pytest.raises(ConfigError, match="column ts of table t is a METADATA column; known METADATA keys") as raised:
+    with pytest.raises(ConfigError, match=r"column ts.*METADATA.*known") as raised:
         made(name, table)
-    assert "yet" not in raised.value.message
+    assert "supported" not in raised.value.message
 
 
 @pytest.mark.parametrize("name", ALL)

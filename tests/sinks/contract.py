@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from vector_assets.engine.abilities import Auditable, KeyReadable
 from vector_assets.engine.core import POSITION, Batch, BatchToken, Merge, Range, Receipt, Sink, Span
 from vector_assets.engine.errors import FencedError, PlanError, TransientError
 
@@ -219,6 +220,17 @@ class SinkContract:
         feed.apply(car(1))
         Feed(sink, pipeline="others").apply(car(2))
         assert [row[0] for row in rows()] == [1, 2]
+
+    def test_what_is_read_back_is_what_was_to_be_stored(self, feed, sink):
+        if not isinstance(sink, Auditable):
+            return
+        feed.apply(car(1), car(2, color=None), car(3))
+        feed.apply(car(2, color="blue"), deletes=(3,))
+        wanted = sink.as_stored(rows_of(car(1), car(2, color="blue"))).drop_columns(POSITION).sort_by("id")
+        found = pa.Table.from_batches(list(sink.scan())).sort_by("id")
+        assert found.equals(wanted)
+        if isinstance(sink, KeyReadable):
+            assert sink.rows_of(keys_of(1, 3)).equals(wanted.slice(0, 1))
 
     def test_close_may_be_called_twice(self, sink):
         assert sink.merge is Merge.LAST

@@ -314,6 +314,26 @@ def test_rows_that_only_the_server_refuses_are_found_alone(cars, sink, feed, mon
         Feed(sink, pipeline="others").apply(*(car(number, "far too long a colour") for number in range(20)))
 
 
+def test_requests_over_a_rate_limit_are_sent_again_and_no_others(cars, sink, feed, monkeypatch):
+    from vector_assets.clients.milvus import LimitedError
+    from vector_assets.clients.milvus_api import Api
+
+    check, seen = Api._check, [0]
+
+    def limited(self, answer):
+        seen[0] += hasattr(answer, "upsert_cnt")
+        if hasattr(answer, "upsert_cnt") and seen[0] in {1, 2, 3, 6}:
+            raise LimitedError("too fast", retry_after=0.01)
+        check(self, answer)
+
+    monkeypatch.setattr(Api, "_check", limited)
+    staged = feed.stage(rows_of(*(car(number) for number in range(9))))
+    sink.commit(staged)
+    # five requests of rows, four of them twice, and the token
+    assert seen[0] == 10
+    assert [row["id"] for row in cars.rows()] == list(range(9))
+
+
 def test_a_batch_staged_by_another_process_must_be_staged_again(sink, feed):
     staged = feed.stage(rows_of(car(1)))
     from dataclasses import replace

@@ -340,3 +340,37 @@ def test_time_is_utc_whatever_the_machine_says() -> None:
     output = pa.schema([("s", pa.string())])
     rows = batch(moment=pa.array([0], pa.timestamp("us", tz="UTC")))
     assert sql("CAST(moment AS VARCHAR)", output=output).apply(rows).rows["s"].to_pylist() == ["1970-01-01 00:00:00+00"]
+
+
+CHANGED = pa.table(
+    {
+        "id": pa.array([1, 2, 3, 4, 5], pa.int64()),
+        "n": pa.array([10, 1, None, None, 10], pa.int64()),
+        KIND: pa.array([2, 0, 3, 2, 1], pa.int8()),
+        POSITION: pa.array([0, 1, 2, 3, 4], pa.int64()),
+    }
+)
+IDS = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("n", pa.int64(), nullable=False)])
+
+
+def test_row_that_deletes_needs_its_key_only() -> None:
+    done = SqlTransform((("id", "id"), ("n", "n")), "source", None, IDS, key=("id",)).apply(CHANGED)
+    assert done.rows["id"].to_pylist() == [1, 2, 3, 5]
+    assert done.rejected["error"].to_pylist() == ["transform: column n: found null, wanted int64 NOT NULL"]
+    keyless = SqlTransform((("n", "id"), ("n", "n")), "source", None, IDS, key=("id",)).apply(CHANGED)
+    assert keyless.rejected[POSITION].to_pylist() == [2, 3]
+
+
+@pytest.mark.parametrize("text", ["id", "id + 0"], ids=["column", "expression"])
+def test_row_that_replaces_another_deletes_its_key_where_it_does_not_meet_the_condition(text: str) -> None:
+    nullable = pa.schema([pa.field("id", pa.int64())])
+    done = SqlTransform(((text, "id"),), "source", None, nullable, deletes_unless="n > 5").apply(CHANGED)
+    assert done.rows[KIND].to_pylist() == [2, 3, 3, 3, 1]
+    assert (done.rows.num_rows, done.filtered, done.rejected.num_rows) == (5, 0, 0)
+    assert done.rows.column_names == ["id", KIND, POSITION]
+
+
+def test_record_whose_condition_fails_is_rejected_and_not_deleted() -> None:
+    nullable = pa.schema([pa.field("id", pa.int64())])
+    failing = SqlTransform((("id", "id"),), "source", None, nullable, deletes_unless="CAST(n - 300 AS UTINYINT) > 5")
+    assert failing.apply(CHANGED).rejected[POSITION].to_pylist() == [0, 1]

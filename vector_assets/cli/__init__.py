@@ -12,9 +12,12 @@ from vector_assets.cli import (
     dead_letters,
     demo,
     doctor,
+    explain,
     ledger,
+    letter_edit,
     plan,
     preview,
+    reconcile,
     reset,
     retention,
     run,
@@ -73,8 +76,9 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, preview, run, status, reset, retention, search, doctor):
+for module in (plan, preview, run, status, reset, retention, reconcile, explain, search, doctor):
     module.register(app)
+letter_edit.register(dead_letters.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(services.app, name="services")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vector_assets.engine.run import Outcome
     from vector_assets.engine.session import Session
 
-app = typer.Typer(no_args_is_help=True, help="List, show, replay and purge rejected records.")
+app = typer.Typer(no_args_is_help=True, help="List, show, edit, replay and purge rejected records.")
 
 _SHOWN_BYTES = 4096
 _HEX_WIDTH = 16
@@ -70,7 +70,7 @@ def list_letters(
         return
     show_table(
         ("id", "pipeline", "batch", "place", "stage", "state", "try", "error"),
-        [(str(x.id), x.pipeline, x.seq, place(x), x.stage, x.state, x.attempt, x.error) for x in letters],
+        [(str(x.id), x.pipeline, x.seq, place(x), x.stage, standing(x), x.attempt, x.error) for x in letters],
         right=("id", "batch", "try"),
     )
     if more:
@@ -108,7 +108,7 @@ def _show_letter(letter: "DeadLetter") -> None:
             ("place", f"{letter.split} offset {letter.offset}"),
             ("written", moment(letter.timestamp_ms)),
             ("rejected", moment(letter.created_ms)),
-            ("state", letter.state + (f" by batch {letter.replayed_by}" if letter.replayed_by else "")),
+            ("state", standing(letter) + (f" by batch {letter.replayed_by}" if letter.replayed_by else "")),
             ("try", letter.attempt),
             ("code", letter.code_version),
             ("stage", letter.stage),
@@ -125,6 +125,9 @@ def _show_letter(letter: "DeadLetter") -> None:
         _show_bytes(letter.key)
     heading("value")
     _show_bytes(letter.value)
+    if letter.edit:
+        heading(f"edit {letter.edit}")
+        _show_bytes(letter.edited)
 
 
 def _show_bytes(data: bytes | None) -> None:
@@ -267,6 +270,11 @@ def place(letter: "DeadLetter") -> str:
     return f"{short(letter.split)}@{letter.offset}"
 
 
+def standing(letter: "DeadLetter") -> str:
+    """Its state, and that it was edited."""
+    return letter.state + (f", edited ({letter.edit})" if letter.edit else "")
+
+
 def letter_json(letter: "DeadLetter", *, with_bytes: bool = False) -> dict[str, Any]:
     """A dead letter for programs; bytes as base64, and as text where they are UTF-8."""
     values: dict[str, Any] = {
@@ -282,6 +290,7 @@ def letter_json(letter: "DeadLetter", *, with_bytes: bool = False) -> dict[str, 
         "error": letter.error,
         "state": letter.state,
         "attempt": letter.attempt,
+        "edit": letter.edit,
         "replayed_by": letter.replayed_by,
         "code_version": letter.code_version,
         "created": moment(letter.created_ms),
@@ -290,6 +299,7 @@ def letter_json(letter: "DeadLetter", *, with_bytes: bool = False) -> dict[str, 
         headers = letter.headers
         values["key"] = _bytes_json(letter.key)
         values["value"] = _bytes_json(letter.value)
+        values["edited"] = _bytes_json(letter.edited)
         values["headers"] = None if headers is None else [{"key": k, "value": _bytes_json(v)} for k, v in headers]
     return values
 

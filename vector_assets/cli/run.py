@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
         "vector-assets replay car_info",
         "vector-assets replay car_info --partition 2026-03-01-14:00",
         "vector-assets replay car_info --from-batch 12 --to-batch 20",
+        "vector-assets replay car_info --rewrite --from-hour 2026-03-01-14:00 --to-hour 2026-03-02-13:00",
     )(replay)
 
 
@@ -73,23 +74,60 @@ def replay(
     ] = None,
     from_batch: Annotated[int, typer.Option(metavar="N", min=1, help="First batch.")] = 1,
     to_batch: Annotated[int | None, typer.Option(metavar="M", min=1, help="Last batch.")] = None,
+    seq: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only this batch.")] = None,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite", help="Make the batches again with today's script, and replace their rows.")
+    ] = False,
+    from_hour: Annotated[str | None, typer.Option(metavar="HOUR", help="With --rewrite: first partition.")] = None,
+    to_hour: Annotated[str | None, typer.Option(metavar="HOUR", help="With --rewrite: last partition.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --rewrite: also what today's script has rewritten already.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Apply again, from the archive, the batches that the target does not have.
+    """Apply again, from the archive, the batches that the target does not have; or make them again with --rewrite.
 
-    A batch that the target has is left alone, so a replay may be repeated; the topic is not read.
+    A batch that the target has is left alone, so a replay may be repeated; the topic is not read. A rewrite replaces
+    the rows of a target with a key, except where another record owns the row by now; stopped, it goes on where it
+    stood.
     """
     from vector_assets.cli.declared import opened
     from vector_assets.engine.run import Runner
 
+    if seq is not None:
+        from_batch, to_batch = seq, seq
     if to_batch is not None and to_batch < from_batch:
         usage(f"--to-batch {to_batch} comes before --from-batch {from_batch}")
+    if rewrite:
+        hours = (from_hour or partition, to_hour or partition)
+        _rewrite(pipeline, hours, (from_batch, to_batch), again=again, as_json=as_json)
+        return
+    if from_hour or to_hour or again:
+        usage("--from-hour, --to-hour and --again belong to --rewrite")
     stop = threading.Event()
     with opened(pipeline) as session, _Bar(pipeline) as bar, stopping(stop, bar):
         if partition is not None:
             session.calendar.end(partition)
         outcomes = Runner(session, stop).replay(partition, first=from_batch, last=to_batch)
         summary = _consume(_until(stop, outcomes), bar, stop)
+    _report(pipeline, summary, as_json=as_json)
+
+
+def _rewrite(
+    pipeline: str, hours: tuple[str | None, str | None], batches: tuple[int, int | None], *, again: bool, as_json: bool
+) -> None:
+    from vector_assets.cli.declared import opened
+    from vector_assets.engine.rewrite import Selection, rewrite, selected
+    from vector_assets.engine.run import Runner
+
+    stop = threading.Event()
+    with opened(pipeline) as session, _Bar(pipeline) as bar, stopping(stop, bar):
+        for hour in hours:
+            if hour is not None:
+                session.calendar.end(hour)
+        selection = Selection(*hours, *batches, again=again)
+        bar.expect(sum(batch.counts.records for batch in selected(session, selection)))
+        summary = _consume(rewrite(Runner(session, stop), selection), bar, stop)
     _report(pipeline, summary, as_json=as_json)
 
 
@@ -174,12 +212,14 @@ def _report(pipeline: str, summary: Summary, *, as_json: bool) -> None:
         emit({"pipeline": pipeline, **values})
         return
     counts = values["counts"]
-    columns = ("pipeline", "batches", "records", "written", "deleted", "conflicts", "rejected", "rows/s", "lag")
+    columns = (
+        "pipeline", "batches", "records", "written", "deleted", "conflicts", "superseded", "rejected", "rows/s", "lag",
+    )  # fmt: skip
     batches = f"{summary.applied}" + (f" (+{summary.found} already there)" if summary.found else "")
     rejected = counts["rejected"] + counts["refused"]
     row = (
-        pipeline, batches, counts["records"], counts["written"], counts["deleted"], counts["conflicts"], rejected,
-        summary.rows_per_s, summary.lag,
+        pipeline, batches, counts["records"], counts["written"], counts["deleted"], counts["conflicts"],
+        counts["superseded"], rejected, summary.rows_per_s, summary.lag,
     )  # fmt: skip
     show_table(columns, [row], right=columns[1:])
 
@@ -189,6 +229,7 @@ class _Bar:
 
     def __init__(self, pipeline: str) -> None:
         self._records = 0
+        self._total: int | None = None
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -212,6 +253,10 @@ class _Bar:
         """Print a line above the bar."""
         self._progress.console.print(message, markup=False)
 
+    def expect(self, records: int) -> None:
+        """So many records will come."""
+        self._total = records
+
     def show(self, outcome: "Outcome") -> None:
         """One batch more."""
         self._records += outcome.batch.counts.records
@@ -225,7 +270,7 @@ class _Bar:
         self._progress.update(
             self._task,
             completed=self._records,
-            total=self._records + (outcome.lag or 0) if known else None,
+            total=self._records + (outcome.lag or 0) if known else self._total,
             rate=f"{rate:,.0f} rows/s",
             lag=f"lag {outcome.lag:,}" if known else "",
         )

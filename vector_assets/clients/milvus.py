@@ -41,6 +41,10 @@ class NotLoadedError(PlanError):
     """The collection is there, but cannot be read until it is loaded."""
 
 
+class LimitedError(TransientError):
+    """The server takes nothing more right now: a rate limit, or too many requests. `retry_after` is set."""
+
+
 class RefusedError(FatalError):
     """The server refuses what a request holds; asking again would change nothing."""
 
@@ -216,7 +220,7 @@ def unanswered(error: "grpc.RpcError", place: str, timeout: float) -> VectorAsse
     if code == "RESOURCE_EXHAUSTED":
         if _TOO_LARGE.search(details):
             return RefusedError(f"{message}: lower 'sink.buffer-flush.max-rows'")
-        return TransientError(message, retry_after=_RATE_LIMIT_WAIT_S)
+        return LimitedError(message, retry_after=_RATE_LIMIT_WAIT_S)
     if code in {"UNIMPLEMENTED", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE"}:
         return RefusedError(message)
     return TransientError(message)
@@ -247,7 +251,7 @@ def refused(code: int, reason: str, place: str, *, is_lite: bool, is_retriable: 
     if code in _CLOSED:
         return UnavailableError(message)
     if code in _BUSY:
-        return TransientError(message, retry_after=_RATE_LIMIT_WAIT_S)
+        return LimitedError(message, retry_after=_RATE_LIMIT_WAIT_S)
     if is_retriable or any(code in codes for codes in _PASSING):
         return TransientError(message)
     return RefusedError(message)

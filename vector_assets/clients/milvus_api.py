@@ -8,20 +8,18 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
 from vector_assets.clients.milvus import (
-    ESCAPES,
     Collection,
     Field,
     Index,
+    LimitedError,
     Login,
     NoCollectionError,
     RefusedError,
@@ -29,8 +27,9 @@ from vector_assets.clients.milvus import (
     refused,
     unanswered,
 )
-from vector_assets.clients.milvus_wire import arrow_type, decode, encode
-from vector_assets.engine.errors import UnavailableError, VectorAssetsError
+from vector_assets.clients.milvus_requests import Write
+from vector_assets.clients.milvus_wire import arrow_type, decode
+from vector_assets.engine.errors import PlanError, UnavailableError, VectorAssetsError
 
 _CONNECT_S = 10.0
 _CALL_S = 30.0
@@ -55,15 +54,6 @@ _CHANNEL = (
 
 Message = Any
 Request = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """A request that changes rows: `method` of the stub; `rows` are the ordinals it takes of what it was made from."""
-
-    method: str
-    request: Request
-    rows: range
 
 
 class Api:
@@ -143,9 +133,7 @@ class Api:
             answer = self._call("DescribeIndex", milvus_pb2.DescribeIndexRequest(collection_name=name))
         except NoCollectionError:
             raise
-        except VectorAssetsError as error:
-            if isinstance(error, UnavailableError):
-                raise
+        except (PlanError, RefusedError):
             # a collection without any index is an error to the server
             return ()
         found = []
@@ -205,8 +193,8 @@ class Api:
         request = milvus_pb2.AlterCollectionRequest(collection_name=name, properties=_pairs(properties))
         self._call("AlterCollection", request)
 
-    def write(self, writes: Iterable[Write], in_flight: int) -> Iterator[tuple[Write, RefusedError]]:
-        """Send requests, `in_flight` at a time and in no order; those the server refuses come back with the reason.
+    def write(self, writes: Iterable[Write], in_flight: int) -> Iterator[tuple[Write, RefusedError | LimitedError]]:
+        """Send requests, `in_flight` at a time and in no order; those not taken come back with the reason.
 
         When it raises or ends, no request is under way any more.
 
@@ -235,7 +223,7 @@ class Api:
         except ValueError as error:
             raise UnavailableError(f"{self._at}: {error}") from error
 
-    def _settle(self, write: Write, future: Any) -> Iterator[tuple[Write, RefusedError]]:
+    def _settle(self, write: Write, future: Any) -> Iterator[tuple[Write, RefusedError | LimitedError]]:
         try:
             try:
                 answer = future.result()
@@ -244,7 +232,7 @@ class Api:
             except grpc.RpcError as error:
                 raise unanswered(error, self._at, _WRITE_S) from error
             self._check(answer)
-        except RefusedError as error:
+        except (RefusedError, LimitedError) as error:
             yield write, error
 
     def query(
@@ -322,42 +310,6 @@ class Api:
         results = self._call("Search", request, _READ_S).results
         scores = np.fromiter(results.scores, np.float32, count=len(results.scores))
         return _table(fields, results.fields_data, len(scores)), pa.array(scores)
-
-
-def upserts(name: str, columns: Sequence[tuple[Field, pa.Array]], chunk: range, partition: str | None) -> Write:
-    """Rows to be written in place of those with their keys."""
-    return _rows("Upsert", milvus_pb2.UpsertRequest, name, columns, chunk, partition)
-
-
-def inserts(name: str, columns: Sequence[tuple[Field, pa.Array]], chunk: range, partition: str | None) -> Write:
-    """Rows to be added, whatever is there."""
-    return _rows("Insert", milvus_pb2.InsertRequest, name, columns, chunk, partition)
-
-
-def _rows(
-    method: str, make: Any, name: str, columns: Sequence[tuple[Field, pa.Array]], chunk: range, partition: str | None
-) -> Write:
-    data = [encode(field, array.slice(chunk.start, len(chunk))) for field, array in columns]
-    request = make(collection_name=name, partition_name=partition or "", fields_data=data, num_rows=len(chunk))
-    return Write(method, request, chunk)
-
-
-def deletes(name: str, key: Field, keys: pa.Array, chunk: range, partition: str | None) -> Write:
-    """Rows to be removed by key."""
-    where = one_of(key, keys.slice(chunk.start, len(chunk)))
-    request = milvus_pb2.DeleteRequest(collection_name=name, partition_name=partition or "", expr=where)
-    return Write("Delete", request, chunk)
-
-
-def one_of(key: Field, keys: pa.Array) -> str:
-    """The expression that is true for rows with these keys."""
-    values = keys.cast(pa.string())
-    if key.type == "VarChar":
-        for plain, escaped in ESCAPES:
-            values = pc.replace_substring(values, plain, escaped)
-        values = pc.binary_join_element_wise('"', values, '"', "")
-    listed = pc.binary_join(pa.ListArray.from_arrays([0, len(values)], values), ", ")[0].as_py()
-    return f"{key.name} in [{listed}]"
 
 
 def _channel(login: Login) -> grpc.Channel:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vector_assets.declare import flink_formats as formats
 from vector_assets.declare.flink_options import Secrets, Written, fill, parse, registry_name
 from vector_assets.declare.flink_script import Script
 from vector_assets.declare.flink_tables import Declared
@@ -15,9 +16,8 @@ from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.metadata import Keys, Metadata, is_castable
 from vector_assets.engine.options import OptionError, Options, SinkOptions, SourceOptions
 from vector_assets.engine.registry import nearest
-from vector_assets.engine.schema import Column, Table
+from vector_assets.engine.schema import Column, LogicalType, Table
 from vector_assets.engine.typed import TypedDecoder, typed_schema
-from vector_assets.formats import FORMATS
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
 
@@ -26,7 +26,9 @@ from vector_assets.sources import SOURCES
 class SourceEnd:
     """What a source table says: connector, format and their options; `make` is the connector's class.
 
-    A source class with `TYPED = True` reads rows, so it has no format; one with `METADATA` fills METADATA columns.
+    A source class with `TYPED = True` reads rows, so it has no format; one with `METADATA` fills METADATA columns; one
+    with `UPSERT = True` gives upserts and deletes by the PRIMARY KEY, where a delete may hold nothing but the key.
+    `is_changelog`: rows can be updates and deletes.
     """
 
     connector: str
@@ -37,6 +39,8 @@ class SourceEnd:
     decoder: Decoder
     raw_schema: pa.Schema
     metadata: tuple[tuple[Column, Metadata], ...]
+    is_changelog: bool = False
+    is_upsert: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +82,35 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     connector = connector_of(table)
     make = _load(script, SOURCES, "source connector", connector, table, "connector")
     written = fill(script, table, secrets, offline=offline)
-    name = written.values.get("format")
-    prefix = f"{name}."
-    options = parse(make, written.only(lambda option: not option.startswith(prefix)), f"connector {connector}")
+    own = formats.prefixes(script, table, written)
+    options = parse(make, written.only(lambda option: not option.startswith(own)), f"connector {connector}")
     _check(make, options, table.table, written)
     if getattr(make, "TYPED", False):
         metadata = _metadata(table, getattr(make, "METADATA", {}), {})
         raw_schema = typed_schema(table.table)
-        return SourceEnd(connector, make, options, None, None, TypedDecoder(table.table), raw_schema, metadata)
-    assert name is not None, f"{connector}: its options do not require a format"
-    decoder_class = _load(script, FORMATS, "format", name, table, "format")
-    format_options = parse(decoder_class, written.only(lambda option: option.startswith(prefix)), f"format {name}")
-    own = getattr(decoder_class, "METADATA", {})
-    metadata = _metadata(table, getattr(make, "METADATA", {}), own)
-    try:
-        decoder = decoder_class(format_options, _decoded(table.table, metadata))
-    except ConfigError as error:
-        raise ConfigError(error.message, error.place or written.places["format"]) from error
-    return SourceEnd(connector, make, options, name, format_options, decoder, RAW_SCHEMA, metadata)
+        is_changelog = bool(getattr(make, "CHANGELOG", False))
+        decoder: Decoder = TypedDecoder(table.table)
+        return SourceEnd(connector, make, options, None, None, decoder, raw_schema, metadata, is_changelog)
+    is_upsert = bool(getattr(make, "UPSERT", False))
+    if is_upsert and not table.table.primary_key:
+        reason = "wants a PRIMARY KEY: it says which columns are in the records' keys, and what a record replaces"
+        raise ConfigError(f"table {table.name}: connector {connector} {reason}", table.place)
+    value = formats.value_format(script, table, written)
+    key = formats.key_format(script, table, written)
+    metadata = _metadata(table, getattr(make, "METADATA", {}), value.metadata)
+    seen = _decoded(table.table, metadata)
+    return SourceEnd(
+        connector=connector,
+        make=make,
+        options=options,
+        format=value.name,
+        format_options=formats.shown_options(value, key),
+        decoder=formats.decoder_of(options, table, seen, value, key, is_upsert=is_upsert),
+        raw_schema=RAW_SCHEMA,
+        metadata=metadata,
+        is_changelog=is_upsert or value.is_changelog,
+        is_upsert=is_upsert,
+    )
 
 
 def _check(make: Any, options: Options, table: Table, written: Written) -> None:
@@ -115,8 +130,8 @@ VALUE_PREFIX = "value."
 """Flink's prefix of a METADATA key that the value's format knows, beside those of the connector itself."""
 
 
-def _metadata(table: Declared, source: Keys, format_: Mapping[str, Any]) -> tuple[tuple[Column, Metadata], ...]:
-    """The METADATA columns that the source fills; those of the format are only checked to be known.
+def _metadata(table: Declared, source: Keys, format_: Mapping[str, LogicalType]) -> tuple[tuple[Column, Metadata], ...]:
+    """The METADATA columns that the source fills; those of the format are only checked.
 
     Raises:
         ConfigError: at a column whose key neither knows, or whose type the key's values cannot have.
@@ -128,18 +143,20 @@ def _metadata(table: Declared, source: Keys, format_: Mapping[str, Any]) -> tupl
             continue
         name = column.metadata_key or column.name
         if name in source:
-            _check_type(table, column, source[name])
+            _check_type(table, column, source[name].type)
             found.append((column, source[name]))
-        elif name not in known:
+        elif name.startswith(VALUE_PREFIX) and name in known:
+            _check_type(table, column, format_[name.removeprefix(VALUE_PREFIX)])
+        else:
             what = f"table {table.name}: column {column.name}: unknown METADATA key {name!r}{nearest(name, known)}"
             raise ConfigError(f"{what}; known: {', '.join(known) or 'none'}", column.place)
     return tuple(found)
 
 
-def _check_type(table: Declared, column: Column, key: Metadata) -> None:
-    if not is_castable(key.type, column.type):
+def _check_type(table: Declared, column: Column, found: LogicalType) -> None:
+    if not is_castable(found, column.type):
         what = f"table {table.name}: column {column.name} is {column.type}"
-        raise ConfigError(f"{what}; METADATA key {column.metadata_key!r} is {key.type}", column.place)
+        raise ConfigError(f"{what}; METADATA key {column.metadata_key!r} is {found}", column.place)
 
 
 def _decoded(table: Table, attached: tuple[tuple[Column, Metadata], ...]) -> Table:

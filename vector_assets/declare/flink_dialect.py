@@ -113,9 +113,6 @@ class FlinkParser(parser.Parser):
     def _parse_statement(self) -> exp.Expr | None:
         if self._index == 0 and self._curr.token_type not in self.STATEMENT_PARSERS:
             words = [token.text.upper() for token in (self._curr, self._next) if token]
-            if words[:2] in (["EXECUTE", "STATEMENT"], ["BEGIN", "STATEMENT"]):
-                hint = "write every INSERT INTO as a statement of its own"
-                self._refuse(f"STATEMENT SET is not supported yet; {hint}", self._curr)
             self._refuse(f"{words[0]} is not supported; known statements: {STATEMENTS}", self._curr)
         return super()._parse_statement()
 

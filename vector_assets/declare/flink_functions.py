@@ -244,6 +244,19 @@ def _collection(t: Translator, name: str, node: exp.Expr, *wanted: str) -> tuple
     return typed.sql, typed.type
 
 
+def _row(t: Translator, name: str, nodes: list[exp.Expr]) -> Typed:
+    """A ROW whose fields have Flink's own names; it is stored by position, whatever the target's are called."""
+    names, values, kinds = [f"EXPR${place}" for place in range(len(nodes))], [], []
+    for node in nodes:
+        typed = t.translate(node)
+        if typed.type is Pseudo.INTERVAL:
+            raise t.error("an INTERVAL cannot be in a ROW", node)
+        kinds.append(typed.type if isinstance(typed.type, LogicalType) else STRING)
+        values.append(convert(typed.sql, typed.type, kinds[-1]))
+    pairs = ", ".join(f"'{field}': {value}" for field, value in zip(names, values, strict=True))
+    return Typed(f"{{{pairs}}}", LogicalType("ROW", children=tuple(kinds), child_names=tuple(names)))
+
+
 def _cardinality(t: Translator, name: str, nodes: list[exp.Expr]) -> Typed:
     sql, kind = _collection(t, name, nodes[0], "ARRAY", "MAP")
     return Typed(f"CAST({'len' if kind.name == 'ARRAY' else 'cardinality'}({sql}) AS INTEGER)", INT)
@@ -322,6 +335,7 @@ FUNCTIONS: dict[str, Function] = {
     "TRUNCATE": Function(1, 2, _round),
     "LOG": Function(1, 2, _log),
     "MOD": Function(2, 2, _mod),
+    "ROW": Function(1, None, _row),
     "CARDINALITY": Function(1, 1, _cardinality),
     "ARRAY_CONTAINS": Function(2, 2, _array_contains),
     "MAP_KEYS": Function(1, 1, _map_part),

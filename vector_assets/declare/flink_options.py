@@ -33,7 +33,7 @@ class Written:
     """
 
     values: Mapping[str, str] = field(repr=False)
-    places: Mapping[str, Place]
+    places: dict[str, Place]
     hidden: Mapping[str, str] = field(repr=False)
     unknown: Mapping[str, str]
 
@@ -42,6 +42,13 @@ class Written:
         values = {name: value for name, value in self.values.items() if is_wanted(name)}
         unknown = {name: secret for name, secret in self.unknown.items() if is_wanted(name)}
         return Written(values, self.places, self.hidden, unknown)
+
+    def renamed(self, prefix: str) -> "Written":
+        """The options by their names without `prefix`, which all of them have."""
+        values = {name.removeprefix(prefix): value for name, value in self.values.items()}
+        unknown = {name.removeprefix(prefix): secret for name, secret in self.unknown.items()}
+        places = self.places | {name.removeprefix(prefix): self.places[name] for name in self.values}
+        return Written(values, places, self.hidden, unknown)
 
 
 def check_placeholders(script: Script, tables: Iterable[Declared]) -> None:

@@ -21,11 +21,15 @@ _STAR = re.compile(r"^\s*\*? ?")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a script; `description` is the comment directly above it."""
+    """One statement of a script; `description` is the comment directly above it.
+
+    `in_set`: it is one of the INSERTs of a STATEMENT SET.
+    """
 
     node: exp.Expr
     start: int
     description: str
+    in_set: bool = False
 
 
 class Script:
@@ -61,7 +65,42 @@ class Script:
         for token in tokens:
             if token.token_type == TokenType.UNKNOWN and token.text == '"':
                 raise self.error("quote names with backticks and texts with single quotes", token.start)
-        return [self._statement(chunk, before) for chunk, before in _chunks(tokens)]
+        return list(self._statements(tokens))
+
+    def _statements(self, tokens: list[Token]) -> Iterator[Statement]:
+        """Statements outside and inside of STATEMENT SETs; what opens and closes a set is none itself."""
+        opened: int | None = None
+        count = 0
+        for chunk, before in _chunks(tokens):
+            start, form = chunk[0].start, _opening(chunk)
+            if form is not None:
+                if opened is not None:
+                    raise self.error("a STATEMENT SET is open already; END; closes it", start)
+                opened, count = start, 0
+                self._check_opening(chunk, form)
+                before, chunk = chunk[len(form) - 1].end + 1, chunk[len(form) :]
+            elif opened is not None and _words(chunk) == ["END"]:
+                if not count:
+                    raise self.error("the STATEMENT SET holds no INSERT INTO", opened)
+                opened = None
+                continue
+            if not chunk:
+                continue
+            if opened is not None and chunk[0].token_type != TokenType.INSERT:
+                reason = "is not supported in a STATEMENT SET, which holds INSERT INTO and ends with END;"
+                raise self.error(f"{chunk[0].text.upper()} {reason}", chunk[0].start)
+            count += 1
+            yield self._statement(chunk, before, in_set=opened is not None)
+        if opened is not None:
+            raise self.error("this STATEMENT SET is never closed; write END; after its last INSERT", opened)
+
+    def _check_opening(self, chunk: list[Token], form: tuple[str, ...]) -> None:
+        """EXECUTE ... BEGIN goes on with an INSERT, BEGIN STATEMENT SET ends with a semicolon."""
+        if len(chunk) > len(form) and form[0] == "BEGIN":
+            raise self.error("expected ; after BEGIN STATEMENT SET", chunk[len(form)].start)
+        if form == _EXECUTE[:-1]:
+            found = chunk[len(form)].start if len(chunk) > len(form) else chunk[-1].start
+            raise self.error("expected BEGIN after EXECUTE STATEMENT SET", found)
 
     def _tokens(self) -> list[Token]:
         try:
@@ -76,7 +115,7 @@ class Script:
                 raise self.error("this comment is never closed", opened) from None
             raise ConfigError(f"cannot be read as SQL: {error.__cause__ or error}", Place(self.file)) from None
 
-    def _statement(self, tokens: list[Token], before: int) -> Statement:
+    def _statement(self, tokens: list[Token], before: int, *, in_set: bool) -> Statement:
         try:
             nodes = Flink().parser().parse(tokens, self.text)
         except FlinkSyntaxError as error:
@@ -87,7 +126,7 @@ class Script:
         # sqlglot takes a statement that begins with ELSE for the end of a block
         if not nodes or nodes[0] is None:
             raise self.error(f"{tokens[0].text.upper()} is not supported; known statements: {STATEMENTS}", start)
-        return Statement(nodes[0], start, self._description(before, start))
+        return Statement(nodes[0], start, self._description(before, start), in_set)
 
     def _check_gaps(self, tokens: list[Token]) -> None:
         """Refuse what the tokenizer passes over without a word: hints, and a comment that never ends."""
@@ -121,6 +160,23 @@ class Script:
             below = comment.start()
         text = "\n".join("" if _RULER.fullmatch(line) else line for line in block)
         return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+_EXECUTE = ("EXECUTE", "STATEMENT", "SET", "BEGIN")
+_BEGIN = ("BEGIN", "STATEMENT", "SET")
+
+
+def _words(tokens: list[Token]) -> list[str]:
+    return [token.text.upper() if token.token_type != TokenType.IDENTIFIER else "" for token in tokens]
+
+
+def _opening(tokens: list[Token]) -> tuple[str, ...] | None:
+    """The words that open a STATEMENT SET, if these do; without its BEGIN where that is missing."""
+    words = tuple(_words(tokens[: len(_EXECUTE)]))
+    for form in (_EXECUTE, _EXECUTE[:-1], _BEGIN):
+        if words[: len(form)] == form:
+            return form
+    return None
 
 
 def _chunks(tokens: list[Token]) -> Iterator[tuple[list[Token], int]]:

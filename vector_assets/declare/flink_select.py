@@ -1,7 +1,7 @@
 """INSERT INTO ... SELECT: what of the SELECT is supported, and which column of the sink gets which expression."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from sqlglot import exp
 
@@ -34,10 +34,16 @@ _CAST_BY_ARROW = (types.NUMERIC, types.STRINGS, types.BYTES, ("TIMESTAMP",))
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The SELECT over `source` in DuckDB's words: (expression, column of the sink) pairs, and the condition."""
+    """The SELECT over `source` in DuckDB's words: (expression, column of the sink) pairs, and the condition.
+
+    `reads` says which columns of the source a column of the sink is made of; `conjuncts` are the parts of the condition
+    that all have to hold, each with the columns it reads.
+    """
 
     projections: tuple[tuple[str, str], ...]
     where: str | None
+    reads: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    conjuncts: tuple[tuple[str, frozenset[str]], ...] = ()
 
     @property
     def text(self) -> str:
@@ -132,7 +138,28 @@ def select(
     projections = tuple(
         (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
     )
-    return Selection(projections, where.sql if where else None)
+    reads = {target.name: _reads(item, columns) for item, target in zip(items, targets, strict=True)}
+    return Selection(projections, where.sql if where else None, reads, tuple(_conjuncts(t, query)))
+
+
+def _conjuncts(t: Translator, query: exp.Select) -> Iterable[tuple[str, frozenset[str]]]:
+    """The parts of the WHERE between its outer ANDs, and the columns that each reads."""
+    clause = query.args.get("where")
+    if clause is not None:
+        parts = clause.this.flatten() if isinstance(clause.this, exp.And) else [clause.this]
+        for node in parts:
+            yield t.predicate(node).sql, _named(node, t.columns)
+
+
+def _reads(item: _Item, columns: Mapping[str, Column]) -> frozenset[str]:
+    """Columns of the source that an expression names; a computed column counts as itself."""
+    if item.column is not None:
+        return frozenset({item.column.name})
+    return _named(item.node, columns)
+
+
+def _named(node: exp.Expr, columns: Mapping[str, Column]) -> frozenset[str]:
+    return frozenset(part.name for part in node.find_all(exp.Identifier) if part.name in columns)
 
 
 def _items(t: Translator, query: exp.Select, table: Table) -> Iterable[_Item]:

@@ -1,17 +1,25 @@
-"""Flink SQL scripts to pipelines: one pipeline per INSERT INTO ... SELECT."""
+"""Flink SQL scripts to pipelines: one pipeline per INSERT INTO ... SELECT, inside of a STATEMENT SET and outside."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from difflib import SequenceMatcher
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from sqlglot import exp
 
-from vector_assets.declare.flink_connectors import check_connector, sink_end, source_end
+from vector_assets.declare.flink_connectors import (
+    SinkEnd,
+    SourceEnd,
+    check_connector,
+    connector_of,
+    sink_end,
+    source_end,
+)
 from vector_assets.declare.flink_options import Secrets, check_placeholders, registry_name
 from vector_assets.declare.flink_script import Script, Statement, hint
-from vector_assets.declare.flink_select import query_of, select, source_of
+from vector_assets.declare.flink_select import Selection, query_of, select, source_of
 from vector_assets.declare.flink_settings import Settings
 from vector_assets.declare.flink_tables import Declared, declare
 from vector_assets.engine import env
@@ -96,7 +104,7 @@ class _Compiler:
                 self._add_table(self.declared[statement.start])
             else:
                 pipeline = self._shallow(statement, self._pipeline)
-                _check_unique(pipeline, seen)
+                _check_unique(pipeline, seen, in_set=statement.in_set)
                 yield pipeline
 
     def _shallow(self, statement: Statement, compiled: Callable[[Statement], T]) -> T:
@@ -121,9 +129,7 @@ class _Compiler:
             later = [other.place for other in self.declared.values() if other.name == node.name]
             if later:
                 raise self.script.error(f"table {node.name} is declared only at {later[0]}; move it above this", node)
-            known = ", ".join(self.tables) or "none"
-            similar = hint(node.name, self.tables)
-            raise self.script.error(f"table {node.name} is not declared{similar}; declared: {known}", node)
+            raise self._undeclared(node, registry)
         connector = table.options["connector"].args["value"].name
         if registry_name(connector) not in registry:
             listed = ", ".join(sorted(registry))
@@ -132,8 +138,19 @@ class _Compiler:
         self.used.add(table.name)
         return table
 
-    def _name(self, statement: Statement, wanted: str | None) -> str:
+    def _undeclared(self, node: exp.Expr, registry: Mapping[str, str]) -> ConfigError:
+        """The error for a name that no table has; it names the table that is nearest to it."""
+        fitting = [name for name, table in self.tables.items() if connector_of(table) in registry]
+        similar = hint(node.name, fitting) or hint(node.name, self.tables)
+        if self.tables and not similar:
+            similar = f"; the nearest declared table is {_closest(node.name, fitting or self.tables)}"
+        known = ", ".join(self.tables) or "none"
+        return self.script.error(f"table {node.name} is not declared{similar}; declared: {known}", node)
+
+    def _name(self, statement: Statement, wanted: str | None, sink: str) -> str:
+        """The pipeline's name; in a STATEMENT SET, where no SET may stand, followed by the sink table's."""
         name = wanted or Path(self.script.file).name.partition(".")[0]
+        name = f"{name}_{sink}" if statement.in_set else name
         if not (name.isascii() and name.isidentifier()):
             what = f"the file's name makes no name for a pipeline ({name!r})"
             raise self.script.error(f"{what}: SET 'pipeline.name' = '...' before this", statement.start)
@@ -147,11 +164,16 @@ class _Compiler:
         source_node, alias = source_of(self.script, query)
         source = self._table(source_node, "source", SOURCES)
         settings, reports = self.settings.take()
-        name = self._name(statement, settings.name)
+        name = self._name(statement, settings.name, sink.name)
         selection = select(self.script, insert, query, alias, source, sink)
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
+        _check_changes(self.script, reader, writer, source, sink, selection)
         schema = sink.table.schema
+        where, deletes_unless = _conditions(reader, source, selection)
+        transform = SqlTransform(
+            selection.projections, "source", where, schema, key=sink.table.primary_key, deletes_unless=deletes_unless
+        )
         return Pipeline(
             name=name,
             place=self.script.place(statement.start),
@@ -170,7 +192,7 @@ class _Compiler:
             decoder=reader.decoder,
             raw_schema=reader.raw_schema,
             metadata=reader.metadata,
-            transforms=(SqlTransform(selection.projections, "source", selection.where, schema),),
+            transforms=(transform,),
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
             reports=(
@@ -190,9 +212,52 @@ def _without_effect(table: Declared, options: Options | None) -> tuple[str, ...]
     return tuple(f"{table.place}: table {table.name}: {report}" for report in reports)
 
 
-def _check_unique(pipeline: Pipeline, seen: dict[tuple[str, str], Pipeline]) -> None:
+def _closest(name: str, known: Iterable[str]) -> str:
+    """The name that has most in common with `name`, upper and lower case the same."""
+    return max(known, key=lambda other: SequenceMatcher(None, name.lower(), other.lower()).ratio())
+
+
+def _check_changes(
+    script: Script, reader: SourceEnd, writer: SinkEnd, source: Declared, sink: Declared, selection: Selection
+) -> None:
+    """Refuse a sink that cannot take what the source gives beside inserts, before a record shows it.
+
+    Raises:
+        ConfigError: at the sink's option to set, or at the sink's key that a delete could not fill.
+    """
+    refusal = writer.options.refusal_of_changes() if reader.is_changelog else None
+    if refusal is not None:
+        option, remedy = refusal
+        blamed = sink.options.get(option) or sink.options["connector"]
+        what = f"connector {reader.connector}" if reader.is_upsert else f"format {reader.format}"
+        gives = f"table {source.name} ({what}) gives updates and deletes"
+        raise script.error(f"table {sink.name}: {gives}, {remedy}", blamed)
+    for column in sink.table.primary_key if reader.is_upsert else ():
+        other = sorted(selection.reads.get(column, frozenset()) - set(source.table.primary_key))
+        if other:
+            key = ", ".join(source.table.primary_key)
+            what = f"key column {column} is made of {', '.join(other)}, a delete of table {source.name} holds only its"
+            raise ConfigError(f"table {sink.name}: {what} key ({key})", sink.place)
+
+
+def _conditions(reader: SourceEnd, source: Declared, selection: Selection) -> tuple[str | None, str | None]:
+    """The condition for rows to be there at all, and that for rows that replace others to stay.
+
+    What only reads the key holds for all rows of a key alike; the rest may have been met by the row that is replaced.
+    """
+    if not reader.is_upsert:
+        return selection.where, None
+    key = frozenset(source.table.primary_key)
+    parts: tuple[list[str], list[str]] = ([], [])
+    for sql, reads in selection.conjuncts:
+        parts[not reads <= key].append(sql)
+    plain, rest = (" AND ".join(part) or None for part in parts)
+    return plain, rest
+
+
+def _check_unique(pipeline: Pipeline, seen: dict[tuple[str, str], Pipeline], *, in_set: bool) -> None:
     for what, key in pipeline.claims.items():
         other = seen.setdefault((what, key), pipeline)
         if other is not pipeline:
-            remedy = "; SET 'pipeline.name' before each INSERT INTO" if what == "name" else ""
+            remedy = "; SET 'pipeline.name' before each INSERT INTO" if what == "name" and not in_set else ""
             raise ConfigError(f"{what} {key} is taken by the INSERT INTO at {other.place}{remedy}", pipeline.place)

@@ -9,7 +9,7 @@ from sqlglot import exp, tokens
 from sqlglot.errors import ParseError
 from sqlglot.tokenizer_core import TokenType
 
-STATEMENTS = "CREATE TABLE, INSERT INTO ... SELECT, SET"
+STATEMENTS = "CREATE TABLE, INSERT INTO ... SELECT, SET, STATEMENT SET"
 """The statements that are supported, for messages."""
 
 TYPES = {

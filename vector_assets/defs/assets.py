@@ -11,6 +11,7 @@ import dagster as dg
 from vector_assets.defs import events, failures, names, runs
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.schema import Table
 
@@ -22,10 +23,11 @@ class RunConfig(dg.Config):
     """How a run treats its partition.
 
     `drain` lands what is new up to now; `replay` applies again what the target lost of the partition's batches; `auto`
-    drains a partition that is open and replays one that is over.
+    drains a partition that is open and replays one that is over; `rewrite` makes the partition's batches again with
+    today's declaration and replaces their rows.
     """
 
-    mode: Literal["auto", "drain", "replay"] = "auto"
+    mode: Literal["auto", "drain", "replay", "rewrite"] = "auto"
 
 
 def of(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -55,6 +57,8 @@ def of(pipeline: Pipeline) -> dg.AssetsDefinition:
 
 
 def _outcomes(runner: Runner, mode: str, partition: str) -> Iterator[Outcome]:
+    if mode == "rewrite":
+        return rewrite(runner, Selection(partition, partition))
     is_drain = mode == "drain" or (mode == "auto" and runner.session.calendar.is_open(partition))
     return runner.drain(partition) if is_drain else runner.replay(partition)
 

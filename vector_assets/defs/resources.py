@@ -200,16 +200,21 @@ class MilvusResource(dg.ConfigurableResource[Any]):
             api.close()
 
     def query(self, collection: str, where: str, limit: int | None = None) -> pa.Table:
-        """Rows that meet an expression as an Arrow table, every field of them, read with consistency level Strong.
+        """Rows that meet an expression as an Arrow table, read with consistency level Strong.
+
+        Fields of types that no pipeline can write are left out.
 
         Raises:
             PlanError: there is no such collection, or it is not loaded.
             RefusedError: the expression is wrong.
             UnavailableError: nobody answers.
         """
+        from vector_assets.clients.milvus_wire import arrow_type
+
         api = self._api()
         try:
-            return api.query(collection, where, api.describe(collection).fields, limit=limit)
+            fields = [field for field in api.describe(collection).fields if arrow_type(field) is not None]
+            return api.query(collection, where, fields, limit=limit)
         finally:
             api.close()
 

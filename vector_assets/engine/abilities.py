@@ -69,8 +69,35 @@ class Auditable(Protocol):
         ...
 
     def scan(self) -> Iterator[pa.RecordBatch]:
-        """Every row of the target in the columns and types that `as_stored` gives, in any order, in bounded memory."""
+        """Every row of the target in the columns and types that `as_stored` gives, in any order, in bounded memory.
+
+        All rows are of one moment, that at which the first batch was asked for.
+        """
         ...
+
+
+@runtime_checkable
+class KeyReadable(Protocol):
+    """Reads back the rows of a few keys; only of a target that has a key."""
+
+    def as_stored_keys(self, keys: pa.Table) -> pa.Table:
+        """Key columns of the sink's schema with `_position`, in the target's types."""
+        ...
+
+    def rows_of(self, keys: pa.Table) -> pa.Table:
+        """The rows that have one of these keys now, in the columns and types that `Auditable.as_stored` gives.
+
+        `keys` has the key columns in the sink's schema's types and `_position`.
+        """
+        ...
+
+
+@runtime_checkable
+class Overwriting(Protocol):
+    """Honours `Batch.rewrites`. Needed of a sink whose merge keeps the first row of a key; one that keeps the last
+    replaces rows anyway."""
+
+    overwrites: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,17 @@ def compact(rows: pa.Table, key: tuple[str, ...]) -> Compacted:
     return Compacted(upserts, deletes, rows.num_rows - left)
 
 
+def first_of_keys(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    """The first row of every key, in order.
+
+    Raises:
+        PlanError: a key column's type cannot identify a row.
+    """
+    backwards = rows.take(pa.array(np.arange(rows.num_rows)[::-1]))
+    kept = _last_of_keys(backwards, key)
+    return rows if kept is None else rows.filter(pa.array(kept[::-1]))
+
+
 def _deleting(rows: pa.Table) -> Mask | None:
     """Which rows take their key away; None when none does."""
     kinds = kinds_of(rows)

@@ -87,11 +87,13 @@ class State(StrEnum):
 
 
 class BatchKind(StrEnum):
-    """Why a batch exists: records of the source, dead letters written again, or a position moved by hand."""
+    """Why a batch exists: records of the source, dead letters written again, a position moved by hand, or an archived
+    batch made again by today's code."""
 
     RECORDS = "records"
     DEAD_LETTERS = "dead_letters"
     RESET = "reset"
+    REWRITE = "rewrite"
 
 
 Guarantee = Literal["exactly-once", "effectively-once", "at-least-once"]
@@ -265,13 +267,16 @@ class Batch:
 
     `upserts` has the target's columns (the names of the declared sink table) plus `_position` (and `_kind` where the
     merge is `changelog`); `deletes` holds key columns and `_position` only, and is None unless the merge is `last`. The
-    target may reject at most `reject_limit` rows; more is a BudgetError before anything is committed.
+    target may reject at most `reject_limit` rows; more is a BudgetError before anything is committed. With `rewrites`,
+    every upsert replaces the row of its key whatever the merge says of rows that exist, and no two upserts share a key
+    (`abilities.Overwriting`).
     """
 
     upserts: pa.Table
     deletes: pa.Table | None = None
     schema_version: int = 1
     reject_limit: int | None = None
+    rewrites: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 States: `hidden` (its batch is staged, not done), `open`, `replaying` (part of a dead-letter batch that is not done),
 `replayed`, `purged` (the bytes are gone, the row stays for the books). A record that is rejected again by its replay
-becomes a new open dead letter with the next attempt number and its origin unchanged.
+becomes a new open dead letter with the next attempt number and its origin unchanged. An operator's edits of a value are
+kept beside it, numbered from 1; the newest one is what a replay decodes.
 """
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine.core import HEADERS_TYPE, POSITION, RAW_SCHEMA, Range, Span, Split
+from vector_assets.engine.errors import FatalError
 from vector_assets.engine.store import Row, Store
 from vector_assets.engine.typed import from_bytes, to_bytes
 
@@ -44,6 +46,13 @@ class DeadLetter:
     state: str
     replayed_by: int | None
     created_ms: int
+    edit: int = 0
+    edited: bytes | None = None
+
+    @property
+    def current(self) -> bytes | None:
+        """The value that a replay decodes: the newest edit, else what was read."""
+        return self.edited if self.edit else self.value
 
 
 class DeadLetters:
@@ -68,7 +77,7 @@ class DeadLetters:
                 (
                     batch.pipeline, batch.target, batch.seq, reject[POSITION],
                     parent["split"] if parent else _split(span.ranges, record["split"]), record["offset"],
-                    parent["origin_seq"] if parent else batch.seq, parent["attempt"] + 1 if parent else 1,
+                    parent["origin_seq"] if parent else batch.root or batch.seq, parent["attempt"] + 1 if parent else 1,
                     record["key"], record["value"], _headers_text(record["headers"]),
                     int(record["timestamp"].timestamp() * 1000) if record["timestamp"] else None,
                     reject["stage"], reject["error"].replace("\0", "\\0"), batch.code_version, state, now_ms,
@@ -86,7 +95,7 @@ class DeadLetters:
         rows = self.store.rows(
             "SELECT split, origin_seq, attempt FROM dead_letters WHERE pipeline = ? AND target = ? AND replayed_by = ?"
             " ORDER BY id",
-            (batch.pipeline, batch.target, batch.seq),
+            (batch.pipeline, batch.target, batch.root or batch.seq),
         )
         return rows if len(rows) == raw.num_rows and rows else None
 
@@ -139,6 +148,82 @@ class DeadLetters:
             "pipeline = ? AND target = ? AND state = 'open' ORDER BY id", (pipeline, target), with_bytes=True
         )
 
+    def ordinals(self, pipeline: str, target: str, seqs: Sequence[int], *, stage: str | None = None) -> list[int]:
+        """Ordinals of the records that these batches rejected (in one stage, or any), hidden letters left out."""
+        found: set[int] = set()
+        for seq in seqs:
+            rows = self.store.rows(
+                "SELECT ordinal FROM dead_letters WHERE pipeline = ? AND target = ? AND seq = ? AND state <> 'hidden'"
+                + (" AND stage = ?" if stage else ""),
+                (pipeline, target, seq, *([stage] if stage else [])),
+            )
+            found.update(row["ordinal"] for row in rows)
+        return sorted(found)
+
+    def first_ordinals(self, pipeline: str, target: str, origins: Sequence[int]) -> dict[tuple[int, str, int], int]:
+        """By (origin batch, split, offset): the ordinal of each rejected record in the batch that read it."""
+        found: dict[tuple[int, str, int], int] = {}
+        for origin in origins:
+            rows = self.store.rows(
+                'SELECT split, "offset", ordinal FROM dead_letters WHERE pipeline = ? AND target = ?'
+                " AND origin_seq = ? AND attempt = 1",
+                (pipeline, target, origin),
+            )
+            found |= {(origin, row["split"], row["offset"]): row["ordinal"] for row in rows}
+        return found
+
+    def of_record(self, pipeline: str, target: str, origin: int, split: Split, offset: int) -> list[DeadLetter]:
+        """The dead letters of one record, the first attempt first, without their bytes."""
+        return self._select(
+            "pipeline = ? AND target = ? AND origin_seq = ? AND split = ? AND \"offset\" = ? AND state <> 'hidden'"
+            " ORDER BY id",
+            (pipeline, target, origin, split, offset),
+            with_bytes=False,
+        )
+
+    def edit(self, letter_id: int, value: bytes, *, now_ms: int) -> int:
+        """Keep another value beside an open letter's own; the number of the edit.
+
+        Raises:
+            FatalError: the letter is not open (any more).
+        """
+        with self.store.transaction():
+            letter = self.store.row("SELECT state FROM dead_letters WHERE id = ?", (letter_id,))
+            if letter is None or letter["state"] != "open":
+                found = letter["state"] if letter else "not there"
+                raise FatalError(f"dead letter {letter_id} is {found}: only an open one can be edited")
+            newest = self.store.row("SELECT max(edit) AS edit FROM dead_letter_edits WHERE letter_id = ?", (letter_id,))
+            number = int(newest["edit"] or 0) + 1 if newest else 1
+            self.store.change(
+                "INSERT INTO dead_letter_edits (letter_id, edit, value, created_ms) VALUES (?, ?, ?, ?)",
+                (letter_id, number, value, now_ms),
+            )
+        return number
+
+    def edits(self, letter_id: int) -> list[tuple[int, int, bytes]]:
+        """A letter's edits: number, time in ms and value; oldest first."""
+        rows = self.store.rows(
+            "SELECT edit, created_ms, value FROM dead_letter_edits WHERE letter_id = ? ORDER BY edit", (letter_id,)
+        )
+        return [(int(row["edit"]), int(row["created_ms"]), row["value"]) for row in rows]
+
+    def _edited(self, letters: "list[DeadLetter]", *, with_bytes: bool) -> "list[DeadLetter]":
+        """The letters with their newest edits."""
+        newest: dict[int, tuple[int, bytes | None]] = {}
+        ids = [letter.id for letter in letters]
+        for start in range(0, len(ids), _CHUNK):
+            part = ids[start : start + _CHUNK]
+            rows = self.store.rows(
+                f"SELECT letter_id, edit, {'value' if with_bytes else 'NULL AS value'} FROM dead_letter_edits"
+                f" WHERE letter_id IN ({', '.join('?' * len(part))}) ORDER BY edit",
+                part,
+            )
+            newest |= {int(row["letter_id"]): (int(row["edit"]), row["value"]) for row in rows}
+        return [
+            replace(letter, edit=newest[letter.id][0], edited=newest[letter.id][1]) if letter.id in newest else letter
+            for letter in letters
+        ]
+
     def get(self, letter_id: int) -> DeadLetter | None:
         """One dead letter with its bytes."""
         found = self._select("id = ?", (letter_id,), with_bytes=True)
@@ -185,14 +270,17 @@ class DeadLetters:
     def purge(self, ids: Sequence[int]) -> int:
         """Delete the bytes of open or replayed dead letters; how many were purged."""
         with self.store.transaction():
-            return sum(
-                self.store.change(
-                    "UPDATE dead_letters SET state = 'purged', key = NULL, value = NULL, headers = NULL"
-                    " WHERE id = ? AND state IN ('open', 'replayed')",
-                    (letter_id,),
-                )
-                for letter_id in ids
-            )
+            purged = [letter_id for letter_id in ids if self._purge(letter_id)]
+            for letter_id in purged:
+                self.store.change("DELETE FROM dead_letter_edits WHERE letter_id = ?", (letter_id,))
+        return len(purged)
+
+    def _purge(self, letter_id: int) -> int:
+        return self.store.change(
+            "UPDATE dead_letters SET state = 'purged', key = NULL, value = NULL, headers = NULL"
+            " WHERE id = ? AND state IN ('open', 'replayed')",
+            (letter_id,),
+        )
 
     def _select(self, where: str, values: Sequence[Any], *, with_bytes: bool) -> list[DeadLetter]:
         blobs = "key, value, headers" if with_bytes else "NULL AS key, NULL AS value, NULL AS headers"
@@ -201,17 +289,19 @@ class DeadLetters:
             f" stage, error, code_version, state, replayed_by, created_ms FROM dead_letters WHERE {where}",
             values,
         )
-        return [DeadLetter(**{**dict(row), "headers": _headers(row["headers"])}) for row in rows]
+        letters = [DeadLetter(**{**dict(row), "headers": _headers(row["headers"])}) for row in rows]
+        return self._edited(letters, with_bytes=with_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlace:
-    """The batch that rejects."""
+    """The batch that rejects; `root` is the one its records were archived for (`BatchRecord.root`), if another."""
 
     pipeline: str
     target: str
     seq: int
     code_version: str
+    root: int | None = None
 
 
 def splits_of(letters: Sequence[DeadLetter]) -> list[Split]:
@@ -226,7 +316,7 @@ def raw_records(letters: Sequence[DeadLetter], schema: pa.Schema = RAW_SCHEMA) -
         FatalError: rows of a typed source no longer fit the schema.
     """
     numbers = {split: number for number, split in enumerate(splits_of(letters))}
-    values, kind = [letter.value for letter in letters], schema.field("value").type
+    values, kind = [letter.current for letter in letters], schema.field("value").type
     times = pa.array([letter.timestamp_ms for letter in letters], pa.int64())
     headers = [[{"key": k, "value": v} for k, v in x.headers] if x.headers else None for x in letters]
     return pa.table(

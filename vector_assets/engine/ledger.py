@@ -7,9 +7,9 @@ it (dead letters, positions). The position of a (pipeline, target) moves only wi
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import orjson
@@ -86,7 +86,14 @@ class BatchRecord:
     @property
     def place(self) -> BatchPlace:
         """Where its dead letters say they come from."""
-        return BatchPlace(self.pipeline, self.target, self.seq, self.code_version)
+        return BatchPlace(self.pipeline, self.target, self.seq, self.code_version, self.root)
+
+    @property
+    def root(self) -> int:
+        """The batch whose records these are: of a rewriting batch the one that its archive file was written for."""
+        if self.kind is not BatchKind.REWRITE or self.archive is None:
+            return self.seq
+        return int(PurePosixPath(self.archive.path).stem)
 
 
 GapState = Literal["open", "skipped", "filled", "read", "reset"]
@@ -241,7 +248,7 @@ class Ledger:
         rejected: pa.Table, counts: Counts, code_version: str,
     ) -> None:  # fmt: skip
         """SEALED -> STAGED (or staged again): committable, sidecar and hidden dead letters are kept."""
-        place = BatchPlace(batch.pipeline, batch.target, batch.seq, code_version)
+        place = replace(batch.place, code_version=code_version)
         with self.store.transaction():
             self._move(
                 lease, batch.seq, (State.SEALED, State.STAGED), State.STAGED,
@@ -249,7 +256,7 @@ class Ledger:
                  "counts": canonical(counts.to_dict()), "code_version": code_version},
             )  # fmt: skip
             self.dead_letters.drop_hidden(place)
-            self.dead_letters.add(place, raw, batch.span, rejected, state="hidden", now_ms=self.now_ms())
+            self.dead_letters.add(place, raw, self.read_span(batch), rejected, state="hidden", now_ms=self.now_ms())
 
     def finish(
         self, lease: Lease, batch: BatchRecord, receipt: Receipt, raw: pa.Table | None, *, counts: Counts,
@@ -264,7 +271,7 @@ class Ledger:
             )  # fmt: skip
             if raw is not None:
                 self.dead_letters.add(
-                    batch.place, raw, batch.span, receipt.rejected, state="hidden", now_ms=self.now_ms()
+                    batch.place, raw, self.read_span(batch), receipt.rejected, state="hidden", now_ms=self.now_ms()
                 )
             self.dead_letters.reveal(batch.place)
             self.store.change_many(
@@ -338,6 +345,19 @@ class Ledger:
             raise FencedError(
                 f"{lease.pipeline}: this worker's lease (fence {lease.fence}) is gone; now held by {holder or 'nobody'}"
             )
+
+    def rewrites_of(self, batch: BatchRecord, *, before: int | None = None) -> list[int]:
+        """Numbers of the done batches that rewrote this batch (or the one that it rewrites itself), in order."""
+        rows = self.store.rows(
+            "SELECT seq FROM batches WHERE pipeline = ? AND hour = ? AND target = ? AND kind = 'rewrite'"
+            " AND state = 'DONE' AND archive = ? ORDER BY seq",
+            (batch.pipeline, batch.hour, batch.target, _file(batch.archive)),
+        )
+        return [int(row["seq"]) for row in rows if before is None or row["seq"] < before]
+
+    def read_span(self, batch: BatchRecord) -> Span:
+        """The span in which the batch's records were read: of a rewriting batch that of its root."""
+        return batch.span if batch.root == batch.seq else self.batch(batch.pipeline, batch.target, batch.root).span
 
     def batch(self, pipeline: str, target: str, seq: int) -> BatchRecord:
         """One batch.

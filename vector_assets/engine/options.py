@@ -197,3 +197,10 @@ class SinkOptions(Options, ABC):
     @abstractmethod
     def target(self) -> str:
         """The target's full name without credentials, such as `adbpg://host:5432/db/schema.table`."""
+
+    def refusal_of_changes(self) -> tuple[str, str] | None:
+        """The option that makes updates and deletes impossible, and what to set it to; None where they can be written.
+
+        A declaration whose source can give such rows is refused by it.
+        """
+        return None

@@ -32,7 +32,7 @@ IN_FLIGHT = 3
 WORKERS = 2
 _UNLIMITED = 1 << 62
 _IDLE_SECONDS = 0.05
-_HANDOVER_SECONDS = 0.15  # longer than a waiting worker's look at the lease, so that a backfill gets in between
+HANDOVER_SECONDS = 0.15  # longer than a waiting worker's look at the lease, so that a backfill gets in between
 _ORPHAN_SECONDS = 3600.0
 
 
@@ -164,6 +164,8 @@ class Runner:
             return raw_records(letters, self.pipeline.raw_schema), batch.span
         if batch.kind is BatchKind.RESET:
             return self._no_records(), batch.span
+        if batch.kind is BatchKind.REWRITE:
+            raise FatalError(f"{batch.pipeline}: batch {batch.seq} rewrites another one but does not say which")
         limit = self._limit(None) if is_last else BatchLimit(_UNLIMITED, _UNLIMITED)
         raw, span = self._read(batch, limit)
         if not is_last and span.to_json() != batch.span.to_json():
@@ -196,7 +198,9 @@ class Runner:
         """Commit a prepared batch and close the books on it."""
         receipt, seconds = self._commit(stages, prepared)
         failpoint("committed")
-        return self._close(stages, prepared.batch, receipt, prepared.raw, prepared.counts, seconds, "applied", frontier)
+        return self._close(
+            stages, prepared.batch, receipt, prepared.raw, prepared.counts, seconds, "applied", frontier, prepared.note
+        )
 
     def _commit(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float | None]:
         batch, sink = prepared.batch, self.session.sink
@@ -214,12 +218,12 @@ class Runner:
 
     def _close(
         self, stages: Stages, batch: BatchRecord, receipt: Receipt, raw: pa.Table | None, prepared: Counts,
-        seconds: float | None, how: Literal["applied", "found"], frontier: Position | None,
+        seconds: float | None, how: Literal["applied", "found"], frontier: Position | None, note: str | None = None,
     ) -> Outcome:  # fmt: skip
         self.has_batch_in_hand = True
         counts = settled(receipt.counts, prepared, receipt.rejected.num_rows)
-        note = None if is_balanced(counts) else "counts do not balance"
-        if note:
+        if not is_balanced(counts):
+            note = "counts do not balance"
             log.error("%s: batch %d: %s: %s", batch.pipeline, batch.seq, note, counts)
         self.ledger.finish(stages.lease, batch, receipt, raw, counts=counts, seconds=seconds, note=note)
         failpoint("done")
@@ -326,7 +330,7 @@ class Runner:
         settings = self.pipeline.settings
         linger = min(settings.linger.total_seconds(), self.session.sink.wire.linger_seconds)
         seen_at: float | None = None
-        pause = _HANDOVER_SECONDS
+        pause = HANDOVER_SECONDS
         while not self.stop.wait(pause):
             pause = _IDLE_SECONDS
             position = self.ledger.planned_position(name, where)

@@ -21,6 +21,7 @@ from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.stages import Stages
+from vector_assets.engine.touches import Touches
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Session:
     _sink: Sink | None = field(default=None, init=False)
     _target: Target | None = field(default=None, init=False)
     _is_ledger_checked: bool = field(default=False, init=False)
+    _touches: Touches = field(default_factory=Touches, init=False)
 
     @property
     def calendar(self) -> Calendar:
@@ -145,7 +147,7 @@ class Session:
             self._check_incarnation(lease, target)
             yield Stages(
                 self.pipeline, self.ledger, self.books.archive, self.sink, target, lease, self.sink_policy,
-                schema_version=self.ledger.schema_version(lease, self.pipeline.columns),
+                schema_version=self.ledger.schema_version(lease, self.pipeline.columns), touches=self._touches,
             )  # fmt: skip
 
     def _check_ledger(self, lease: Lease) -> None:

@@ -98,13 +98,19 @@ def write(
     return archive.put((pipeline, hour, f"{seq:010d}.keys.parquet"), pa.concat_tables(parts), metadata, LAYOUT)
 
 
-def read(archive: Archive, file: ArchiveFile) -> pa.Table:
+def read(archive: Archive, file: ArchiveFile, key_shape: str | None = None) -> pa.Table:
     """The sidecar's rows (SCHEMA).
 
     Raises:
-        FatalError: as `Archive.read`.
+        FatalError: as `Archive.read`, or it was written for a key of another `shape` than `key_shape`.
     """
-    return archive.read(file).cast(SCHEMA)
+    parquet = archive.open(file)
+    found = notes(parquet).get("key")
+    if key_shape not in (None, found):
+        raise FatalError(
+            f"sidecar {file.path}: found hashes of the key {found}, wanted {key_shape}: they cannot be compared"
+        )
+    return parquet.read(use_threads=False).replace_schema_metadata(None).cast(SCHEMA)
 
 
 def touched_after(
@@ -113,17 +119,11 @@ def touched_after(
     """For each of the hashes, whether one of the sidecars holds it (confirm it on the real key).
 
     Raises:
-        FatalError: a sidecar is missing or damaged, or was written for a key of another `shape` than `key_shape`.
+        FatalError: as `read`.
     """
     touched = pa.repeat(pa.scalar(value=False), len(hashes))
     for file in files:
-        parquet = archive.open(file)
-        found = notes(parquet).get("key")
-        if key_shape not in (None, found):
-            raise FatalError(
-                f"sidecar {file.path}: found hashes of the key {found}, wanted {key_shape}: they cannot be compared"
-            )
-        seen = parquet.read(columns=["key_hash"], use_threads=False).column("key_hash")
+        seen = read(archive, file, key_shape).column("key_hash")
         touched = pc.or_(touched, pc.is_in(hashes, value_set=seen))
     return touched.combine_chunks() if isinstance(touched, pa.ChunkedArray) else touched
 

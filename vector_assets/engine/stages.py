@@ -4,7 +4,7 @@ archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,7 @@ from vector_assets.engine.ledger import BatchRecord, Ledger
 from vector_assets.engine.metadata import attach
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
+from vector_assets.engine.touches import Numbers, Touches, kept_rows, place, superseded
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Prepared:
     staged: Staged
     counts: Counts
     rejected: pa.Table
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,12 @@ class Stages:
     lease: Lease
     policy: RetryPolicy
     schema_version: int = 1
+    touches: Touches = field(default_factory=Touches)
 
     @property
     def code_version(self) -> str:
-        """Which code makes batches: the package's version and the declaration's fingerprint."""
-        return f"{__version__}+{self.pipeline.fingerprint}"
+        """Which code makes batches."""
+        return code_version_of(self.pipeline)
 
     def seal(self, batch: BatchRecord, raw: pa.Table, span: Span) -> BatchRecord:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
@@ -120,45 +123,66 @@ class Stages:
         Raises:
             BudgetError: more rejects than the error budget allows.
         """
+        chosen = self._unrejected(batch, raw.num_rows)
+        records = raw.num_rows if chosen is None else len(chosen)
         splits = self.splits(batch)
         # a decoder may ask a service, such as a schema registry
-        decoded = call(self.policy, lambda: self.decode(raw, splits), place=f"{batch.pipeline}: decoding")
-        rows, superseded = self._without_superseded(batch, decoded.rows)
-        folded = self._compact(rows)
+        decoded = call(self.policy, lambda: self.decode(raw, splits, chosen), place=f"{batch.pipeline}: decoding")
+        rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
+        is_rewrite = batch.kind is BatchKind.REWRITE
+        folded = self.fold(rows, is_rewrite=is_rewrite)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
         token = batch.token(self.lease.fence)
-        handed = Batch(folded.upserts, folded.deletes, batch.schema_version, reject_limit=allowed)
+        handed = Batch(folded.upserts, folded.deletes, batch.schema_version, reject_limit=allowed, rewrites=is_rewrite)
         staged = call(self.policy, lambda: self.sink.stage(handed, token), place=f"{batch.pipeline}: staging")
         rejected = pa.concat_tables([decoded.rejected, staged.rejected])
         self._check_budget(allowed - staged.rejected.num_rows, rejected, raw.num_rows)
         counts = Counts(
-            records=raw.num_rows,
+            records=records,
             bytes=batch.counts.bytes,
-            decoded=raw.num_rows - decoded.rejected.num_rows,
+            decoded=records - decoded.rejected.num_rows,
             rejected=decoded.rejected.num_rows,
             rows=decoded.rows.num_rows + decoded.filtered,
             filtered=decoded.filtered,
             compacted=folded.dropped,
-            superseded=superseded,
+            superseded=left_alone,
             refused=staged.rejected.num_rows,
             nulled=decoded.nulled,
         )
-        return Prepared(batch, raw, staged, counts, rejected), folded.upserts, folded.deletes
+        note = self._no_longer_made(batch, decoded.rows) if is_rewrite else None
+        return Prepared(batch, raw, staged, counts, rejected, note), folded.upserts, folded.deletes
 
     def splits(self, batch: BatchRecord) -> list[Split]:
         """The splits that the numbers in the raw records' column `split` mean."""
-        if batch.kind is BatchKind.DEAD_LETTERS:
-            return splits_of(self.ledger.dead_letters.claimed(batch.pipeline, batch.target, batch.seq))
-        return [part.split for part in batch.span.ranges]
+        root = self.root(batch)
+        if root.kind is BatchKind.DEAD_LETTERS:
+            return splits_of(self.ledger.dead_letters.claimed(root.pipeline, root.target, root.seq))
+        return [part.split for part in root.span.ranges]
 
-    def decode(self, raw: pa.Table, splits: Sequence[Split]) -> Decoded:
-        """Raw records to the sink's rows, and everything rejected on the way."""
-        return decode(self.pipeline, raw, splits)
+    def root(self, batch: BatchRecord) -> BatchRecord:
+        """The batch whose records these are: itself, or the one it rewrites."""
+        return batch if batch.root == batch.seq else self.ledger.batch(batch.pipeline, batch.target, batch.root)
 
-    def _compact(self, rows: pa.Table) -> compact.Compacted:
+    def decode(self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
+        """Raw records (or those with the `chosen` ordinals) to the sink's rows, and everything rejected on the way."""
+        return decode(self.pipeline, raw, splits, chosen)
+
+    def fold(self, rows: pa.Table, *, is_rewrite: bool = False) -> compact.Compacted:
+        """What of the rows is handed to the sink.
+
+        Raises:
+            PlanError: the sink's merge does not take the rows' kinds, or they have no key.
+        """
         if self.sink.merge is Merge.LAST:
             return compact.compact(rows, self.target.key)
+        folded = self._inserts(rows)
+        if not is_rewrite:
+            return folded
+        first = compact.first_of_keys(folded.upserts, self.target.key)
+        return compact.Compacted(first, None, rows.num_rows - first.num_rows)
+
+    def _inserts(self, rows: pa.Table) -> compact.Compacted:
         kinds = kinds_of(rows)
         if kinds is None or self.sink.merge is Merge.CHANGELOG:
             return compact.Compacted(rows, None, 0)
@@ -169,22 +193,67 @@ class Stages:
             )
         return compact.Compacted(rows.drop_columns(KIND), None, 0)
 
-    def _without_superseded(self, batch: BatchRecord, rows: pa.Table) -> tuple[pa.Table, int]:
-        """Of a dead-letter batch: rows whose key no batch after the record's own has touched, and how many had one."""
-        if batch.kind is not BatchKind.DEAD_LETTERS or self.sink.merge is not Merge.LAST or rows.num_rows == 0:
+    def _unrejected(self, batch: BatchRecord, records: int) -> pa.Array | None:
+        """Of a rewriting batch: the ordinals of the records that nobody rejected; None means all.
+
+        What was rejected belongs to `dead-letters replay`, which knows its edits and its place.
+        """
+        if batch.kind is not BatchKind.REWRITE:
+            return None
+        twins = self.ledger.rewrites_of(batch)
+        rejected = self.ledger.dead_letters.ordinals(batch.pipeline, batch.target, [batch.root, *twins])
+        if not rejected:
+            return None
+        kept = np.ones(records, np.bool_)
+        kept[rejected] = False
+        return pa.array(np.flatnonzero(kept))
+
+    def _without_superseded(
+        self, batch: BatchRecord, decoded: Decoded, chosen: pa.Array | None, records: int
+    ) -> tuple[pa.Table, int]:
+        """Of dead letters and rewrites: rows whose key no other record's row owns, and how many were left out."""
+        rows = decoded.rows
+        is_letters = batch.kind is BatchKind.DEAD_LETTERS and self.sink.merge is Merge.LAST
+        if not (is_letters or batch.kind is BatchKind.REWRITE) or rows.num_rows == 0:
             return rows, 0
-        letters = self.ledger.dead_letters.claimed(batch.pipeline, batch.target, batch.seq)
-        origins = pa.array([letter.origin_seq for letter in letters], pa.int64()).take(rows.column(POSITION))
-        hashes, shape = sidecar.key_hashes(rows, self.target.key), sidecar.shape(rows, self.target.key)
-        later = [b for b in self.ledger.batches(batch.pipeline, batch.target) if b.seq != batch.seq and b.sidecar]
-        keep = pa.repeat(pa.scalar(value=True), rows.num_rows)
-        for origin in pc.unique(origins).to_pylist():
-            touched = sidecar.touched_after(
-                self.archive, [b.sidecar for b in later if b.seq > origin and b.sidecar], hashes, shape
-            )
-            keep = pc.and_(keep, pc.invert(pc.and_(touched, pc.equal(origins, origin))))
-        kept = rows.filter(keep)
+        places = self.letter_places(batch) if self.sink.merge is Merge.LAST else None
+        if places is not None:
+            # in the source's order, not in that of their numbers: a letter of the second try may be the older record
+            order = np.argsort(places[rows.column(POSITION).to_numpy()], kind="stable")
+            rows = rows.take(pa.array(order))
+        before = np.zeros(0, np.int64) if chosen is None else np.setdiff1d(np.arange(records), chosen.to_numpy())
+        rejected = np.union1d(before, decoded.rejected.column(POSITION).to_numpy())
+        kept = kept_rows(rows, superseded(self, self.touches, batch, rows, self.sink.merge, rejected))
         return kept, rows.num_rows - kept.num_rows
+
+    def letter_places(self, batch: BatchRecord) -> Numbers | None:
+        """The places of the records of a batch of dead letters (or of one that rewrites it); None for others."""
+        root = self.root(batch)
+        if root.kind is not BatchKind.DEAD_LETTERS:
+            return None
+        letters = self.ledger.dead_letters.claimed(root.pipeline, root.target, root.seq)
+        origins = sorted({letter.origin_seq for letter in letters})
+        first = self.ledger.dead_letters.first_ordinals(root.pipeline, root.target, origins)
+        ordinals = [first.get((x.origin_seq, x.split, x.offset), x.ordinal) for x in letters]
+        return place(np.array([x.origin_seq for x in letters], np.int64), np.array(ordinals, np.int64))
+
+    def _no_longer_made(self, batch: BatchRecord, rows: pa.Table) -> str | None:
+        """How many keys the batch once wrote that today's code does not make of its records; None for none.
+
+        Their rows stay in the target: who else may own them by now, only a reconcile can tell.
+        """
+        before = self.ledger.rewrites_of(batch, before=batch.seq)
+        newest = self.ledger.batch(batch.pipeline, batch.target, before[-1] if before else batch.root)
+        if newest.sidecar is None:
+            return None
+        old = sidecar.read(self.archive, newest.sidecar).filter(pc.field("kind") == int(RowKind.INSERT))
+        now = sidecar.key_hashes(rows, self.target.key)
+        gone = pc.sum(pc.invert(pc.is_in(old.column("key_hash"), value_set=now))).as_py() or 0
+        return (
+            f"{gone} keys of batch {newest.seq} are no longer made; their rows were left in the target"
+            if gone
+            else None
+        )
 
     def _check_budget(self, left: int, rejected: pa.Table, records: int) -> None:
         if left < 0:
@@ -196,10 +265,10 @@ class Stages:
             )
 
 
-def decode(pipeline: Pipeline, raw: pa.Table, splits: Sequence[Split]) -> Decoded:
-    """Raw records to the rows of a pipeline's sink, and everything rejected on the way."""
+def decode(pipeline: Pipeline, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
+    """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected."""
     numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
-    result = pipeline.decoder.decode(numbered)
+    result = pipeline.decoder.decode(numbered if chosen is None else numbered.take(chosen))
     if pipeline.metadata:
         result = replace(result, rows=attach(result.rows, raw, splits, pipeline.metadata))
     for transform in pipeline.transforms:
@@ -211,6 +280,11 @@ def decode(pipeline: Pipeline, raw: pa.Table, splits: Sequence[Split]) -> Decode
             result.filtered + after.filtered,
         )
     return result
+
+
+def code_version_of(pipeline: Pipeline) -> str:
+    """Which code makes batches: the package's version and the declaration's fingerprint."""
+    return f"{__version__}+{pipeline.fingerprint}"
 
 
 def settled(counts: Counts, prepared: Counts, refused: int) -> Counts:

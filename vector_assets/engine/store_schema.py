@@ -56,12 +56,18 @@ ALTER TABLE gaps ADD COLUMN policy TEXT NOT NULL DEFAULT 'fail';
 ALTER TABLE gaps ADD COLUMN state TEXT NOT NULL DEFAULT 'open';
 ALTER TABLE gaps ADD COLUMN seq INTEGER;
 """,
+    """
+CREATE TABLE dead_letter_edits (
+    letter_id INTEGER NOT NULL, edit INTEGER NOT NULL, value BLOB NOT NULL, created_ms INTEGER NOT NULL,
+    PRIMARY KEY (letter_id, edit)) STRICT;
+""",
 )
 """Step n leads from version n to version n + 1.
 
 Version 2 (retention): `batches.expired_ms` says since when a batch's records are not in the archive any more, `folds`
 keeps the sums of batches that are no rows any more: up to sequence number `seq`, where each split then stood (`ends`).
 Version 3 (gaps): what was done about a gap (`policy`, `state`), and by which batch.
+Version 4 (edits): values that operators put beside those of dead letters, numbered from 1.
 """
 
 SCHEMA_VERSION = len(MIGRATIONS)

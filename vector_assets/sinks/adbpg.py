@@ -1,6 +1,7 @@
 """AnalyticDB for PostgreSQL, and PostgreSQL: rows, rejects and positions in one transaction, so exactly once."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 from psycopg import Rollback
@@ -24,6 +25,7 @@ from vector_assets.engine.core import (
 )
 from vector_assets.engine.errors import BudgetError, FatalError, PlanError, TargetReplacedError, UnavailableError
 from vector_assets.engine.schema import Table
+from vector_assets.sinks import adbpg_scan
 from vector_assets.sinks.adbpg_catalog import Relation, find_relation, full_name
 from vector_assets.sinks.adbpg_convert import is_vector
 from vector_assets.sinks.adbpg_diagnose import findings
@@ -42,7 +44,8 @@ _ATTEMPTS_AFTER_LOCK = 3
 class _Payload:
     """A staged batch: its rows, the keys to delete, and how many rows may still be refused."""
 
-    def __init__(self, rows: Rows, deletes: Rows | None, limit: int | None) -> None:
+    def __init__(self, rows: Rows, deletes: Rows | None, limit: int | None, *, rewrites: bool) -> None:
+        self.rewrites = rewrites
         self.rows = rows
         self.deletes = deletes
         self.limit = limit
@@ -52,6 +55,7 @@ class AdbPgSink:
     """Writes a table of AnalyticDB for PostgreSQL or PostgreSQL."""
 
     Options = AdbPgOptions
+    overwrites = True
 
     def __init__(self, options: AdbPgOptions, table: Table | None = None, pipeline: str = "") -> None:
         self.options = options
@@ -138,6 +142,9 @@ class AdbPgSink:
         """
         plan = self._prepared()
         self._check_kinds(batch)
+        if batch.rewrites:
+            # every row replaces the one that has its key, whatever the conflict mode says of new rows
+            plan = replace(plan, merge=Merge.LAST)
         rows, reasons = convert(plan, plan.columns, batch.upserts)
         deletes = None
         if batch.deletes is not None and batch.deletes.num_rows:
@@ -146,13 +153,14 @@ class AdbPgSink:
         limit = self._limit_after(reasons, batch.reject_limit)
         if len(rows):
             # encoded here, in a worker thread, for the statement that comes first
-            _ = rows.copied if self._path(has_deletes=deletes is not None) is not Path.INSERT else rows.records
+            path = Path.INSERT if batch.rewrites else self._path(has_deletes=deletes is not None)
+            _ = rows.copied if path is not Path.INSERT else rows.records
         return Staged(
             token=token,
             committable={"incarnation": str(plan.relation.oid)},
             rejected=rejects(list(reasons), "write", list(reasons.values())),
             counts=Counts(refused=len(reasons)),
-            payload=_Payload(rows, deletes, limit),
+            payload=_Payload(rows, deletes, limit, rewrites=batch.rewrites),
         )
 
     def _check_kinds(self, batch: Batch) -> None:
@@ -240,7 +248,11 @@ class AdbPgSink:
     def _land(self, connection: Connection, payload: _Payload) -> Landing:
         rules = Rules(
             flush_rows=self.options.batch_size,
-            copies=self.options.write_mode is WriteMode.COPY and self.options.conflict_mode != "upsert",
+            copies=(
+                self.options.write_mode is WriteMode.COPY
+                and self.options.conflict_mode != "upsert"
+                and not payload.rewrites
+            ),
             is_strict=self.options.exception_mode == "strict",
             limit=payload.limit,
         )
@@ -250,7 +262,7 @@ class AdbPgSink:
         try:
             if payload.deletes is not None:
                 landing.delete(payload.deletes)
-            landing.write(self._path(has_deletes=payload.deletes is not None))
+            landing.write(Path.INSERT if payload.rewrites else self._path(has_deletes=payload.deletes is not None))
         except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
             raise TargetReplacedError(f"{self._prepared().relation} was dropped: {said(error)}") from error
         return landing
@@ -272,6 +284,26 @@ class AdbPgSink:
         """
         with self._database.connection() as connection:
             return self._tokens(connection).receipt(connection, token)
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        """Rows of the pipeline as the table would hold them, without those it would refuse."""
+        return adbpg_scan.stored(self._prepared(), rows)
+
+    def as_stored_keys(self, keys: pa.Table) -> pa.Table:
+        """Key columns of the pipeline as the table would hold them."""
+        return adbpg_scan.stored_keys(self._prepared(), keys)
+
+    def scan(self) -> Iterator[pa.RecordBatch]:
+        """Every row of the table as it was when the first batch was asked for."""
+        plan = self._prepared()
+        with self._database.connection() as connection:
+            yield from adbpg_scan.scan(plan, connection)
+
+    def rows_of(self, keys: pa.Table) -> pa.Table:
+        """The rows that have one of these keys now."""
+        plan = self._prepared()
+        with self._database.connection() as connection:
+            return adbpg_scan.rows_of(plan, connection, keys)
 
     def forget(self, pipeline: str) -> None:
         """Drop the pipeline's positions and batches in this target."""

@@ -151,6 +151,14 @@ class AdbPgOptions(SinkOptions):
         """Dimension by column, as the option says."""
         return _dimensions(self.dimensions) if self.dimensions else {}
 
+    def refusal_of_changes(self) -> tuple[str, str] | None:
+        """Only conflict modes that write the last row of a key can take anything but inserts."""
+        if self.merge is Merge.LAST:
+            return None
+        return "conflictmode", (
+            f"'conflictmode' = '{self.conflict_mode}' takes inserts only; set 'conflictmode' to 'update' or 'upsert'"
+        )
+
     def target(self) -> str:
         """`adbpg://host:port/database/schema.table`; in lower case where case does not count."""
         name = f"{self.schema_name}.{self.table}"

@@ -273,20 +273,20 @@ class Landing:
         ).format(
             table=self.plan.table,
             names=self._names(),
-            values=_listed(sql.Identifier("r", by_name[c.target.name]) for c in self.plan.columns),
+            values=listed(sql.Identifier("r", by_name[c.target.name]) for c in self.plan.columns),
             records=sql.SQL("$1"),
-            aliases=_listed(map(sql.Identifier, by_name.values())),
+            aliases=listed(map(sql.Identifier, by_name.values())),
             clause=self._conflict_clause(),
         )
 
     def _conflict_clause(self) -> sql.Composable:
         if self.plan.merge not in {Merge.FIRST, Merge.LAST}:
             return sql.SQL("")
-        key = _listed(column.identifier for column in self.plan.key)
+        key = listed(column.identifier for column in self.plan.key)
         others = [column.identifier for column in self.plan.columns if column not in self.plan.key]
         if self.plan.merge is Merge.FIRST or not others:
             return sql.SQL("ON CONFLICT ({}) DO NOTHING").format(key)
-        assignments = _listed(sql.SQL("{0} = EXCLUDED.{0}").format(name) for name in others)
+        assignments = listed(sql.SQL("{0} = EXCLUDED.{0}").format(name) for name in others)
         return sql.SQL("ON CONFLICT ({}) DO UPDATE SET {}").format(key, assignments)
 
     def _present(self) -> Mask:
@@ -307,26 +307,31 @@ class Landing:
         return psycopg.RawCursor(self.connection).execute(statement, parameters, binary=True)
 
     def _names(self) -> sql.Composed:
-        return _listed(column.identifier for column in self.plan.columns)
+        return listed(column.identifier for column in self.plan.columns)
 
     def _parameters(self) -> sql.Composed:
-        return _listed(sql.SQL(f"${place + 1}") for place, _ in enumerate(self.plan.key))
+        return listed(sql.SQL(f"${place + 1}") for place, _ in enumerate(self.plan.key))
 
     def _key_names(self) -> sql.Composed:
-        return _listed(sql.Identifier(f"k{place}") for place, _ in enumerate(self.plan.key))
+        return listed(sql.Identifier(f"k{place}") for place, _ in enumerate(self.plan.key))
 
     def _same_key(self) -> sql.Composed:
-        """The target's key equals the parameters', under the collation of the target's columns."""
-        parts: list[sql.Composable] = []
-        for place, column in enumerate(self.plan.key):
-            value: sql.Composable = sql.Identifier("k", f"k{place}")
-            if column.target.collation:
-                value = sql.SQL("{} COLLATE {}").format(value, sql.Identifier(*column.target.collation))
-            parts.append(sql.SQL("{} = {}").format(sql.Identifier("t", column.target.name), value))
-        return sql.SQL(" AND ").join(parts)
+        return same_key(self.plan)
 
 
-def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+def same_key(plan: Plan) -> sql.Composed:
+    """The key of table `t` equals the columns k0, k1 .. of `k`, under the collation of the target's columns."""
+    parts: list[sql.Composable] = []
+    for place, column in enumerate(plan.key):
+        value: sql.Composable = sql.Identifier("k", f"k{place}")
+        if column.target.collation:
+            value = sql.SQL("{} COLLATE {}").format(value, sql.Identifier(*column.target.collation))
+        parts.append(sql.SQL("{} = {}").format(sql.Identifier("t", column.target.name), value))
+    return sql.SQL(" AND ").join(parts)
+
+
+def listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+    """The parts with commas between them."""
     return sql.SQL(", ").join(parts)
 
 

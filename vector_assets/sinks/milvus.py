@@ -150,7 +150,7 @@ class MilvusSink:
         if state.batch is not None:
             return tokens.receipt_of(state.batch, token)
         tokens.check(state, token, self._incarnation)
-        landing = Landing(self._api(), self._place, requests.limit)
+        landing = Landing(self._api(), self._place, requests.limit, self.retry)
         try:
             landing.send(requests)
         except NoCollectionError as error:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.clients.milvus import Field, text_literal
 from vector_assets.engine.core import HIDDEN
@@ -27,7 +28,7 @@ def as_stored(plan: Plan, rows: pa.Table) -> pa.Table:
     hidden = [name for name in rows.column_names if name in HIDDEN]
     kept = rows.select(hidden)
     if reasons:
-        kept = kept.filter(pa.compute.is_in(rows.column("_position"), value_set=columns.positions))
+        kept = kept.filter(pc.is_in(rows.column("_position"), value_set=columns.positions))
     table = pa.table({field.name: _spelled(field, array) for field, array in columns.fields})
     for name in hidden:
         table = table.append_column(name, kept.column(name))
@@ -62,9 +63,14 @@ def pages(
             yield pa.table(columns, names=names)
         if page.num_rows < rows:
             return
-        last = page.column(key.name)[-1].as_py()
-        step = f"{key.name} > {text_literal(last) if isinstance(last, str) else last}"
+        step = _behind(key, page)
         after = f"({where}) and {step}" if where else step
+
+
+def _behind(key: Field, page: pa.Table) -> str:
+    """The expression that is true for rows after the page."""
+    last = page.column(key.name)[-1].as_py()
+    return f"{key.name} > {text_literal(last) if isinstance(last, str) else last}"
 
 
 def page_rows(fields: tuple[Field, ...]) -> int:

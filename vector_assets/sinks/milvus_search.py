@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.clients.milvus import Collection, Field, Index, NoCollectionError, RefusedError
-from vector_assets.clients.milvus_wire import rounded
+from vector_assets.clients.milvus_wire import arrow_type, rounded
 from vector_assets.engine.abilities import DISTANCE, SearchQuery, SearchResult
 from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.registry import nearest
@@ -41,7 +42,7 @@ def search(api: "Api", options: MilvusOptions, query: SearchQuery) -> SearchResu
     if not np.isfinite(query.vector).all():
         raise ConfigError("milvus: the vector holds NaN or an infinite value")
     index = next((found for found in api.indexes(collection.name) if found.field == field.name), None)
-    shown = [found for found in collection.fields if not found.is_vector]
+    shown = [found for found in collection.fields if not found.is_vector and arrow_type(found) is not None]
     api.load_if_lite(collection.name)
     try:
         if query.exact:
@@ -119,7 +120,7 @@ def _exact(
         found = page.drop_columns(field.name).append_column(DISTANCE, pa.array(scores))
         joined = found if best is None else pa.concat_tables([best, found])
         order = "ascending" if metric == "L2" else "descending"
-        best = joined.take(pa.compute.sort_indices(joined, [(DISTANCE, order)])[: query.k])
+        best = joined.take(pc.sort_indices(joined, [(DISTANCE, order)])[: query.k])
     if best is None:
         schema = [pa.field(found.name, pa.null()) for found in shown]
         best = pa.schema([*schema, pa.field(DISTANCE, pa.float32())]).empty_table()

@@ -256,7 +256,7 @@ class Tokens:
         ]
 
     def _write(self, rows: Sequence[tuple[str, int, dict[str, Any]]]) -> None:
-        from vector_assets.clients.milvus_api import upserts
+        from vector_assets.clients.milvus_requests import upserts
 
         bodies = [_packed(body) for _, _, body in rows]
         if max(map(len, bodies)) > _MOST_BYTES:
@@ -273,7 +273,7 @@ class Tokens:
             raise error
 
     def _delete(self, ids: Sequence[str]) -> None:
-        from vector_assets.clients.milvus_api import deletes
+        from vector_assets.clients.milvus_requests import deletes
 
         keys = pa.array(ids, pa.string())
         chunks = [range(at, min(at + _PAGE, len(ids))) for at in range(0, len(ids), _PAGE)]

@@ -4,7 +4,7 @@ Keys are unique in a batch, so requests may land in any order. When the server r
 halves until a bad one stands alone; writing a row again changes nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,13 @@ import pyarrow as pa
 
 from vector_assets.clients.milvus import RefusedError
 from vector_assets.engine.errors import BudgetError, FatalError
+from vector_assets.engine.retry import RetryPolicy
 from vector_assets.sinks.milvus_plan import Plan
 from vector_assets.sinks.milvus_values import Columns
 
 if TYPE_CHECKING:
-    from vector_assets.clients.milvus_api import Api, Write
+    from vector_assets.clients.milvus_api import Api
+    from vector_assets.clients.milvus_requests import Write
 
 IN_FLIGHT = 4
 """Requests under way at a time."""
@@ -47,9 +49,9 @@ class Requests:
 
 def requests_of(plan: Plan, upserts: Columns, deletes: Columns | None, flush_rows: int, limit: int | None) -> Requests:
     """Every request of a batch, encoded."""
-    from vector_assets.clients import milvus_api
+    from vector_assets.clients import milvus_requests
 
-    put = milvus_api.inserts if plan.replaces else milvus_api.upserts
+    put = milvus_requests.inserts if plan.replaces else milvus_requests.upserts
     # servers refuse to be told a partition when they choose it
     rows = _step(upserts, flush_rows, lambda chunk: put(plan.name, upserts.fields, chunk, plan.partition))
     removing, clearing = None, None
@@ -62,9 +64,9 @@ def requests_of(plan: Plan, upserts: Columns, deletes: Columns | None, flush_row
 
 
 def _remover(plan: Plan, keys: pa.Array) -> "Callable[[range], Write]":
-    from vector_assets.clients import milvus_api
+    from vector_assets.clients import milvus_requests
 
-    return lambda chunk: milvus_api.deletes(plan.name, plan.key, keys, chunk, plan.partition)
+    return lambda chunk: milvus_requests.deletes(plan.name, plan.key, keys, chunk, plan.partition)
 
 
 def _step(columns: Columns, flush_rows: int, make: "Callable[[range], Write]") -> Step:
@@ -82,6 +84,7 @@ class Landing:
     api: "Api"
     place: str
     limit: int | None
+    retry: RetryPolicy
     written: int = 0
     deleted: int = 0
     refused: dict[int, str] = field(default_factory=dict)
@@ -101,8 +104,23 @@ class Landing:
                 raise error
         self.written = len(requests.rows.positions) - self._put(requests.rows)
 
-    def _sent(self, writes: "Iterable[Write]") -> "Sequence[tuple[Write, RefusedError]]":
-        return list(self.api.write(writes, IN_FLIGHT))
+    def _sent(self, writes: "Sequence[Write]") -> "list[tuple[Write, RefusedError]]":
+        """Send requests, those that meet a rate limit again unless none gets through for long; what is refused."""
+        refused, pending, stuck = [], list(writes), 0
+        while pending:
+            limited = []
+            for write, error in self.api.write(pending, IN_FLIGHT):
+                if isinstance(error, RefusedError):
+                    refused.append((write, error))
+                else:
+                    limited.append((write, error))
+            if limited:
+                last = limited[-1][1]
+                stuck = stuck + 1 if len(limited) == len(pending) else 0
+                if stuck > self.retry.retries or self.retry.stop.wait(last.retry_after):
+                    raise last
+            pending = [write for write, _ in limited]
+        return refused
 
     def _put(self, step: Step) -> int:
         """Send a step; how many of its rows are refused."""

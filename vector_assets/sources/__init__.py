@@ -3,4 +3,5 @@
 SOURCES = {
     "datagen": "vector_assets.sources.datagen:DatagenSource",
     "kafka": "vector_assets.sources.kafka:KafkaSource",
+    "upsert-kafka": "vector_assets.sources.upsert_kafka:UpsertKafkaSource",
 }

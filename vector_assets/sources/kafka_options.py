@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from vector_assets.clients.kafka_properties import PREFIX, Properties, PropertyError, is_secret
 from vector_assets.engine.core import Position
 from vector_assets.engine.errors import ConfigError, Place
-from vector_assets.engine.options import Duration, SourceOptions
+from vector_assets.engine.options import Duration
 from vector_assets.sources import kafka_tokens
+from vector_assets.sources.kafka_formats import KeyValueFormats
 
 STARTUP_MODES = ("earliest-offset", "latest-offset", "group-offsets", "timestamp", "specific-offsets")
 BOUNDED_MODES = ("unbounded", "latest-offset", "group-offsets", "timestamp", "specific-offsets")
@@ -74,7 +75,7 @@ Specific = Annotated[str, BeforeValidator(lambda text: parse_specific(str(text))
 Millis = Annotated[int, Field(ge=0)]
 
 
-class KafkaOptions(SourceOptions):
+class KafkaOptions(KeyValueFormats):
     """Options of connector `kafka`; a format's own options (`csv.*`) are not among them."""
 
     pass_through: ClassVar[tuple[str, ...]] = (PREFIX,)
@@ -86,8 +87,6 @@ class KafkaOptions(SourceOptions):
     """The topic to read, or several separated by `;`. Either this or `topic-pattern` is required."""
     topic_pattern: str | None = Field(None, alias="topic-pattern")
     """A regular expression (one that Java and Python read alike) of whole names of topics; internal ones never."""
-    format: str
-    """Format of the records' values; keys are not decoded."""
     startup_mode: Annotated[
         Literal["earliest-offset", "latest-offset", "group-offsets", "timestamp", "specific-offsets"],
         BeforeValidator(_one_of(STARTUP_MODES)),

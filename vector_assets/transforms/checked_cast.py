@@ -1,8 +1,9 @@
 """Columns to the types a target wants: never a wrap, never a silent infinity; rows that do not fit are named."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,8 +13,12 @@ _FOUND_CHARS = 60
 _UNITS = {"s": "second", "ms": "millisecond", "us": "microsecond", "ns": "nanosecond"}
 
 
-def misfits(rows: pa.Table, wanted: pa.Schema) -> Mapping[int, str]:
+def misfits(
+    rows: pa.Table, wanted: pa.Schema, *, deletes: npt.NDArray[np.bool_] | None = None, key: Collection[str] = ()
+) -> Mapping[int, str]:
     """Rows (by number) that do not fit `wanted`, columns matched by place, and why.
+
+    A row of `deletes` may be null where it is not of the `key`: nothing else of it will be used.
 
     Raises:
         PlanError: a column's type has no implicit conversion to the wanted one.
@@ -23,7 +28,9 @@ def misfits(rows: pa.Table, wanted: pa.Schema) -> Mapping[int, str]:
         check_castable(field.name, values.type, field.type)
         found = {} if values.type == field.type else _out_of_range(values, field.type)
         if values.null_count and not field.nullable:
-            found |= dict.fromkeys(np.flatnonzero(values.is_null().to_numpy()).tolist(), "null")
+            nulls = values.is_null().to_numpy()
+            nulls = nulls if deletes is None or field.name in key else nulls & ~deletes
+            found |= dict.fromkeys(np.flatnonzero(nulls).tolist(), "null")
         kind = f"{field.type}" if field.nullable else f"{field.type} NOT NULL"
         for row, value in found.items():
             errors.setdefault(row, f"transform: column {field.name}: found {value}, wanted {kind}")

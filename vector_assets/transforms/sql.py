@@ -3,10 +3,11 @@
 import re
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.core import HIDDEN, KIND, POSITION, Decoded, rejects
+from vector_assets.engine.core import HIDDEN, KIND, POSITION, Decoded, RowKind, rejects
 from vector_assets.engine.errors import PlanError
 from vector_assets.transforms.checked_cast import cast_columns, misfits
 from vector_assets.transforms.duck import BatchQuery
@@ -15,6 +16,7 @@ from vector_assets.transforms.select import Select
 _REFERENCE = re.compile(r'\s*(?:(?i:"source"|source)\s*\.\s*)?(?:"((?:[^"]|"")+)"|([A-Za-z_][A-Za-z0-9_]*))\s*')
 _CONSTANTS = frozenset({"null", "true", "false", "default"})
 """Bare words that are values in DuckDB, whatever the columns are called."""
+_ADDING = pa.array([RowKind.INSERT, RowKind.UPDATE_AFTER], pa.int8())
 _HIDDEN_FIELDS = {KIND: pa.field(KIND, pa.int8()), POSITION: pa.field(POSITION, pa.int64(), nullable=False)}
 
 
@@ -22,12 +24,16 @@ class SqlTransform:
     """`SELECT projections FROM relation WHERE where` over the batch, cast to `output`. Threads may share it.
 
     Expressions, `relation` and `where` are DuckDB's SQL; `relation` is `source` or a subquery over it that keeps
-    `_position` and `_kind`.
+    `_position` and `_kind`. Of a row that deletes only the columns of `key` (the sink's) have to be there.
+
+    `deletes_unless` is a condition for rows that replace others of their key: one that does not meet it deletes its
+    key, because the row that it replaces may have met it. Deletes, which may hold nothing but the key, pass unasked.
     """
 
     def __init__(
-        self, projections: tuple[tuple[str, str], ...], relation: str, where: str | None, output: pa.Schema
-    ) -> None:
+        self, projections: tuple[tuple[str, str], ...], relation: str, where: str | None, output: pa.Schema, *,
+        key: tuple[str, ...] = (), deletes_unless: str | None = None,
+    ) -> None:  # fmt: skip
         """Keep the parts; nothing runs yet.
 
         Raises:
@@ -39,6 +45,10 @@ class SqlTransform:
         if taken := sorted(HIDDEN & set(names)):
             raise PlanError(f"transform: column {taken[0]} is reserved; name it otherwise")
         self._output = output
+        self._key = frozenset(key)
+        self._has_mark = deletes_unless is not None
+        if deletes_unless is not None:
+            projections = (*projections, (_mark(deletes_unless), "WHERE"))
         select = Select(projections, relation, where)
         self._is_row_wise = select.inlined().is_row_wise
         self._references = _references(projections) if select.is_row_wise and where is None else None
@@ -58,7 +68,7 @@ class SqlTransform:
         if columns is None:
             _refuse_twins(rows.column_names)
             result, errors = self._query.run(rows, hidden)
-            result = _in_order(result)
+            result = _in_order(self._with_deletes(result) if self._has_mark else result)
         else:
             result = pa.Table.from_arrays(
                 [rows[name] for name in (*columns, *hidden)], names=[*self._output.names, *hidden]
@@ -67,7 +77,7 @@ class SqlTransform:
 
     def _cast(self, rows: pa.Table, result: pa.Table, hidden: list[str], errors: dict[int, str]) -> Decoded:
         body = result.select(range(len(self._output)))
-        wrong = misfits(body, self._output)
+        wrong = misfits(body, self._output, deletes=_deleting(result), key=self._key)
         positions = result[POSITION].to_numpy()
         for row in sorted(wrong):
             errors.setdefault(int(positions[row]), wrong[row])
@@ -83,12 +93,33 @@ class SqlTransform:
             filtered=self._left_out(rows, result, rejected),
         )
 
+    def _with_deletes(self, result: pa.Table) -> pa.Table:
+        """The rows without the mark behind their columns; those that it is false for delete their key."""
+        place = len(self._output)
+        kinds = pc.if_else(result.column(place), result[KIND], pa.scalar(int(RowKind.DELETE), pa.int8()))
+        result = result.remove_column(place)
+        return result.set_column(result.schema.get_field_index(KIND), KIND, kinds)
+
     def _left_out(self, rows: pa.Table, result: pa.Table, rejected: pa.Array) -> int:
         """Rows that the WHERE left out: of a subquery, which may multiply rows, records without any row."""
         came = rows[POSITION].filter(pc.invert(pc.is_in(rows[POSITION], rejected))) if len(rejected) else rows[POSITION]
         if self._is_row_wise:
             return len(came) - int(result.num_rows)
         return len(pc.unique(came)) - len(pc.unique(result[POSITION]))
+
+
+def _mark(condition: str) -> str:
+    """True for rows that stay what they are; CASE, so that the condition is not even tried on deletes."""
+    taking = f"{RowKind.UPDATE_BEFORE:d}, {RowKind.DELETE:d}"
+    return f"CASE WHEN {KIND} IN ({taking}) THEN true ELSE coalesce(({condition}), false) END"
+
+
+def _deleting(rows: pa.Table) -> npt.NDArray[np.bool_] | None:
+    """Which rows take their key away; None when rows are inserts only."""
+    if KIND not in rows.column_names:
+        return None
+    deleting: npt.NDArray[np.bool_] = pc.invert(pc.is_in(rows[KIND], _ADDING)).to_numpy()
+    return deleting
 
 
 def _in_order(rows: pa.Table) -> pa.Table:

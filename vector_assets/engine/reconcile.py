@@ -1,0 +1,236 @@
+"""Reconcile: the books against themselves, and the target's content against what the archive makes of it today.
+
+The cut: batches that were done before are added without the lease; then, under the lease, what was done since, and the
+scan is begun, whose snapshot holds exactly the batches added; the lease is given back before the rows are read.
+"""
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+
+import pyarrow as pa
+
+from vector_assets.engine.abilities import Auditable
+from vector_assets.engine.core import BatchKind, Counts, Position, State, canonical
+from vector_assets.engine.difference import Difference, Finding
+from vector_assets.engine.errors import FencedError, PlanError
+from vector_assets.engine.expected import Expected
+from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.retry import call
+from vector_assets.engine.session import Session
+from vector_assets.engine.stages import Stages, is_balanced
+
+SHOWN = 20
+"""Findings of each kind that are shown with their key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """Two numbers that must be equal; `note` says what they are."""
+
+    name: str
+    left: int
+    right: int
+    note: str
+
+    @property
+    def holds(self) -> bool:
+        """They are."""
+        return self.left == self.right
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What was found. `last` is the newest batch that was looked at; `counts` has every kind of finding that occurs.
+
+    `sampled` is None after a full comparison, else how many keys were looked at.
+    """
+
+    pipeline: str
+    target: str
+    last: int
+    equations: tuple[Equation, ...]
+    expected_rows: int
+    target_rows: int
+    counts: dict[str, int]
+    findings: tuple[Finding, ...]
+    not_compared: tuple[str, ...] = ()
+    sampled: int | None = None
+    seconds: float = 0.0
+
+    def is_right(self, *, foreign_ok: bool = False) -> bool:
+        """All equations hold and the content is as it should be; rows of others count unless they are allowed."""
+        wrong = sum(count for kind, count in self.counts.items() if not (foreign_ok and kind == "foreign"))
+        return wrong == 0 and all(equation.holds for equation in self.equations)
+
+
+@dataclass
+class Cut:
+    """The batches that are in the target at one moment, and the scan of that moment."""
+
+    batches: list[BatchRecord] = field(default_factory=list)
+    position: Position = field(default_factory=dict)
+    first: list[pa.RecordBatch] = field(default_factory=list)
+    last: int = 0
+
+
+def auditable(session: Session) -> Auditable:
+    """The sink, if it can read its target back.
+
+    Raises:
+        PlanError: it cannot.
+    """
+    if not isinstance(session.sink, Auditable):
+        raise PlanError(
+            f"{session.pipeline.name}: the sink of {session.pipeline.target} cannot read its target back: what it holds"
+            " could not be verified"
+        )
+    return session.sink
+
+
+def reconcile(session: Session, *, shown: int = SHOWN) -> Reconciliation:
+    """Compare the ledger's counts, the target's tokens and every row of the target.
+
+    Raises:
+        PlanError: the target cannot be read back.
+        LeaseHeldError: a run kept the lease, so that no consistent cut was possible.
+        FatalError: an archive file, a sidecar or a token is missing or damaged.
+    """
+    began = time.monotonic()
+    sink = auditable(session)
+    with session.leased() as stages:
+        pass  # its target and its decoder serve without the lease
+    expected = Expected(stages, sink, session.sink.merge)
+    done = [batch for batch in _batches(session) if batch.state is State.DONE]
+    for batch in done:
+        expected.add(batch)
+    with _begun(sink) as scan:
+        cut = _cut(session, expected, done, scan)
+        difference = Difference(stages, expected)
+        for rows in chain(cut.first, scan):
+            difference.add(pa.Table.from_batches([rows]))
+    findings, counts = difference.findings(cut.batches, shown)
+    return Reconciliation(
+        session.pipeline.name,
+        session.pipeline.target,
+        cut.last,
+        tuple(_equations(session, stages, cut)),
+        difference.expected_rows,
+        difference.target_rows,
+        counts,
+        tuple(findings),
+        tuple(difference.not_compared),
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+@contextmanager
+def _begun(sink: Auditable) -> Iterator[Iterator[pa.RecordBatch]]:
+    """A scan that gives its connection back, however far it was read."""
+    scan = sink.scan()
+    try:
+        yield scan
+    finally:
+        if isinstance(scan, Generator):
+            scan.close()
+
+
+def _batches(session: Session, after: int = 0) -> list[BatchRecord]:
+    return session.ledger.batches(session.pipeline.name, session.pipeline.target, after=after)
+
+
+def _cut(session: Session, expected: Expected, done: list[BatchRecord], scan: Iterator[pa.RecordBatch]) -> Cut:
+    """Add what was done since, begin the scan, all under the lease."""
+    known = {batch.seq for batch in done}
+    with session.leased() as stages:
+        batches = list(done)
+        for batch in _batches(session):
+            if batch.seq in known or not _is_applied(session, stages, batch):
+                continue
+            expected.add(batch)
+            batches.append(batch)
+        first = next(scan, None)
+        position = session.ledger.position(session.pipeline.name, session.pipeline.target)
+    last = max((batch.seq for batch in batches), default=0)
+    return Cut(batches, position, [first] if first is not None else [], last)
+
+
+def _is_applied(session: Session, stages: Stages, batch: BatchRecord) -> bool:
+    """Done, or in the target although a crash kept the ledger from hearing of it."""
+    if batch.state is State.STAGED:
+        token = batch.token(stages.lease.fence)
+        found = call(
+            stages.policy, lambda: session.sink.find(token, batch.committable), place=f"{batch.pipeline}: looking"
+        )
+        return found == "APPLIED"
+    return batch.state is State.DONE
+
+
+def _equations(session: Session, stages: Stages, cut: Cut) -> Iterator[Equation]:
+    done = [batch for batch in cut.batches if batch.state is State.DONE]
+    total = sum((batch.counts for batch in done), Counts())
+    gone = (
+        total.filtered + total.compacted + total.conflicts + total.superseded + total.refused + total.written
+        + total.deleted
+    )  # fmt: skip
+    read = [batch for batch in done if batch.kind is BatchKind.RECORDS]
+    offsets, records = sum(_offsets(session, batch) for batch in read), sum(batch.counts.records for batch in read)
+    holes = max(offsets - records, 0)
+    yield Equation("offsets = records + holes", offsets, records + holes, f"{records} records, {holes} holes")
+    yield Equation("records = decoded + rejected", total.records, total.decoded + total.rejected, "of all batches")
+    yield Equation(
+        "rows = filtered + compacted + conflicts + superseded + refused + written + deleted", total.rows, gone,
+        "of all batches",
+    )  # fmt: skip
+    unbalanced = [batch.seq for batch in done if not is_balanced(batch.counts)]
+    yield Equation("batches out of balance = 0", len(unbalanced), 0, _few(unbalanced))
+    short = [batch.seq for batch in done if batch.archive and _is_short(batch)]
+    yield Equation("batches whose archive has other records = 0", len(short), 0, _few(short))
+    broken = _breaks(done, session.ledger.frozen_start(session.pipeline.name, session.pipeline.target) or {})
+    ends = sum(1 for split, token in _ends(done).items() if canonical(token) != canonical(cut.position.get(split)))
+    yield Equation("spans that do not meet = 0", len(broken) + ends, 0, _few(broken))
+    wrong = [batch.seq for batch in done if not _is_confirmed(session, stages, batch)]
+    yield Equation("batches the target counts otherwise = 0", len(wrong), 0, _few(wrong))
+
+
+def _offsets(session: Session, batch: BatchRecord) -> int:
+    return session.source.lag(batch.span.start, batch.span.end)
+
+
+def _is_short(batch: BatchRecord) -> bool:
+    return (
+        batch.kind is not BatchKind.REWRITE and batch.archive is not None and batch.archive.rows != batch.counts.records
+    )
+
+
+def _breaks(done: Sequence[BatchRecord], start: Position) -> list[int]:
+    """Batches that do not begin where the batch before them ended."""
+    position, broken = dict(start), []
+    for batch in done:
+        for part in batch.span.ranges:
+            if part.split in position and canonical(position[part.split]) != canonical(part.start):
+                broken.append(batch.seq)
+            position[part.split] = part.end
+    return broken
+
+
+def _ends(done: Sequence[BatchRecord]) -> dict[str, object]:
+    return {part.split: part.end for batch in done for part in batch.span.ranges}
+
+
+def _is_confirmed(session: Session, stages: Stages, batch: BatchRecord) -> bool:
+    """The target's token row says what the ledger says."""
+    token = batch.token(stages.lease.fence)
+    try:
+        counts = session.sink.receipt(token).counts
+    except FencedError:
+        return False
+    names = ("written", "conflicts", "deleted")
+    return all(getattr(counts, name) == getattr(batch.counts, name) for name in names)
+
+
+def _few(numbers: Sequence[int]) -> str:
+    listed = ", ".join(map(str, numbers[:10])) + (", .." if len(numbers) > 10 else "")
+    return f"batches {listed}" if numbers else "none"

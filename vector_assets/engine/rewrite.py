@@ -1,0 +1,113 @@
+"""`replay --rewrite`: archived batches made again by today's code, row by row, none moved backwards.
+
+A rewrite is a batch of its own (`BatchKind.REWRITE`): its own number and sidecar, an empty span, and the archive file
+of the batch it rewrites. It takes the pipeline's lease for a batch or a second's worth, so a live run gets in between.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vector_assets.engine.abilities import Overwriting
+from vector_assets.engine.core import BatchKind, Counts, Merge, Span, State, Target
+from vector_assets.engine.errors import PlanError
+from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.run import HANDOVER_SECONDS, Outcome, Runner
+from vector_assets.engine.session import Session
+from vector_assets.engine.stages import Stages, code_version_of
+
+_HOLD_SECONDS = 1.0
+"""How long the lease is kept before others get their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which batches: of these partitions (keys sort as their times do), with these numbers; ends are included.
+
+    Batches that today's code has rewritten already are passed over, so that a rewrite that was stopped goes on where it
+    stood; with `again` they are not.
+    """
+
+    from_hour: str | None = None
+    to_hour: str | None = None
+    first: int = 1
+    last: int | None = None
+    again: bool = False
+
+    def has(self, batch: BatchRecord) -> bool:
+        """The batch is one of them, as far as its number and partition say."""
+        return self.first <= batch.seq <= (batch.seq if self.last is None else self.last) and (
+            self.from_hour or batch.hour
+        ) <= batch.hour <= (self.to_hour or batch.hour)
+
+
+def check(session: Session) -> Target:
+    """The target, if its rows can be replaced.
+
+    Raises:
+        PlanError: it has no key, or its sink appends or cannot replace rows.
+    """
+    target, sink = session.target(), session.sink
+    name = session.pipeline.name
+    if not target.key or sink.merge is Merge.APPEND:
+        raise PlanError(
+            f"{name}: {target.name} takes rows by append and has no key that tells which rows a batch wrote: a rewrite"
+            " would double them; give the target a key, or make it anew and read again with `vector-assets reset`"
+        )
+    if sink.merge is not Merge.LAST and not isinstance(sink, Overwriting):
+        raise PlanError(f"{name}: the sink of {target.name} keeps the first row of a key and cannot replace it")
+    return target
+
+
+def selected(session: Session, selection: Selection) -> list[BatchRecord]:
+    """The done batches to rewrite, in order."""
+    name, target = session.pipeline.name, session.pipeline.target
+    batches = session.ledger.batches(name, target)
+    version = code_version_of(session.pipeline)
+    current = {
+        b.root for b in batches
+        if b.kind is BatchKind.REWRITE and b.state is State.DONE and b.code_version == version and not selection.again
+    }  # fmt: skip
+    return [
+        batch
+        for batch in batches
+        if batch.kind in {BatchKind.RECORDS, BatchKind.DEAD_LETTERS}
+        and batch.state is State.DONE
+        and batch.archive is not None
+        and batch.seq not in current
+        and selection.has(batch)
+    ]
+
+
+def rewrite(runner: Runner, selection: Selection) -> Iterator[Outcome]:
+    """Make the selected batches again, oldest first; one outcome for each rewriting batch.
+
+    Raises:
+        PlanError: the target's rows cannot be replaced (`check`).
+        LeaseHeldError: another worker kept the lease.
+    """
+    session = runner.session
+    check(session)
+    waiting = selected(session, selection)
+    waiting.reverse()
+    while waiting and not runner.stop.is_set():
+        with session.leased() as stages:
+            yield from runner.resume(stages)
+            until = time.monotonic() + _HOLD_SECONDS
+            while waiting and not runner.stop.is_set():
+                yield _rewritten(runner, stages, waiting.pop())
+                runner.has_batch_in_hand = False
+                if time.monotonic() >= until:
+                    break
+        if waiting:
+            runner.stop.wait(HANDOVER_SECONDS)
+
+
+def _rewritten(runner: Runner, stages: Stages, root: BatchRecord) -> Outcome:
+    ledger = runner.ledger
+    records = Counts(records=root.counts.records, bytes=root.counts.bytes)
+    # in one transaction: a rewriting batch is known by the archive file that sealing gives it
+    with ledger.store.transaction():
+        batch = runner.plan(stages, BatchKind.REWRITE, Span(), root.hour)
+        ledger.seal(stages.lease, batch.seq, Span(), root.archive, records=records, newest_ms=root.newest_ms)
+    return runner.finish(stages, ledger.batch(root.pipeline, root.target, batch.seq))

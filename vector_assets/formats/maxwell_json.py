@@ -1,0 +1,131 @@
+"""Format maxwell-json: a row after the change, and of an update what its changed fields were before.
+
+A field that `old` lacks has not changed; one that is null there was null before. What fails a Flink job is rejected
+here, except that rows of a bootstrap are inserts, and that its other records and those of DDL, which hold no row, are
+passed over. Maxwell's `ts` counts seconds and is read so, where Flink takes it for milliseconds.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from vector_assets.engine.core import RowKind
+from vector_assets.engine.options import Flag, Options
+from vector_assets.engine.schema import LogicalType, Table
+from vector_assets.formats.changelog import (
+    BIGINT,
+    STRING,
+    TIME,
+    ChangelogDecoder,
+    Changes,
+    Envelopes,
+    Images,
+    actions_of,
+    milliseconds,
+    row_of,
+    unknown_operations,
+    writing_only,
+)
+from vector_assets.formats.grammar import as_mask
+from vector_assets.formats.json_blocks import Places
+from vector_assets.formats.json_rows import JsonRows, JsonRules
+from vector_assets.formats.old_values import ANY_VALUE, NAMES, NULLS_IN_OLD, nulls_of, restored
+
+_OPERATIONS: Mapping[str, RowKind | None] = {
+    "insert": RowKind.INSERT,
+    "update": RowKind.UPDATE_AFTER,
+    "delete": RowKind.DELETE,
+    "bootstrap-insert": RowKind.INSERT,
+    **dict.fromkeys(("bootstrap-start", "bootstrap-complete", "heartbeat")),
+    **dict.fromkeys(f"{what}-{how}" for what in ("table", "database") for how in ("create", "alter", "drop")),
+}
+_MEMBERS = {"database": "database", "table": "table", "primary-key-columns": "primary_key_columns"}
+
+
+class MaxwellJsonOptions(Options):
+    """Flink's options of the maxwell-json format; those for writing are checked and have no effect on a source."""
+
+    idle: ClassVar[Mapping[str, str]] = writing_only("maxwell-json")
+
+    ignore_parse_errors: Flag = Field(default=False, alias="maxwell-json.ignore-parse-errors")
+    """A value that does not fit its column is null and counted; a record that is no change is rejected."""
+    timestamp_format: Literal["SQL", "ISO-8601"] = Field("SQL", alias="maxwell-json.timestamp-format.standard")
+    """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
+    map_null_key_mode: Literal["FAIL", "DROP", "LITERAL"] = Field("FAIL", alias="maxwell-json.map-null-key.mode")
+    """For writing only: no effect here."""
+    map_null_key_literal: str = Field("null", alias="maxwell-json.map-null-key.literal")
+    """For writing only: no effect here."""
+    decimal_as_plain_number: Flag = Field(default=False, alias="maxwell-json.encode.decimal-as-plain-number")
+    """For writing only: no effect here."""
+    ignore_null_fields: Flag = Field(default=False, alias="maxwell-json.encode.ignore-null-fields")
+    """For writing only: no effect here."""
+
+
+class MaxwellJsonDecoder(ChangelogDecoder):
+    """Records of format maxwell-json to changes."""
+
+    NAME: ClassVar[str] = "maxwell-json"
+    METADATA: ClassVar[Mapping[str, LogicalType]] = {
+        "database": STRING,
+        "table": STRING,
+        "primary-key-columns": LogicalType("ARRAY", children=(STRING,)),
+        "ingestion-timestamp": TIME,
+    }
+
+    def __init__(self, options: MaxwellJsonOptions, table: Table) -> None:
+        """Make the readers of the envelopes.
+
+        Raises:
+            ConfigError: at a column that the format cannot fill.
+        """
+        super().__init__(JsonRules(options.ignore_parse_errors, timestamp_format=options.timestamp_format), table)
+        row = row_of(self.physical)
+        self._members = [("data", row), ("old", row), ("type", STRING)]
+        self._members += [(_MEMBERS[key], self.METADATA[key]) for key in _MEMBERS if key in self.wanted]
+        if "ingestion-timestamp" in self.wanted:
+            self._members.append(("ts", BIGINT))
+        self._reader = JsonRows(self._members, self.rules)
+        self._names = JsonRows([("old", NAMES)], ANY_VALUE)
+
+    def read(self, documents: pa.Array) -> Envelopes:
+        """Data, old and type."""
+        return Envelopes.of(self._reader.parse(documents), [name for name, _ in self._members])
+
+    def changes(self, documents: pa.Array, envelopes: Envelopes) -> Changes:
+        """Both rows of an update, the one row of any other change."""
+        data, old, kind = (envelopes.columns[name] for name in ("data", "old", "type"))
+        actions, is_unknown = actions_of(kind, _OPERATIONS)
+        wrong = unknown_operations("type", kind, is_unknown, _OPERATIONS)
+        for place in np.flatnonzero((actions >= 0) & ~as_mask(data.is_valid())).tolist():
+            wrong[place] = "column data: found nothing, wanted a row"
+        for place in np.flatnonzero((actions == RowKind.UPDATE_AFTER) & ~as_mask(old.is_valid())).tolist():
+            wrong.setdefault(place, "column old: found nothing in an update, wanted what has changed")
+        lacking = np.zeros(len(kind), bool)
+        lacking[list(wrong)] = True
+        owners = np.flatnonzero((actions >= 0) & ~lacking)
+        taken = pa.array(owners)
+        after, changed = data.take(taken).flatten(), old.take(taken).flatten()
+        texts = documents.take(pa.array(envelopes.places[owners]))
+        nulls = self._nulls(texts, actions[owners] == RowKind.UPDATE_AFTER)
+        before = restored(changed, after, nulls, [name for name, _ in self.physical])
+        changes = Images(owners, actions[owners].astype(np.int8), before, after).changes()
+        changes.wrong = wrong
+        return changes
+
+    def _nulls(self, documents: pa.Array, is_update: np.ndarray) -> Mapping[str, Places]:
+        """For each field, the updates whose `old` says that it was null."""
+        asked = np.flatnonzero(is_update & as_mask(pc.match_substring_regex(documents.view(pa.string()), NULLS_IN_OLD)))
+        if not len(asked):
+            return {}
+        parsed = self._names.parse(documents.take(pa.array(asked)))
+        return nulls_of(parsed.columns[0], asked[parsed.places])
+
+    def metadata(self, key: str, envelopes: Envelopes) -> pa.Array:
+        """The time in seconds, names as they are."""
+        if key == "ingestion-timestamp":
+            return milliseconds(pc.multiply(envelopes.columns["ts"], 1000))
+        return envelopes.columns[_MEMBERS[key]]
