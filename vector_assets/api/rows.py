@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from vector_assets.engine.core import KIND, RowKind
 from vector_assets.engine.errors import ConfigError, PlanError
-from vector_assets.transforms.checked_cast import castable
 
 _KINDS = ("+I", "-U", "+U", "-D")
 """Flink's short names of row kinds, by their numbers."""
@@ -63,8 +62,10 @@ def kinds_from(values: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
         PlanError: a kind is none of them.
     """
     values = as_plain(values)
-    known = pa.array(_KINDS if pa.types.is_string(values.type) or pa.types.is_large_string(values.type) else RowKind)
-    numbers = pc.index_in(values, known.cast(values.type)) if castable(known.type, values.type) else pa.nulls(1)
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    known: list[str] | list[int] = list(_KINDS) if is_text else [int(kind) for kind in RowKind]
+    is_kind = is_text or pa.types.is_integer(values.type)
+    numbers = pc.index_in(values, pa.array(known, values.type)) if is_kind else pa.nulls(1)
     if numbers.null_count:
         raise PlanError(f"{place}: column {KIND} holds a value that is no row kind; known: 0 to 3, {', '.join(_KINDS)}")
     return numbers.cast(pa.int8())

@@ -114,12 +114,12 @@ class TableScript:
             raise ConfigError(
                 f"table {name} is not declared{hint(name, self.tables)}; declared: {known}", Place(self._script.file)
             )
-        check_placeholders(self._script, [table])
         check_connector(self._script, table)
         if connector_of(table) not in registry:
             listed = ", ".join(sorted(registry))
             what = f"table {name} has connector {connector_of(table)!r}, which cannot be a {role}"
             raise ConfigError(f"{what}; connectors that can: {listed}", table.place)
+        check_placeholders(self._script, [table])
         return table
 
 
