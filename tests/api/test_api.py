@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import pandas as pd
@@ -14,9 +15,17 @@ from vector_assets import api
 from vector_assets.declare import flink_sql
 from vector_assets.engine import env
 from vector_assets.engine.core import KIND, Position
-from vector_assets.engine.errors import BudgetError, ConfigError, FatalError, PlanError, TargetReplacedError
+from vector_assets.engine.errors import (
+    BudgetError,
+    ConfigError,
+    FatalError,
+    PlanError,
+    TargetReplacedError,
+    TransientError,
+)
 from vector_assets.engine.run import Runner
 from vector_assets.engine.session import Books, Session
+from vector_assets.sinks.adbpg import AdbPgSink
 
 pytestmark = pytest.mark.service
 COLUMNS = ["id", "market_time", "color", "price", "feature"]
@@ -160,6 +169,58 @@ def test_the_same_name_twice_lands_its_rows_once(script, cars, postgres, databas
         sink.forget("orders")
         assert sink.write(table_of([1, 2]), "orders").counts.written == 1
     assert [row[0] for row in cars()] == [1, 2, 3]
+
+
+@pytest.fixture
+def keyless(postgres):
+    """A table without a key, where whatever is applied twice is there twice: its script, and its rows."""
+    database = postgres.create_database()
+    with postgres.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE public.orders (n int)")
+    script = api.loads(f"""
+        CREATE TABLE orders (n INT) WITH ('connector' = 'adbpg', 'tablename' = 'orders',
+          'url' = 'jdbc:postgresql://{postgres.host}:{postgres.port}/{database}',
+          'username' = '{postgres.user}', 'password' = '{postgres.password}')""")
+
+    def rows():
+        with postgres.connect(database) as connection:
+            return [row[0] for row in connection.execute("SELECT n FROM orders ORDER BY n")]
+
+    return script, rows
+
+
+def test_a_commit_whose_answer_is_lost_is_found_and_not_done_again(keyless, monkeypatch):
+    script, rows = keyless
+    commit = AdbPgSink.commit
+    answers = iter([False, True, True])
+
+    def lost(sink, staged):
+        receipt = commit(sink, staged)
+        if not next(answers):
+            raise TransientError("the connection was lost")
+        return receipt
+
+    monkeypatch.setattr(AdbPgSink, "commit", lost)
+    with script.sink("orders") as sink:
+        written = sink.write(pa.table({"n": range(5)}), "orders", rows_per_part=3)
+    assert (written.was_there, written.parts, written.counts.written) == (False, 2, 5)
+    assert rows() == list(range(5))
+
+
+def test_two_writers_of_one_name_land_its_rows_once(keyless):
+    script, rows = keyless
+    start = threading.Barrier(2)
+
+    def write(_):
+        with script.sink("orders") as sink:
+            assert sink.target.guarantee == "exactly-once"
+            start.wait(30)
+            return sink.write(pa.table({"n": range(500)}), "orders", rows_per_part=100)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(write, range(2))
+    assert first.counts == second.counts
+    assert rows() == list(range(500))
 
 
 def test_large_input_goes_in_parts_and_goes_on_after_a_failure(script, cars):
