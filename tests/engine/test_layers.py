@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{role: {"clients", "engine"} for role in ROLES},
     "declare": BELOW_DECLARE,
     "local": {"clients", "engine"},
+    "api": {"declare"} | BELOW_DECLARE,
     "cli": {"declare", "local"} | BELOW_DECLARE,
     "defs": {"declare", "local"} | BELOW_DECLARE,
     "definitions": {"defs", "declare", "local"} | BELOW_DECLARE,

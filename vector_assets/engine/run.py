@@ -299,7 +299,7 @@ class Runner:
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
         return call(
             self.session.source_policy,
-            lambda: _collect(self.session.source.read(batch.span, limit), self.pipeline.raw_schema),
+            lambda: collect(self.session.source.read(batch.span, limit), self.pipeline.raw_schema),
             place=f"{batch.pipeline}: reading batch {batch.seq}",
         )
 
@@ -403,7 +403,7 @@ class _ReadAhead:
         return self._stages.stage(self._stages.seal(batch, raw, span), raw)
 
 
-def _collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.Table, Span]:
+def collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.Table, Span]:
     """Everything a read yields as one table, and the span it returns."""
     batches = []
     while True:
