@@ -1,0 +1,69 @@
+"""A model: whatever changes come, however they are batched, killed and replayed, the target holds what they come to.
+
+Ten thousand random operations (`tests/faults/changes.py`) per format and target in `make test`; more seeds with
+`--soak`.
+"""
+
+import random
+import signal
+
+import pytest
+
+from tests.faults.changes import FORMATS, ChangeJob, Changes, MilvusPeople, PostgresPeople
+from vector_assets.engine import env
+
+pytestmark = pytest.mark.service
+OPERATIONS = 10_000
+FIXED_SEED, SOAK_SEEDS = 5, range(200, 210)
+TARGETS = {"milvus": MilvusPeople, "postgres": PostgresPeople}
+WIRE = "wire"
+"""After a request to Milvus, in the middle of a batch."""
+
+
+def pytest_generate_tests(metafunc):
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", SOAK_SEEDS if metafunc.config.getoption("--soak") else [FIXED_SEED])
+
+
+@pytest.fixture
+def make_job(tmp_path, kafka, request):
+    """A job into one of the targets, and the model of its changes."""
+
+    def make(name: str, target: str, seed: int, **settings):
+        is_text = name == "upsert-kafka"
+        people = TARGETS[target](request.getfixturevalue(target), is_text=is_text)
+        job = ChangeJob(tmp_path, kafka, people, name, is_text=is_text, **settings)
+        return job, Changes(random.Random(seed), name, is_text)
+
+    return make
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_ten_thousand_changes_come_to_what_the_model_says(make_job, name, target, seed):
+    """Rounds of changes in batches of any size, each round killed at another step and then gone on with."""
+    job, changes = make_job(name, target, seed)
+    chance = random.Random(seed)
+    steps = [*env.STEPS, WIRE] if target == "milvus" else [*env.STEPS, "staged"]
+    chance.shuffle(steps)
+    count = OPERATIONS // (len(steps) + 1)
+    killed = set()
+    for number, step in enumerate(steps):
+        records = changes.records(count)
+        job.produce(records)
+        job.write(max_rows=chance.choice([60, 150, 400, 10_000]))
+        if job.run_apart(f"{step}:{chance.choice([1, 1, 2, 4])}") == -signal.SIGKILL:
+            killed.add(step)
+        # a second crash while the first one is mended
+        if number % 3 == 1:
+            job.run_apart(f"{chance.choice(env.STEPS)}:1")
+        if number % 3 == 2:
+            assert job.run_apart(what="replay") == 0
+    job.produce(changes.records(OPERATIONS - changes.made))
+    assert job.run_apart() == 0
+    assert changes.made == OPERATIONS
+    assert len(killed) >= 5
+    job.assert_settled(changes.wanted())
+    assert job.run_apart(what="replay") == 0
+    assert job.run_apart(what="rewrite") == 0
+    job.assert_settled(changes.wanted())
