@@ -171,7 +171,7 @@ class Tokens:
         self._write([("head", 0, head), (str(token.seq), token.seq, batch.to_json())])
         if token.seq > KEPT_BATCHES and token.seq % _PRUNE_EVERY == 0:
             last = token.seq - KEPT_BATCHES
-            self._delete([self._id(seq) for seq in range(max(1, last - 2 * _PRUNE_EVERY), last)])
+            self._delete(pa.array([self._id(seq) for seq in range(max(1, last - 2 * _PRUNE_EVERY), last)]))
 
     def find(self, token: BatchToken, incarnation: str | None) -> Found:
         """Whether the batch is applied; ABSENT only when the positions are where it starts.
@@ -252,13 +252,14 @@ class Tokens:
         """Remove the pipeline's rows for this target."""
         self._delete(self._ids())
 
-    def _ids(self, where: str = "") -> list[str]:
+    def _ids(self, where: str = "") -> pa.Array:
         """Names of the pipeline's rows for this target that meet an expression."""
         wanted = f"scope == {text_literal(self.scope)}" + (f" and {where}" if where else "")
-        found: list[str] = []
-        while len(page := self._query(f"{wanted} and id > {text_literal(found[-1] if found else '')}", (_ID,), _PAGE)):
-            found += page.column(_ID.name).to_pylist()
-        return found
+        found, last = [pa.array([], pa.string())], ""
+        while len(page := self._query(f"{wanted} and id > {text_literal(last)}", (_ID,), _PAGE)):
+            found.append(page.column(_ID.name).combine_chunks())
+            last = found[-1][-1].as_py()
+        return pa.concat_arrays(found)
 
     def _all(self) -> list[tuple[str, dict[str, Any]]]:
         found: list[tuple[str, dict[str, Any]]] = []
@@ -301,11 +302,10 @@ class Tokens:
         for _, error in self.api.write([upserts(COLLECTION, columns, range(len(rows)), None)], 1):
             raise error
 
-    def _delete(self, ids: Sequence[str]) -> None:
+    def _delete(self, keys: pa.Array) -> None:
         from vector_assets.clients.milvus_requests import deletes
 
-        keys = pa.array(ids, pa.string())
-        chunks = [range(at, min(at + _PAGE, len(ids))) for at in range(0, len(ids), _PAGE)]
+        chunks = [range(at, min(at + _PAGE, len(keys))) for at in range(0, len(keys), _PAGE)]
         for _, error in self.api.write((deletes(COLLECTION, _ID, keys, chunk, None) for chunk in chunks), 1):
             raise error
 
