@@ -94,21 +94,22 @@ class Runner:
             self._await_records()
 
     def replay(self, hour: str | None = None, *, first: int = 1, last: int | None = None) -> Iterator[Outcome]:
-        """Apply again, from the archive, what the target does not have of an hour's (or all) batches."""
+        """Apply again, from the archive, what the target does not have of an hour's (or all) batches.
+
+        What is unfinished comes last, as everywhere: a target made anew takes it only after all that was done before.
+        """
         where = (self.pipeline.name, self.pipeline.target)
         with self.session.leased() as stages:
-            resumed = set()
-            for outcome in self.resume(stages):
-                resumed.add(outcome.batch.seq)
-                if hour in (None, outcome.batch.hour):
-                    yield outcome
-                self.has_batch_in_hand = False
             self.ledger.check_kept(*where, hour=hour, first=first)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
-                if batch.state is State.DONE and is_asked_for and batch.seq not in resumed:
+                if batch.state is State.DONE and is_asked_for:
                     yield self._apply_again(stages, batch)
                     self.has_batch_in_hand = False
+            for outcome in self.resume(stages):
+                if hour in (None, outcome.batch.hour):
+                    yield outcome
+                self.has_batch_in_hand = False
 
     def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
