@@ -1,4 +1,4 @@
-"""The Milvus seed's scripts over real services, and what changelogs do together: late dead letters, rewrites, bounds."""
+"""The Milvus seed's scripts over real services, and what changelogs do together: dead letters, rewrites, bounds."""
 
 import json
 from collections.abc import Callable, Mapping
