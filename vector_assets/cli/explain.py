@@ -101,7 +101,9 @@ def _show_key(story: "KeyStory", *, as_json: bool) -> None:
     if as_json:
         emit(asdict(story))
         return
-    if story.row is None:
+    if not story.is_read:
+        say("rows of this target cannot be looked up; what was handed to it:")
+    elif story.row is None:
         say("the target has no such row")
     else:
         show_pairs(list(story.row.items()))

@@ -40,18 +40,23 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class KeyStory:
-    """A key: its row in the target now (None when there is none), and its changes, newest first."""
+    """A key: its row in the target now (None when there is none), and its changes, newest first.
+
+    `is_read` is false where the sink cannot look rows up: whether the target has the row is not known.
+    """
 
     key: dict[str, Json]
     row: dict[str, Json] | None
     changes: tuple[Change, ...]
     more: bool = False
+    is_read: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class RowStory:
     """A row that a record makes today, and its fate: `written`, `deleted`, `altered` (in the target with other values),
-    `absent`, `compacted`, `overwritten`, `conflict` or `superseded`; `by` is the change that it gave way to."""
+    `absent`, `compacted`, `overwritten`, `conflict` or `superseded`; `by` is the change that it gave way to. Where the
+    sink cannot look rows up, `written` is what was handed to it."""
 
     fate: str
     key: dict[str, Json]
@@ -223,11 +228,13 @@ def _fate(
         return RowStory(fate, key, shown, by)
     if owner is not None and changes[owner].kind == "delete":
         return RowStory("deleted", key, shown)
+    if current is None:
+        return RowStory("written", key)
     if shown is None:
         return RowStory("absent", key)
     is_equal = isinstance(session.sink, Auditable) and listed(
         session.sink.as_stored(row).drop_columns(POSITION)
-    ) == listed(current if current is not None else row)
+    ) == listed(current)
     return RowStory("written" if is_equal else "altered", key, shown)
 
 
@@ -268,7 +275,7 @@ def explain_key(session: Session, key: Mapping[str, Any]) -> KeyStory:
     current = _row_now(session, keys)
     row = listed(current)[0] if current is not None and current.num_rows else None
     (named,) = listed(keys.drop_columns(POSITION))
-    return KeyStory(named, row, tuple(changes[:_SHOWN]), more=len(changes) > _SHOWN)
+    return KeyStory(named, row, tuple(changes[:_SHOWN]), more=len(changes) > _SHOWN, is_read=current is not None)
 
 
 def _row_now(session: Session, keys: pa.Table) -> pa.Table | None:
