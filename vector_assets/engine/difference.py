@@ -210,6 +210,6 @@ class _Named:
 
 def _differing(made: pa.Table, found: pa.Table) -> tuple[str, ...]:
     """Columns in which two single rows differ."""
-    names = [name for name in made.column_names if name != POSITION]
+    names = values_of(made)
     both = pa.concat_tables([made.select(names), found.select(names)])
     return tuple(name for name in names if len(set(hashes_of(both, [name]).tolist())) > 1)
