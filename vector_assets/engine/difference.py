@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine import sidecar
-from vector_assets.engine.core import POSITION, Json
+from vector_assets.engine.core import Json
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.expected import Expected, Hashes, Numbers, Rows, has_null, hashes_of, values_of
 from vector_assets.engine.ledger_records import BatchRecord
