@@ -338,3 +338,15 @@ def test_the_index_of_touched_keys_is_kept_small(world):
         list(rewrite(Runner(session), Selection(last=5)))
         assert sum(len(part.hashes) for part in session._touches.parts()) <= 3 * (touches._SEGMENTS + 1)
     assert world.table.rows == {0: "39.a", 1: "37.a", 2: "38.a"}
+
+
+def test_a_rewrite_leaves_the_rejects_that_a_rebuild_reads(world):
+    world.code = Code("a", frozenset({"bad"}))
+    produce(world, "1,0,put", "2,1,bad", "3,2,put")
+    world.drain()
+    (root,) = world.books.ledger.batches("numbers")
+    before = world.books.archive.rejects_of(root.archive)
+    assert before is not None and before[0].num_rows == 1
+    world.code = Code("b", frozenset({"bad"}))
+    assert world.rewrite() == [2]
+    assert world.books.archive.rejects_of(root.archive) == before
