@@ -159,7 +159,7 @@ def _read(
     about["timestamp_ms"] = origin.timestamp_ms
     letters = stages.ledger.dead_letters.of_record(batch.pipeline, batch.target, batch.seq, split, offset)
     about["letters"] = tuple((letter.id, letter.state, f"{letter.stage}: {letter.error}") for letter in letters)
-    if letters and not any(letter.state == "replayed" for letter in letters):
+    if letters and letters[-1].state != "replayed":
         detail = f"dead letter {letters[-1].id}, {letters[-1].state}: {letters[-1].stage}: {letters[-1].error}"
         return RecordStory(split, offset, "rejected", detail, **about)
     made = _made(stages, batch, ordinal, letters, batches)

@@ -103,7 +103,7 @@ class Runner:
                 if hour in (None, outcome.batch.hour):
                     yield outcome
                 self.has_batch_in_hand = False
-            self.ledger.check_kept(*where, hour=hour, first=first)
+            self.ledger.check_kept(*where, hour=hour, first=first, last=last)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
                 if batch.state is State.DONE and is_asked_for and batch.seq not in resumed:

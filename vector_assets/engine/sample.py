@@ -17,6 +17,7 @@ from vector_assets.engine.expected import hashes_of, values_of
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import listed, origins
 from vector_assets.engine.reconcile import SHOWN, Reconciliation
+from vector_assets.engine.retention import expired_up_to
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import superseded
@@ -80,9 +81,16 @@ def _look(
     key, columns = list(stages.target.key), values_of(stored)
     there = np.isin(hashes_of(stored, key), hashes_of(found, key))
     equal = np.isin(hashes_of(stored, columns), hashes_of(found, columns))
+    may_give_way = bool(
+        sink.merge is not Merge.LAST
+        and batch.counts.conflicts
+        and expired_up_to(stages.ledger, batch.pipeline, batch.target)
+    )
     is_old = _newest(stages, batch).code_version != stages.code_version
     for kind, chosen in (("missing", ~there), ("altered", there & ~equal)):
         name = "other_code" if is_old else kind
+        if kind == "altered" and may_give_way:
+            name = "expired"
         rows = stored.filter(pa.array(chosen))
         before = sample.counts.get(name, 0)
         if rows.num_rows:
