@@ -11,10 +11,12 @@ from vector_assets.engine import operate, sidecar, touches
 from vector_assets.engine.books_check import check_books
 from vector_assets.engine.core import BatchKind, Decoded, Merge, RowKind, State, rejects
 from vector_assets.engine.errors import ExpiredError, PlanError
+from vector_assets.engine.explain import explain_key, explain_offset
 from vector_assets.engine.reconcile import Reconciliation, reconcile
 from vector_assets.engine.retention import apply_retention
 from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Runner
+from vector_assets.engine.sample import reconcile_sample
 
 SEEDS = range(4)
 
@@ -34,7 +36,7 @@ class Code:
             elif verb in self.dropped:
                 filtered += 1
             else:
-                kind = RowKind.DELETE if verb == "del" else RowKind.INSERT
+                kind = {"del": RowKind.DELETE, "upd": RowKind.UPDATE_AFTER}.get(verb, RowKind.INSERT)
                 good.append((int(key), f"{n}.{self.name}", int(kind), row["_position"]))
         types = (pa.int64(), pa.string(), pa.int8(), pa.int64())
         columns = [pa.array([row[i] for row in good], kind) for i, kind in enumerate(types)]
@@ -443,3 +445,43 @@ def test_rows_of_batches_that_are_expired_are_no_difference(world, merge, kept):
     assert world.reconcile().counts["foreign"] == 6
     world.table.rows = {key: row for key, row in world.table.rows.items() if key < 100} | {14: "x"}
     assert world.reconcile().counts["altered"] == 1
+
+
+def test_a_sample_looks_at_updates_and_is_not_right_when_it_saw_nothing(world):
+    produce(world, *[f"{n},{n},upd" for n in range(4)], "0,9,del")
+    world.drain()
+    with world.session() as session:
+        assert reconcile_sample(session, 10).sampled == 3
+        world.table.rows[2] = "x"
+        assert reconcile_sample(session, 10).counts == {"altered": 1}
+    produce(world, *[f"{n},{n},del" for n in range(5)])
+    world.drain()
+    with world.session() as session, pytest.raises(PlanError, match="nothing could be looked at"):
+        reconcile_sample(session, 10)
+
+
+@KEPT
+def test_a_record_of_an_expired_batch_is_called_so(world, kept):
+    world.sink.merge = Merge.FIRST
+    produce(world, *series(0, 5), "1,91,put", "7,7,put", *series(10, 13))
+    world.drain()
+    expire(world, 1, kept)
+    with world.session() as session:
+        (story,) = explain_offset(session, "s/0", 3)
+        assert (story.status, story.rows) == ("expired", ())
+        (story,) = explain_offset(session, "s/0", 5)
+        assert [(row.fate, row.by) for row in story.rows] == [("conflict", None)]
+        (story,) = explain_offset(session, "s/0", 6)
+        assert [row.fate for row in story.rows] == ["written"]
+        found = explain_key(session, {"id": 1})
+        assert (found.expired_up_to, [change.is_owner for change in found.changes]) == (1, [False])
+
+
+def test_a_letter_that_was_tried_and_rejected_again_is_rejected(world):
+    world.code = Code("a", frozenset({"bad"}))
+    produce(world, "1,0,bad", "2,1,put")
+    world.drain()
+    world.replay_letters()
+    with world.session() as session:
+        (story,) = explain_offset(session, "s/0", 0)
+    assert (story.status, [state for _, state, _ in story.letters]) == ("rejected", ["replayed", "open"])
