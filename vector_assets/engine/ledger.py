@@ -314,14 +314,16 @@ class Ledger:
                 found[str(state)] = found.get(state, 0) + count
         return found
 
-    def check_kept(self, pipeline: str, target: str, *, hour: str | None = None, first: int = 1) -> None:
-        """Make sure that the batches of a partition, or those from `first` (when it is not simply 1), are rows still.
+    def check_kept(
+        self, pipeline: str, target: str, *, hour: str | None = None, first: int = 1, last: int | None = None
+    ) -> None:
+        """Make sure that the batches of a partition, or those from `first` to `last`, are rows still.
 
         Raises:
             ExpiredError: retention has folded some of them.
         """
         fold = self.fold(pipeline, target)
-        if fold and ((hour is not None and hour <= fold.hour) or 1 < first <= fold.seq):
+        if fold and ((hour is not None and hour <= fold.hour) or ((first, last) != (1, None) and first <= fold.seq)):
             raise ExpiredError(
                 f"{pipeline}: batches up to {fold.seq} (partitions up to {fold.hour}) are expired: retention folded"
                 " them into one position, and their records are not in the archive any more"

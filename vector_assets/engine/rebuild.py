@@ -25,6 +25,7 @@ UNKNOWN = (
     "operators' events before now",
     "ranges that the source lost before now",
     "which dead letters were purged or edited: those found again are open, unless a replay landed them",
+    "what rewrites rejected: `replay --rewrite` finds it again",
 )
 """What neither target nor archive can tell, for people."""
 

@@ -100,7 +100,7 @@ class Runner:
         """
         where = (self.pipeline.name, self.pipeline.target)
         with self.session.leased() as stages:
-            self.ledger.check_kept(*where, hour=hour, first=first)
+            self.ledger.check_kept(*where, hour=hour, first=first, last=last)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
                 if batch.state is State.DONE and is_asked_for:

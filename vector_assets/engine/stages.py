@@ -117,8 +117,11 @@ class Stages:
         return prepared
 
     def _keep_rejects(self, batch: BatchRecord, prepared: Prepared) -> None:
-        """Beside the records, so that a lost ledger's dead letters are found again as they were."""
-        if batch.archive:
+        """Beside the records, so that a lost ledger's dead letters are found again as they were.
+
+        A rewrite leaves what stands beside its root's records: it was made without the records rejected there.
+        """
+        if batch.archive and batch.kind is not BatchKind.REWRITE:
             notes = {"counts": canonical(prepared.counts.to_dict()), "code_version": self.code_version}
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
