@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine import sidecar
-from vector_assets.engine.core import POSITION, Json
+from vector_assets.engine.core import Json
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.expected import Expected, Hashes, Numbers, Rows, has_null, hashes_of, values_of
 from vector_assets.engine.ledger_records import BatchRecord
@@ -210,6 +210,6 @@ class _Named:
 
 def _differing(made: pa.Table, found: pa.Table) -> tuple[str, ...]:
     """Columns in which two single rows differ."""
-    names = [name for name in made.column_names if name != POSITION]
+    names = values_of(made)
     both = pa.concat_tables([made.select(names), found.select(names)])
     return tuple(name for name in names if len(set(hashes_of(both, [name]).tolist())) > 1)

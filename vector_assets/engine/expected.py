@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from vector_assets.engine import sidecar
 from vector_assets.engine.abilities import Auditable, KeyReadable
-from vector_assets.engine.core import POSITION, BatchKind, Merge
+from vector_assets.engine.core import HIDDEN, POSITION, BatchKind, Merge
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import made_again, place
@@ -46,7 +46,7 @@ def hashes_of(rows: pa.Table, columns: list[str]) -> Hashes:
 
 def values_of(stored: pa.Table) -> list[str]:
     """The columns of stored rows that hold values."""
-    return [name for name in stored.column_names if name != POSITION]
+    return [name for name in stored.column_names if name not in HIDDEN]
 
 
 def has_null(rows: pa.Table, key: tuple[str, ...]) -> Mask:

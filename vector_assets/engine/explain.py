@@ -13,6 +13,7 @@ from vector_assets.engine.abilities import Auditable, KeyReadable
 from vector_assets.engine.core import POSITION, BatchKind, Json, Merge, Split, State, Token
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.expected import values_of
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import Origin, listed, origins
 from vector_assets.engine.session import Session
@@ -232,9 +233,10 @@ def _fate(
         return RowStory("written", key)
     if shown is None:
         return RowStory("absent", key)
-    is_equal = isinstance(session.sink, Auditable) and listed(
-        session.sink.as_stored(row).drop_columns(POSITION)
-    ) == listed(current)
+    is_equal = False
+    if isinstance(session.sink, Auditable):
+        stored = session.sink.as_stored(row)
+        is_equal = listed(stored.select(values_of(stored))) == listed(current)
     return RowStory("written" if is_equal else "altered", key, shown)
 
 

@@ -20,7 +20,7 @@ from vector_assets.engine.expected import Expected
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
-from vector_assets.engine.stages import Stages, is_balanced
+from vector_assets.engine.stages import Stages, is_balanced, is_weighable
 
 SHOWN = 20
 """Findings of each kind that are shown with their key."""
@@ -170,21 +170,23 @@ def _is_applied(session: Session, stages: Stages, batch: BatchRecord) -> bool:
 
 def _equations(session: Session, stages: Stages, cut: Cut) -> Iterator[Equation]:
     done = [batch for batch in cut.batches if batch.state is State.DONE]
-    total = sum((batch.counts for batch in done), Counts())
+    weighed = [batch for batch in done if is_weighable(batch)]
+    unknown = [batch.seq for batch in done if not is_weighable(batch)]
+    of = f"without {_few(unknown)}, which a rebuild knows by number only" if unknown else "of all batches"
+    total = sum((batch.counts for batch in weighed), Counts())
     gone = (
         total.filtered + total.compacted + total.conflicts + total.superseded + total.refused + total.written
         + total.deleted
     )  # fmt: skip
-    read = [batch for batch in done if batch.kind is BatchKind.RECORDS]
+    read = [batch for batch in weighed if batch.kind is BatchKind.RECORDS]
     offsets, records = sum(_offsets(session, batch) for batch in read), sum(batch.counts.records for batch in read)
     holes = max(offsets - records, 0)
     yield Equation("offsets = records + holes", offsets, records + holes, f"{records} records, {holes} holes")
-    yield Equation("records = decoded + rejected", total.records, total.decoded + total.rejected, "of all batches")
+    yield Equation("records = decoded + rejected", total.records, total.decoded + total.rejected, of)
     yield Equation(
-        "rows = filtered + compacted + conflicts + superseded + refused + written + deleted", total.rows, gone,
-        "of all batches",
+        "rows = filtered + compacted + conflicts + superseded + refused + written + deleted", total.rows, gone, of,
     )  # fmt: skip
-    unbalanced = [batch.seq for batch in done if not is_balanced(batch.counts)]
+    unbalanced = [batch.seq for batch in weighed if not is_balanced(batch.counts)]
     yield Equation("batches out of balance = 0", len(unbalanced), 0, _few(unbalanced))
     short = [batch.seq for batch in done if batch.archive and _is_short(batch)]
     yield Equation("batches whose archive has other records = 0", len(short), 0, _few(short))

@@ -300,6 +300,11 @@ def settled(counts: Counts, prepared: Counts, refused: int) -> Counts:
     )
 
 
+def is_weighable(batch: BatchRecord) -> bool:
+    """False for a batch that a rebuild knows by the target's token only: its records could not be counted."""
+    return batch.note is None or batch.expired_ms is None
+
+
 def is_balanced(counts: Counts) -> bool:
     """The equations of `Counts` hold."""
     c = counts
