@@ -258,7 +258,7 @@ class Tokens:
         found, last = [pa.array([], pa.string())], ""
         while len(page := self._query(f"{wanted} and id > {text_literal(last)}", (_ID,), _PAGE)):
             found.append(page.column(_ID.name).combine_chunks())
-            last = found[-1][-1].as_py()
+            last = _last(found[-1])
         return pa.concat_arrays(found)
 
     def _all(self) -> list[tuple[str, dict[str, Any]]]:
@@ -311,6 +311,10 @@ class Tokens:
 
     def _id(self, name: object) -> str:
         return f"{self.scope}:{name}"
+
+
+def _last(names: pa.Array) -> str:
+    return str(names[-1].as_py())
 
 
 def _seq(batch: Applied) -> int:
