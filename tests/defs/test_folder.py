@@ -45,6 +45,8 @@ def test_every_definition_of_the_repository_loads_with_a_placeholder_environment
         "postgres_address": "postgres.invalid:5432",
         "postgres_user": "somebody",
         "postgres_password": "something",
+        "milvus_endpoint": "milvus.invalid",
+        "milvus_port": "19530",
     }.items():
         monkeypatch.setenv(secret_variable(name), value)
     import vector_assets.definitions
