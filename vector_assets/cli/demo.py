@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PARTS = ("adbpg", "milvus")
+_STAND_IN = "1"
+"""A secret that compiles as a host, a port, a name or a password."""
 _RUNS = 3
 """Runs of the assets at most: a drain ends with its hour, and an hour may turn in the middle of one, not of two."""
 
@@ -61,13 +63,13 @@ def demo(
     chosen = {name: part for name, part in known.items() if not parts or name in parts}
 
     _step("services", lambda progress: _start_services(progress, chosen))
-    # all declarations are loaded, those of parts that were not chosen too: their secrets name where they would run
-    with env.overridden(**_secrets(known), VECTOR_ASSETS_PIPELINES=str(CHECKOUT / "pipelines")):
+    with env.overridden(**_secrets(known, chosen), VECTOR_ASSETS_PIPELINES=str(CHECKOUT / "pipelines")):
         for part in chosen.values():
             _step("target", part.create_target)
             _step("topic", part.fill_topic)
         _step("asset", lambda progress: _materialize(progress, [part.pipeline for part in chosen.values()]))
-        _show_next_steps([step for part in chosen.values() for step in part.show()])
+        steps = [step for part in chosen.values() for step in part.show()]
+    _show_next_steps(steps, is_whole=len(chosen) == len(known))
 
 
 def _known_parts() -> "Mapping[str, Part]":
@@ -76,13 +78,19 @@ def _known_parts() -> "Mapping[str, Part]":
     return dict(zip(PARTS, (demo_cars.PART, demo_people.PART), strict=True))
 
 
-def _secrets(parts: "Mapping[str, Part]") -> dict[str, str]:
-    """Environment variables that point every `${secret_values.x}` of the demo at its own services."""
+def _secrets(known: "Mapping[str, Part]", chosen: "Mapping[str, Part]") -> dict[str, str]:
+    """Environment variables that point every `${secret_values.x}` of the demo at its own services.
+
+    Every script of the folder is compiled, so those of parts that were not chosen get a stand-in where a service never
+    ran; nothing uses it.
+    """
     from vector_assets.local.services import SERVICES
 
-    found: dict[str, str] = {}
-    for name in dict.fromkeys(name for part in parts.values() for name in part.services):
-        found |= SERVICES[name]().secrets()
+    found = {
+        name: _STAND_IN for part in known.values() for each in part.services for name in SERVICES[each].secret_names
+    }
+    for each in dict.fromkeys(each for part in chosen.values() for each in part.services):
+        found |= SERVICES[each]().secrets()
     return {env.secret_variable(name): value for name, value in found.items()}
 
 
@@ -146,11 +154,13 @@ def _dagster(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def _show_next_steps(steps: "list[tuple[str, str]]") -> None:
+def _show_next_steps(steps: "list[tuple[str, str]]", *, is_whole: bool) -> None:
     heading("Next")
     me = _own_name()
+    others = [("make services-up", "start the other services, too: all scripts of pipelines/ are read together")]
     show_pairs(
         [
+            *([] if is_whole else others),
             ("make dev", "Dagster's UI over these pipelines: http://127.0.0.1:3000"),
             (f"{me} status", "where each pipeline stands"),
             *((f"{me} {words}", why) for words, why in steps),

@@ -105,7 +105,7 @@ def _show_nearest(session: "Session") -> None:
     say(f"vector-assets search {world.PIPELINE} --vector '{vector}' --where '{where}' --k {_NEAREST}", "dim")
     result = cast(Searchable, session.sink).search(SearchQuery(like.vec, _NEAREST, where))
     columns = [DISTANCE, *(name for name in result.rows.column_names if name != DISTANCE)]
-    rows = [[cell(result.rows[name][row].as_py()) for name in columns] for row in range(result.rows.num_rows)]
+    rows = [[cell(row[name]) for name in columns] for row in result.rows.to_pylist()]
     show_table(["distance", *columns[1:]], rows, right=("distance", "id", "age"))
     say(result.how, "dim")
 
