@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## run the main job on embedded services: Kafka CSV to searchable vectors
-	$(BIN)/vector-assets demo
+	$(BIN)/vector-assets demo $(DEMO)
 
 test: $(STAMP) ## all tests, real services included
 	$(PYTEST)

@@ -51,6 +51,6 @@ def test_work_does_not_import_dagster(home):
     code = (
         "import sys; sys.modules['dagster'] = None\n"
         "import vector_assets.cli.declared, vector_assets.cli.survey, vector_assets.cli.description\n"
-        "import vector_assets.engine.operate, vector_assets.local.demo"
+        "import vector_assets.engine.operate, vector_assets.local.demo_cars, vector_assets.local.demo_people"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

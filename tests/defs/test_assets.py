@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from tests.engine.memory import World, numbers
+from vector_assets.declare import flink_sql
 from vector_assets.defs import assets, factory, failures
 from vector_assets.engine.errors import (
     ConfigError,
@@ -306,6 +307,30 @@ def test_pipelines_on_one_origin_share_its_external_asset(world):
     found = factory.definitions([first, second])
     keys = [spec.key for spec in found.resolve_all_asset_specs()]
     assert sorted(key.to_user_string() for key in keys) == ["memory/records", "more", "numbers"]
+
+
+def test_columns_are_followed_from_the_topic_to_the_target():
+    script = """
+    CREATE TABLE said (id BIGINT, first_name STRING, last_name STRING, v ARRAY<FLOAT>, PRIMARY KEY (id) NOT ENFORCED)
+    WITH ('connector' = 'upsert-kafka', 'topic' = 'people.v1', 'properties.bootstrap.servers' = 'a:1',
+          'key.format' = 'json', 'value.format' = 'json');
+    CREATE TABLE kept (id BIGINT, name STRING, vec ARRAY<FLOAT>, kind STRING, PRIMARY KEY (id) NOT ENFORCED)
+    WITH ('connector' = 'milvus', 'endpoint' = 'm', 'collectionName' = 'people', 'vector.dimensions' = 'vec:2');
+    INSERT INTO kept SELECT id, CONCAT(first_name, ' ', last_name), v, 'person' FROM said;
+    """
+    (pipeline,) = flink_sql.compile_script(script, "people.sql")
+    found = {spec.key: spec for spec in factory.definitions([pipeline]).resolve_all_asset_specs()}
+    topic, target = found[dg.AssetKey(["kafka", "people_v1"])], found[dg.AssetKey("people")]
+    lineage = target.metadata["dagster/column_lineage"].deps_by_column
+    assert {name: [(dep.asset_key, dep.column_name) for dep in deps] for name, deps in lineage.items()} == {
+        "id": [(topic.key, "id")],
+        "name": [(topic.key, "first_name"), (topic.key, "last_name")],
+        "vec": [(topic.key, "v")],
+        "kind": [],
+    }
+    columns = topic.metadata["dagster/column_schema"].columns
+    assert [column.name for column in columns] == ["id", "first_name", "last_name", "v"]
+    assert (topic.kinds, topic.group_name, target.kinds) == ({"kafka"}, "kafka", {"kafka", "milvus"})
 
 
 class _ElsewhereOptions(type(World.pipeline.__globals__["MemorySinkOptions"]())):

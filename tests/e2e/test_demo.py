@@ -1,5 +1,6 @@
 """`vector-assets demo` as a newcomer runs it: a process of its own, services of its own, from nothing and once more."""
 
+import json
 import os
 import re
 import shutil
@@ -10,15 +11,19 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pymilvus import MilvusClient
 
 from tests.fix_services import PREFIX, unavailable
 from vector_assets.cli import demo as steps
+from vector_assets.cli import demo_cars, demo_people
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, FatalError
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.session import Books
-from vector_assets.local import demo as world
+from vector_assets.local import demo_cars as world
+from vector_assets.local import demo_people as people
 from vector_assets.local import process, services
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,6 +41,37 @@ def test_the_records_are_the_same_at_every_call_and_hold_what_the_demo_promises(
     assert all(record.count(b"\t") == 4 and record.count(b",") == world.DIMENSION - 1 for record in good)
 
 
+def test_the_changes_leave_who_a_plain_reading_of_them_leaves():
+    """Another reading of the same records than the one that made them: value by value, by the rules of upsert-kafka."""
+    left = {}
+    bad = 0
+    for key, value in people.changes().records:
+        try:
+            number = json.loads(key)["id"]
+            change = json.loads(value) if value is not None else {"op": "-D"}
+            data = change.get("data", {})
+            is_good = change["op"] in {"+I", "-U", "+U", "-D"} and (
+                value is None
+                or (len(data["name"]) <= 40 and data["age"] < 2**31 and len(list(map(float, data["vec"]))) == 8)
+            )
+        except (ValueError, TypeError):
+            is_good = False
+        if not is_good:
+            bad += 1
+        elif change["op"] in {"-U", "-D"}:
+            del left[number]
+        else:
+            left[number] = data
+    assert bad == people.POISON
+    expected = {number: vars_of(person) for number, person in people.changes().left.items()}
+    assert left == expected
+    assert len(people.changes().records) == people.RECORDS
+
+
+def vars_of(person: people.Person) -> dict[str, object]:
+    return {"id": person.id, "name": person.name, "age": person.age, "vec": list(person.vec)}
+
+
 def test_an_interrupted_filling_of_the_topic_is_finished(own_kafka, monkeypatch):
     kafka = own_kafka()
     monkeypatch.setenv(env.secret_variable("kafka_bootstrap_servers"), kafka.bootstrap_servers)
@@ -47,15 +83,28 @@ def test_an_interrupted_filling_of_the_topic_is_finished(own_kafka, monkeypatch)
 
 
 ACCOUNTS = {
-    "all there": (steps._Account(10_000, 0, 9985, 5, 10), True),
-    "read twice after a reset": (steps._Account(20_000, 0, 9985, 9995, 20), True),
-    "a row lost": (steps._Account(10_000, 0, 9984, 5, 10), False),
-    "a row too many": (steps._Account(10_000, 0, 9986, 5, 10), False),
-    "records left in the topic": (steps._Account(9000, 1000, 8985, 5, 10), False),
+    "all there": (demo_cars.Account(10_000, 0, 9985, 5, 10), True),
+    "read twice after a reset": (demo_cars.Account(20_000, 0, 9985, 9995, 20), True),
+    "a row lost": (demo_cars.Account(10_000, 0, 9984, 5, 10), False),
+    "a row too many": (demo_cars.Account(10_000, 0, 9986, 5, 10), False),
+    "records left in the topic": (demo_cars.Account(9000, 1000, 8985, 5, 10), False),
 }
 
 
-@pytest.mark.parametrize(("account", "adds_up"), ACCOUNTS.values(), ids=ACCOUNTS.keys())
+PEOPLE = {
+    "all there": (demo_people.Account(5000, 0, 10, 1802, is_equal=True), True),
+    "read twice after a reset": (demo_people.Account(10_000, 0, 20, 1802, is_equal=True), True),
+    "other rows": (demo_people.Account(5000, 0, 10, 1802, is_equal=False), False),
+    "a good record refused": (demo_people.Account(5000, 0, 11, 1802, is_equal=True), False),
+    "records left in the topic": (demo_people.Account(4000, 1000, 8, 1802, is_equal=True), False),
+}
+
+
+@pytest.mark.parametrize(
+    ("account", "adds_up"),
+    [*ACCOUNTS.values(), *PEOPLE.values()],
+    ids=[*ACCOUNTS, *(f"people: {name}" for name in PEOPLE)],
+)
 def test_the_numbers_must_add_up(account, adds_up):
     assert account.adds_up is adds_up
 
@@ -67,6 +116,8 @@ def placeholders(monkeypatch, tmp_path):
     monkeypatch.setenv("VECTOR_ASSETS_PIPELINES", str(REPOSITORY / "pipelines"))
     for name in ("kafka_bootstrap_servers", "postgres_address", "postgres_user", "postgres_password"):
         monkeypatch.setenv(env.secret_variable(name), "placeholder:1")
+    monkeypatch.setenv(env.secret_variable("milvus_endpoint"), "placeholder")
+    monkeypatch.setenv(env.secret_variable("milvus_port"), "1")
 
 
 HOURS = ["2026-03-01-10:00", "2026-03-01-11:00"]
@@ -83,7 +134,7 @@ def test_a_run_during_which_the_hour_turns_is_followed_by_one_of_the_next_hour(p
     monkeypatch.setattr(steps, "_dagster", run)
     monkeypatch.setattr(Calendar, "now", lambda self: HOURS[len(ran)])
     monkeypatch.setattr(Calendar, "is_open", lambda self, key: key == HOURS[1])
-    assert HOURS[1] in steps._materialize(steps.Spinner("asset"))
+    assert HOURS[1] in steps._materialize(steps.Spinner("asset"), ["car_info", "people"])
     assert ran == HOURS
 
 
@@ -91,7 +142,7 @@ def test_a_run_that_fails_ends_the_demo_with_what_dagster_said(placeholders, mon
     failed = subprocess.CompletedProcess([], 1, "", "dagster says why")
     monkeypatch.setattr(steps, "_dagster", lambda arguments: failed)
     with pytest.raises(FatalError, match="exit code 1:\ndagster says why"):
-        steps._materialize(steps.Spinner("asset"))
+        steps._materialize(steps.Spinner("asset"), ["car_info", "people"])
 
 
 def test_the_demo_needs_a_checkout(monkeypatch, tmp_path):
@@ -122,40 +173,86 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def state() -> tuple[object, ...]:
-    """All that a second demo must not change: rows with their versions, batches, dead letters, records."""
+def table() -> list[tuple[object, ...]]:
+    """Rows of the table with their versions."""
     with world._connect(world.DATABASE) as connection:
-        rows = connection.execute(f"SELECT id, xmin::text, ctid::text FROM {world.TABLE} ORDER BY id").fetchall()
+        return connection.execute(f"SELECT id, xmin::text, ctid::text FROM {world.TABLE} ORDER BY id").fetchall()
+
+
+def books_of(pipeline: str) -> tuple[object, ...]:
+    """Batches and dead letters of a pipeline."""
     with closing(Books.open()) as books:
-        batches = books.ledger.batches(world.PIPELINE)
-        letters = books.ledger.dead_letters.listed(state=None)
-    return rows, batches, letters
+        return books.ledger.batches(pipeline), books.ledger.dead_letters.listed(pipeline, state=None)
+
+
+def collection() -> list[dict[str, object]]:
+    """Rows of the collection, read by pymilvus' own client."""
+    uri = f"http://{env.secret('milvus_endpoint')}:{env.secret('milvus_port')}"
+    with closing(MilvusClient(uri=uri)) as client:
+        found = client.query("people", "id >= 0", output_fields=["*"], consistency_level="Strong")
+    return sorted((dict(row) for row in found), key=lambda row: row["id"])
+
+
+def started(home: Path) -> set[str]:
+    return {file.parent.name for file in home.glob("*/process.json")}
+
+
+CARS_TOLD = (
+    r"rows landed +9,985$",
+    r"conflicts +5 ",
+    r"column feature: 9 dimensions, wanted 10$",
+    r"by the index car_info_by_feature$",
+    r"<-> '\[",
+)
+PEOPLE_TOLD = (
+    r"rows left +1,802$",
+    r"each as its last change says +yes$",
+    r"column vec: 7 dimensions, wanted 8$",
+    r"COSINE by the AUTOINDEX index of vec$",
+)
 
 
 @pytest.mark.service
-def test_the_demo_works_from_nothing_and_a_second_one_changes_nothing(demo_home):
-    first = run(demo_home, "demo")
+def test_the_demo_works_from_nothing_part_by_part_and_a_second_one_changes_nothing(demo_home):
+    first = run(demo_home, "demo", "milvus")
     if "cannot download" in first.stderr or "pip install" in first.stderr:
         unavailable(first.stderr.strip())
-    assert first.returncode == 0, first.stderr + first.stdout
-    for told in (
-        r"rows landed +9,985$",
-        r"conflicts +5 ",
-        r"dead letters +10$",
-        r"column feature: 9 dimensions, wanted 10$",
-        r"by the index car_info_by_feature$",
-        r"<-> '\[",
-        r"^make dev ",
-    ):
-        assert re.search(told, first.stdout, re.MULTILINE), (told, first.stdout)
-    with env.overridden(VECTOR_ASSETS_HOME=str(demo_home)), env.overridden(**world.secrets()):
-        before = state()
-        second = run(demo_home, "demo")
-        assert second.returncode == 0, second.stderr
-        assert second.stdout.count("already there") == 2
-        assert "no new batches" in second.stdout
-        assert state() == before
+    tells(first, *PEOPLE_TOLD, r"dead letters +10$", r"^make dev ")
+    assert started(demo_home) == {"kafka", "milvus"}
+    with env.overridden(VECTOR_ASSETS_HOME=str(demo_home)):
+        left = collection()
+        assert [approximately(row) for row in left] == [
+            approximately(vars_of(person)) for _, person in sorted(people.changes().left.items())
+        ]
+        batches = books_of(people.PIPELINE)
+        both = run(demo_home, "demo")
+        tells(both, *CARS_TOLD, *PEOPLE_TOLD, "collection people is there", "people_changes: already there")
+        assert (collection(), books_of(people.PIPELINE)) == (left, batches)
+        before = table(), books_of(world.PIPELINE)
+        again = run(demo_home, "demo", "adbpg")
+        tells(again, "no new batches", *CARS_TOLD)
+        assert again.stdout.count("already there") == 2
+        assert (table(), books_of(world.PIPELINE)) == before
     down = run(demo_home, "services", "down", "--json")
     assert down.returncode == 0, down.stderr
-    assert not (demo_home / "kafka" / "process.json").exists()
-    assert not (demo_home / "postgres" / "process.json").exists()
+    assert not started(demo_home)
+
+
+def approximately(row: dict[str, object]) -> dict[str, object]:
+    """A row whose vector is what FLOAT keeps of it."""
+    return row | {"vec": np.array(row["vec"], np.float32).tolist()}
+
+
+def tells(done: subprocess.CompletedProcess[str], *expected: str) -> None:
+    """Hold a demo to what it should have said."""
+    assert done.returncode == 0, done.stderr + done.stdout
+    for told in expected:
+        assert re.search(told, done.stdout, re.MULTILINE), (told, done.stdout)
+
+
+def test_a_part_that_is_not_known_is_refused_before_anything_starts(tmp_path):
+    done = run(tmp_path, "demo", "milvsu")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "unknown part 'milvsu'" in done.stderr
+    assert "'milvus'" in done.stderr
+    assert not list(tmp_path.iterdir())

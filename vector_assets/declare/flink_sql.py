@@ -193,6 +193,7 @@ class _Compiler:
             raw_schema=reader.raw_schema,
             metadata=reader.metadata,
             transforms=(transform,),
+            reads=selection.reads,
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
             reports=(

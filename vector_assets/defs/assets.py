@@ -83,13 +83,14 @@ def description(pipeline: Pipeline) -> str:
 def kinds(pipeline: Pipeline) -> set[str]:
     """At most three, which is what Dagster shows."""
     sink = pipeline.sink_connector
-    return {pipeline.source_connector, sink, *([_SPEAKS[sink]] if sink in _SPEAKS else [])}
+    return {names.system(pipeline.source_connector), sink, *([_SPEAKS[sink]] if sink in _SPEAKS else [])}
 
 
 def metadata(pipeline: Pipeline) -> dict[str, Any]:
     """Where it is declared, what it writes, and its options without secrets."""
     known: dict[str, Any] = {
         "dagster/column_schema": column_schema(pipeline.sink_table),
+        "dagster/column_lineage": column_lineage(pipeline),
         "dagster/table_name": pipeline.target.rpartition("/")[2],
         "target": pipeline.target,
         "source options": dg.MetadataValue.json(pipeline.source_options.shown()),
@@ -110,6 +111,17 @@ def _code_reference(pipeline: Pipeline) -> dict[str, Any]:
         warnings.simplefilter("ignore", dg.BetaWarning)
         reference = dg.LocalFileCodeReference(file_path=str(file), line_number=place.line, label=file.name)
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+
+def column_lineage(pipeline: Pipeline) -> dg.TableColumnLineage:
+    """Which columns of what is read each column of the target is made of."""
+    origins = names.origin_keys(pipeline)
+    return dg.TableColumnLineage(
+        deps_by_column={
+            column: [dg.TableColumnDep(origin, each) for origin in origins for each in sorted(reads)]
+            for column, reads in pipeline.reads.items()
+        }
+    )
 
 
 def column_schema(table: Table) -> dg.TableSchema:
@@ -147,10 +159,23 @@ def _origin(key: dg.AssetKey, reading: Sequence[Pipeline]) -> dg.AssetSpec:
     return dg.AssetSpec(
         key,
         description=f"Read by {', '.join(sorted(by_pipeline))}.",
-        kinds={first.source_connector},
-        group_name=names.group(first.source_connector),
-        metadata={**same, "read by": dg.MetadataValue.json(sorted(by_pipeline))},
+        kinds={names.system(first.source_connector)},
+        group_name=names.group(names.system(first.source_connector)),
+        metadata={
+            "dagster/column_schema": _read_columns(reading),
+            **same,
+            "read by": dg.MetadataValue.json(sorted(by_pipeline)),
+        },
     )
+
+
+def _read_columns(reading: Sequence[Pipeline]) -> dg.TableSchema:
+    """The columns that the readers declare, each as the first of them does."""
+    columns: dict[str, dg.TableColumn] = {}
+    for pipeline in reading:
+        for column in column_schema(pipeline.source_table).columns:
+            columns.setdefault(column.name, column)
+    return dg.TableSchema(columns=list(columns.values()))
 
 
 def _is_common(name: str, text: str, by_pipeline: Mapping[str, Mapping[str, str]]) -> bool:

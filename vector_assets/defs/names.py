@@ -15,6 +15,8 @@ FINGERPRINT_TAG = "vector_assets/fingerprint"
 RUN_PREFIX = "dagster:"
 """Sessions of Dagster runs are called `dagster:<run id>` in the ledger."""
 
+_SYSTEMS = {"upsert-kafka": "kafka"}
+
 
 def asset_key(pipeline: Pipeline) -> dg.AssetKey:
     """The key of a pipeline's asset."""
@@ -58,6 +60,11 @@ def tags(pipeline: Pipeline) -> dict[str, str]:
 def owners(pipeline: Pipeline) -> list[str]:
     """Owners as the declaration lists them."""
     return [part.strip() for part in (pipeline.settings.owners or "").split(",") if part.strip()]
+
+
+def system(connector: str) -> str:
+    """What a connector speaks to: the same system may be read or written by several."""
+    return _SYSTEMS.get(connector, connector)
 
 
 def group(connector: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -128,6 +128,7 @@ class Pipeline:
     raw_schema: pa.Schema = RAW_SCHEMA
     metadata: tuple[tuple[Column, Metadata], ...] = ()
     reports: tuple[str, ...] = ()
+    reads: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
 
     @property
     def target(self) -> str:

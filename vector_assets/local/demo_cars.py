@@ -1,4 +1,4 @@
-"""The demo's world: a topic of car records, some of them bad, and a table with a vector index to land them in."""
+"""The demo's cars: a topic of CSV records, some of them bad, and a table with a vector index to land them in."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from psycopg import sql
 
 from vector_assets.engine import env
 from vector_assets.engine.errors import FatalError, TransientError
-from vector_assets.local import services
+from vector_assets.local.demo_topic import Filled, fill
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.postgres import PostgresService
-from vector_assets.local.service import Progress, ServiceStatus
+from vector_assets.local.service import Progress
 
 SERVICES = (KafkaService.name, PostgresService.name)
 PIPELINE = "car_info"
@@ -49,21 +46,7 @@ FROM {TABLE}
 ORDER BY feature::vector({DIMENSION}) <-> %(like)s
 LIMIT 5"""
 
-Settings = dict[str, str | int | float | bool]
 Spoil = Callable[[list[str]], bytes]
-
-
-def start_services(progress: Progress) -> list[ServiceStatus]:
-    """Start what the demo needs."""
-    return services.up(SERVICES, progress)
-
-
-def secrets() -> dict[str, str]:
-    """Environment variables that point every `${secret_values.x}` of the demo at its own services."""
-    known: dict[str, str] = {}
-    for name in SERVICES:
-        known |= services.SERVICES[name]().secrets()
-    return {env.secret_variable(name): value for name, value in known.items()}
 
 
 def records() -> list[bytes]:
@@ -128,61 +111,13 @@ POISON = len(_POISON)
 DUPLICATES = len(_DUPLICATES)
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """What filling the topic did: how many records it holds, how many of them were there before."""
-
-    total: int
-    before: int
-
-
 def fill_topic(progress: Progress) -> Filled:
-    """Create the topic and produce the records it lacks: none at a second call, the rest after an interrupted first.
+    """Create the topic and produce the records it lacks.
 
     Raises:
         TransientError: the broker does not answer.
     """
-    with _kafka_errors():
-        settings: Settings = {"bootstrap.servers": env.secret("kafka_bootstrap_servers"), "log_level": 0}
-        admin = AdminClient(settings)
-        # one partition, so that what an interrupted call left is the head of the list
-        future = admin.create_topics([NewTopic(TOPIC, 1, 1)], operation_timeout=_TIMEOUT_S)[TOPIC]
-        error = future.exception(_TIMEOUT_S)
-        is_there = isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
-        if error is not None and not is_there:
-            raise error
-        before = _count(settings) if is_there else 0
-        missing = records()[before:]
-        if missing:
-            progress(f"producing {len(missing):,} records to {TOPIC}")
-            _produce(settings, missing)
-        return Filled(before + len(missing), before)
-
-
-def _count(settings: Settings) -> int:
-    consumer = Consumer({**settings, "group.id": "demo", "enable.auto.commit": False})
-    try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(TOPIC, 0), timeout=_TIMEOUT_S)
-    finally:
-        consumer.close()
-    return high - low
-
-
-def _produce(settings: Settings, values: list[bytes]) -> None:
-    refused: list[KafkaError] = []
-
-    def delivered(error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            refused.append(error)
-
-    producer = Producer({**settings, "enable.idempotence": True, "linger.ms": 5})
-    for value in values:
-        producer.produce(TOPIC, value, partition=0, on_delivery=delivered)
-        producer.poll(0)
-    left = producer.flush(_TIMEOUT_S)
-    if left or refused:
-        why = refused[0] if refused else f"no answer within {_TIMEOUT_S:g} s"
-        raise TransientError(f"demo: {left + len(refused)} records were not taken by {TOPIC}: {why}")
+    return fill(TOPIC, [(None, record) for record in records()], progress)
 
 
 def create_target() -> bool:
@@ -256,11 +191,3 @@ def _connect(database: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
         raise TransientError(f"demo: postgres at {host}:{port}: {error}") from error
     except psycopg.Error as error:
         raise FatalError(f"demo: {database}: {error}") from error
-
-
-@contextmanager
-def _kafka_errors() -> Iterator[None]:
-    try:
-        yield
-    except (KafkaException, TimeoutError) as error:
-        raise TransientError(f"demo: kafka: {error or 'no answer'}") from error

@@ -1,0 +1,71 @@
+"""What the parts of the demo have in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vector_assets.cli.output import heading, say, show_table
+
+if TYPE_CHECKING:
+    from vector_assets.engine.dead_letters import DeadLetter
+    from vector_assets.engine.session import Session
+
+_BATCHES = 8
+_LETTERS = 20
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A job of the demo: what it needs, how its world is made, and what is shown once its asset is materialized.
+
+    `show` raises FatalError when the numbers do not add up; it gives commands worth trying next and what they are for.
+    """
+
+    pipeline: str
+    services: tuple[str, ...]
+    create_target: Callable[[Progress], str]
+    fill_topic: Callable[[Progress], str]
+    show: Callable[[], list[tuple[str, str]]]
+
+
+def letters_of(session: "Session") -> "list[DeadLetter]":
+    """The pipeline's dead letters; one that was replayed is a row or a conflict now, or a dead letter anew."""
+    found = session.ledger.dead_letters.listed(session.pipeline.name, state=None)
+    return [letter for letter in found if letter.replayed_by is None]
+
+
+def read_and_unread(session: "Session") -> tuple[int, int]:
+    """Records that batches of the source brought (each time one did), and those still in the topic."""
+    from vector_assets.engine.core import BatchKind, State
+
+    name, target = session.pipeline.name, session.pipeline.target
+    done = [batch for batch in session.ledger.batches(name, target) if batch.state is State.DONE]
+    read = sum(batch.counts.records for batch in done if batch.kind is BatchKind.RECORDS)
+    return read, session.source.lag(session.ledger.position(name, target), session.source.frontier())
+
+
+def show_letters(left: "Sequence[DeadLetter]") -> None:
+    """Print dead letters, the first of them if they are many."""
+    from vector_assets.cli.dead_letters import place
+
+    heading("Dead letters")
+    rows = [(str(letter.id), place(letter), letter.stage, letter.error) for letter in left[:_LETTERS]]
+    show_table(("id", "place", "stage", "reason"), rows, right=("id",))
+    if len(left) > _LETTERS:
+        say(f"and {len(left) - _LETTERS} more", "dim")
+
+
+def show_newest_batches(session: "Session") -> None:
+    """Print the pipeline's newest batches, oldest first."""
+    from vector_assets.cli.status import show_batches
+
+    name, target = session.pipeline.name, session.pipeline.target
+    heading("Batches")
+    show_batches(session.ledger.batches(name, target, limit=_BATCHES, newest_first=True)[::-1])
+
+
+def cell(value: object) -> str:
+    """A value in a table of neighbours."""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
