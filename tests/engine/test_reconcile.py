@@ -10,7 +10,7 @@ from tests.engine.memory import Keyed, KeyedSink, MemorySource, World, numbers
 from vector_assets.engine import env, operate, sidecar, touches
 from vector_assets.engine.books_check import check_books
 from vector_assets.engine.core import BatchKind, Decoded, Merge, RowKind, State, rejects
-from vector_assets.engine.errors import ExpiredError, FatalError, PlanError
+from vector_assets.engine.errors import BudgetError, ExpiredError, FatalError, PlanError
 from vector_assets.engine.explain import explain_key, explain_offset
 from vector_assets.engine.reconcile import Reconciliation, reconcile
 from vector_assets.engine.retention import apply_retention
@@ -495,3 +495,15 @@ def test_a_letter_that_was_tried_and_rejected_again_is_rejected(world):
     with world.session() as session:
         (story,) = explain_offset(session, "s/0", 0)
     assert (story.status, [state for _, state, _ in story.letters]) == ("rejected", ["replayed", "open"])
+
+
+def test_a_rewrite_over_its_budget_does_not_stand_in_the_way_of_the_next_run(world):
+    world.settings["vector-assets.error-budget"] = "0"
+    produce(world, "1,0,put", "2,1,put")
+    world.drain()
+    world.code = Code("b", frozenset({"put"}))
+    with pytest.raises(BudgetError):
+        world.rewrite()
+    produce(world, "3,2,other")
+    world.drain()
+    assert world.table.rows == {1: "0.a", 2: "1.a", 3: "2.b"}

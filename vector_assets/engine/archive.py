@@ -187,6 +187,16 @@ class Archive:
         """True when there is a file of that name; what is in it is not looked at."""
         return (self.root / file.path).is_file()
 
+    def lone_sidecars(self, pipeline: str) -> Iterator[ArchiveFile]:
+        """Key sidecars that stand beside no batch's records, hashed as found: those of rewrites.
+
+        Raises:
+            FatalError: one cannot be read or is not one of ours.
+        """
+        for path in sorted((self.root / quoted(pipeline)).glob("*/*.keys.parquet")):
+            if not path.with_name(path.name.replace(".keys", "")).is_file():
+                yield self._as_found(path)
+
     def sidecar_of(self, file: ArchiveFile) -> ArchiveFile | None:
         """The key sidecar beside a batch's file, hashed as found; None when there is none.
 

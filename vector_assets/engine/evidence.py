@@ -55,6 +55,24 @@ def archived_batches(archive: Archive, pipeline: Pipeline) -> dict[int, list[Arc
     return found
 
 
+def rewrites(
+    archive: Archive, pipeline: Pipeline, roots: Mapping[int, list[ArchivedBatch]]
+) -> dict[int, ArchivedBatch]:
+    """The rewrites that left a sidecar, by sequence number, as batches over their roots' records.
+
+    Raises:
+        FatalError: a sidecar is damaged.
+    """
+    found: dict[int, ArchivedBatch] = {}
+    for file in archive.lone_sidecars(pipeline.name):
+        notes = archive.manifest(file)
+        root = next(iter(roots.get(int(notes.get("rewrites", "0")), ())), None)
+        if root is not None and notes.get("target") == pipeline.target:
+            seq = int(notes["seq"])
+            found[seq] = ArchivedBatch(seq, notes["hour"], Span(), BatchKind.REWRITE, root.file, file, notes)
+    return found
+
+
 def token_id(place: Place, seq: int, span: Span) -> str:
     """The name that the batch has in its target."""
     return BatchToken(*place, seq, span, fence=0).id

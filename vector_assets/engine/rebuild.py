@@ -14,7 +14,7 @@ from vector_assets.engine.abilities import Recallable, Recalled, RecalledBatch
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import BatchKind, Json, Position, Span, Split, State
 from vector_assets.engine.errors import ConfigError, FatalError
-from vector_assets.engine.evidence import ArchivedBatch, Place, archived_batches, follows, token_id
+from vector_assets.engine.evidence import ArchivedBatch, Place, archived_batches, follows, rewrites, token_id
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
@@ -25,6 +25,7 @@ UNKNOWN = (
     "operators' events before now",
     "ranges that the source lost before now",
     "which dead letters were purged or edited: those found again are open, unless a replay landed them",
+    "dead letters that a rewrite made",
     "what rewrites rejected: `replay --rewrite` finds it again",
 )
 """What neither target nor archive can tell, for people."""
@@ -99,15 +100,20 @@ def plan_rebuild(session: Session) -> RebuildPlan:
             " ledger cannot be rebuilt"
         )
     recalled = call(session.sink_policy, lambda: sink.recall(pipeline.name), place=f"{pipeline.name}: recalling")
-    return _Comparison(session, recalled, archived_batches(session.books.archive, pipeline)).plan()
+    archive = session.books.archive
+    archived = archived_batches(archive, pipeline)
+    return _Comparison(session, recalled, archived, rewrites(archive, pipeline, archived)).plan()
 
 
 class _Comparison:
     """Ledger, target and archive side by side."""
 
-    def __init__(self, session: Session, recalled: Recalled, archived: dict[int, list[ArchivedBatch]]) -> None:
+    def __init__(
+        self, session: Session, recalled: Recalled, archived: dict[int, list[ArchivedBatch]],
+        rewritten: dict[int, ArchivedBatch],
+    ) -> None:  # fmt: skip
         self.place: Place = (session.pipeline.name, session.pipeline.target)
-        self.recalled, self.archived = recalled, archived
+        self.recalled, self.archived, self.rewritten = recalled, archived, rewritten
         self.archive: Archive = session.books.archive
         ledger = session.ledger
         self.rows = {batch.seq: batch for batch in ledger.batches(*self.place)}
@@ -153,7 +159,8 @@ class _Comparison:
                     " but under another token: they are not books of the same pipeline; nothing was changed"
                 )
             return None
-        archived = next((a for a in self.archived.get(known.seq, ()) if self._is_same(known, a.span)), None)
+        files = [*self.archived.get(known.seq, ()), *filter(None, [self.rewritten.get(known.seq)])]
+        archived = next((a for a in files if self._is_same(known, a.span)), None)
         spans = (known.span, archived.span if archived else None, row.span if row else None)
         return DoneBatch(known, next((s for s in spans if s is not None and self._is_same(known, s)), None), archived)
 

@@ -24,7 +24,7 @@ from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.rebuild import DoneBatch, RebuildPlan, plan_rebuild
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
-from vector_assets.engine.stages import Stages, is_balanced, settled
+from vector_assets.engine.stages import Stages, gone, is_balanced, settled
 
 NOTE = "rebuilt from target and archive"
 _NO_SPAN = f"{NOTE}, by its number only"
@@ -175,11 +175,17 @@ class _Writer:
             self._receipt(record) if done.span is not None else Receipt(known.token_id, known.commit_id, known.counts)
         )
         record = replace(record, commit_id=known.commit_id, done_ms=known.committed_ms or self.ledger.now_ms())
-        work = None if archived is None else self._work(record, archived)
+        rewritten = archived if archived is not None and archived.kind is BatchKind.REWRITE else None
+        work = None if archived is None or rewritten else self._work(record, archived)
         with self.ledger.fenced(self.lease):
             self.ledger.dead_letters.drop_hidden(record.place)
-            if work is None:
-                record = replace(record, counts=known.counts)
+            if rewritten is not None:
+                counts, code_version = _as_kept(rewritten.notes)
+                counts = settled(receipt.counts, counts, receipt.rejected.num_rows)
+                record = replace(record, counts=counts, code_version=code_version)
+            elif work is None:
+                # what its records were is not known; what became of its rows is
+                record = replace(record, counts=replace(known.counts, rows=gone(known.counts)))
             elif record.kind is BatchKind.DEAD_LETTERS and not self._tie(record, work.raw):
                 self.notes.append(f"batch {record.seq}: {_UNTIED}")
                 record = replace(record, counts=settled(receipt.counts, work.counts, 0), note=_UNTIED)

@@ -27,7 +27,7 @@ acts on one confirms it on the real key.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import duckdb
@@ -36,7 +36,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.archive import Archive, ArchiveFile, Layout, identity, notes
+from vector_assets.engine import archive as archives
+from vector_assets.engine.archive import Archive, ArchiveFile, Layout, identity
 from vector_assets.engine.core import POSITION, RowKind, canonical, kinds_of
 from vector_assets.engine.errors import FatalError, PlanError
 
@@ -82,8 +83,9 @@ def write(
     upserts: pa.Table,
     deletes: pa.Table | None,
     key: tuple[str, ...],
+    notes: Mapping[str, str] | None = None,
 ) -> ArchiveFile | None:
-    """The batch's sidecar, durable; None for a target without a key.
+    """The batch's sidecar, durable and with the caller's notes; None for a target without a key.
 
     Raises:
         FatalError: the disk refused it.
@@ -94,7 +96,7 @@ def write(
     parts = [_entries(upserts, key, RowKind.INSERT)]
     if deletes is not None:
         parts.append(_entries(deletes, key, RowKind.DELETE))
-    metadata = identity(pipeline, hour, seq, {"hash": "1", "key": shape(upserts, key)})
+    metadata = identity(pipeline, hour, seq, {**(notes or {}), "hash": "1", "key": shape(upserts, key)})
     return archive.put((pipeline, hour, f"{seq:010d}.keys.parquet"), pa.concat_tables(parts), metadata, LAYOUT)
 
 
@@ -105,7 +107,7 @@ def read(archive: Archive, file: ArchiveFile, key_shape: str | None = None) -> p
         FatalError: as `Archive.read`, or it was written for a key of another `shape` than `key_shape`.
     """
     parquet = archive.open(file)
-    found = notes(parquet).get("key")
+    found = archives.notes(parquet).get("key")
     if key_shape not in (None, found):
         raise FatalError(
             f"sidecar {file.path}: found hashes of the key {found}, wanted {key_shape}: they cannot be compared"

@@ -108,13 +108,26 @@ class Stages:
         """SEALED (or STAGED before a crash) -> STAGED."""
         prepared, upserts, deletes = self.prepare(batch, raw)
         self._keep_rejects(batch, prepared)
-        keys = sidecar.write(self.archive, batch.pipeline, batch.hour, batch.seq, upserts, deletes, self.target.key)
+        place = (batch.pipeline, batch.hour, batch.seq)
+        keys = sidecar.write(self.archive, *place, upserts, deletes, self.target.key, self._of_rewrite(batch, prepared))
         self.ledger.stage(
             self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected, counts=prepared.counts,
             code_version=self.code_version,
         )  # fmt: skip
         failpoint("staged")
         return prepared
+
+    def _of_rewrite(self, batch: BatchRecord, prepared: Prepared) -> dict[str, str]:
+        """What the sidecar of a rewrite says, which has no file of records: enough to rebuild its row of a lost ledger."""
+        if batch.kind is not BatchKind.REWRITE:
+            return {}
+        counts = canonical(prepared.counts.to_dict())
+        return {
+            "target": batch.target,
+            "rewrites": str(batch.root),
+            "counts": counts,
+            "code_version": self.code_version,
+        }
 
     def _keep_rejects(self, batch: BatchRecord, prepared: Prepared) -> None:
         """Beside the records, so that a lost ledger's dead letters are found again as they were.
@@ -339,6 +352,10 @@ def is_weighable(batch: BatchRecord) -> bool:
 
 def is_balanced(counts: Counts) -> bool:
     """The equations of `Counts` hold."""
+    return counts.records == counts.decoded + counts.rejected and counts.rows == gone(counts)
+
+
+def gone(counts: Counts) -> int:
+    """Rows whose fate is counted."""
     c = counts
-    gone = c.filtered + c.compacted + c.conflicts + c.superseded + c.refused + c.written + c.deleted
-    return c.records == c.decoded + c.rejected and c.rows == gone
+    return c.filtered + c.compacted + c.conflicts + c.superseded + c.refused + c.written + c.deleted
