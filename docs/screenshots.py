@@ -4,8 +4,9 @@
     /tmp/browser/bin/python docs/screenshots.py --chromium /usr/bin/chromium
 
 Without --chromium playwright's own browser is used (`playwright install chromium`). The demo and Dagster run from
-`.venv/bin`, or from the folder that --bin names. Everything listens on 127.0.0.1 and is stopped at the end; --home keeps
-what the demo made for a next time. This file imports nothing of the project, and playwright is none of its dependencies.
+`.venv/bin`, or from the folder that --bin names. Everything listens on 127.0.0.1 and is stopped at the end; --home
+keeps what the demo made for a next time. This file imports nothing of the project, and playwright is none of its
+dependencies.
 """
 
 import argparse
@@ -83,7 +84,7 @@ def take_all(base: str, chromium: str | None) -> None:
             page.wait_for_timeout(3000)
             file = IMAGES / f"{name}.png"
             page.screenshot(path=file)
-            print(f"{file.relative_to(REPOSITORY)}: {file.stat().st_size:,} bytes")
+            sys.stdout.write(f"{file.relative_to(REPOSITORY)}: {file.stat().st_size:,} bytes\n")
             if file.stat().st_size > MOST_BYTES:
                 sys.exit(f"{file} is over {MOST_BYTES:,} bytes")
         browser.close()

@@ -118,7 +118,7 @@ class Stages:
         return prepared
 
     def _of_rewrite(self, batch: BatchRecord, prepared: Prepared) -> dict[str, str]:
-        """What the sidecar of a rewrite says, which has no file of records: enough to rebuild its row of a lost ledger."""
+        """What the sidecar of a rewrite says, for it has no file of records: enough to rebuild a lost ledger's row."""
         if batch.kind is not BatchKind.REWRITE:
             return {}
         counts = canonical(prepared.counts.to_dict())
