@@ -181,12 +181,14 @@ def _expired_rows(session: Session, cut: Cut) -> int:
 
 def _equations(session: Session, stages: Stages, cut: Cut) -> Iterator[Equation]:
     done = [batch for batch in cut.batches if batch.state is State.DONE]
-    total = sum((batch.counts for batch in done), Counts())
+    # a rebuild could not read the records of some: there is nothing to weigh
+    weighed = [batch for batch in done if batch.expired_ms is None or batch.note is None]
+    total = sum((batch.counts for batch in weighed), Counts())
     gone = (
         total.filtered + total.compacted + total.conflicts + total.superseded + total.refused + total.written
         + total.deleted
     )  # fmt: skip
-    read = [batch for batch in done if batch.kind is BatchKind.RECORDS]
+    read = [batch for batch in weighed if batch.kind is BatchKind.RECORDS]
     offsets, records = sum(_offsets(session, batch) for batch in read), sum(batch.counts.records for batch in read)
     holes = max(offsets - records, 0)
     yield Equation("offsets = records + holes", offsets, records + holes, f"{records} records, {holes} holes")
@@ -195,7 +197,7 @@ def _equations(session: Session, stages: Stages, cut: Cut) -> Iterator[Equation]
         "rows = filtered + compacted + conflicts + superseded + refused + written + deleted", total.rows, gone,
         "of all batches",
     )  # fmt: skip
-    unbalanced = [batch.seq for batch in done if not is_balanced(batch.counts)]
+    unbalanced = [batch.seq for batch in weighed if not is_balanced(batch.counts)]
     yield Equation("batches out of balance = 0", len(unbalanced), 0, _few(unbalanced))
     short = [batch.seq for batch in done if batch.archive and _is_short(batch)]
     yield Equation("batches whose archive has other records = 0", len(short), 0, _few(short))
