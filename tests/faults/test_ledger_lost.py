@@ -8,10 +8,12 @@ import pytest
 
 from tests.faults.car import CarJob, record
 from vector_assets.engine import operate
+from vector_assets.engine.books_check import check_books
 from vector_assets.engine.core import BatchKind, State
 from vector_assets.engine.errors import ExpiredError, FatalError, LedgerLostError
 from vector_assets.engine.rebuild import plan_rebuild
 from vector_assets.engine.rebuild_write import rebuild
+from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Runner
 
 pytestmark = pytest.mark.service
@@ -277,3 +279,22 @@ def test_a_dropped_postgres_ledger_is_rebuilt(tmp_path, kafka, postgres, postgre
     job.assert_settled(range(101))
     with job.open() as session:
         assert session.ledger.states("cars", session.pipeline.target).keys() == {State.DONE}
+
+
+def test_an_edited_letter_that_a_replay_landed_is_known_again_and_rewritten(job):
+    job.produce(range(5))
+    job.produce_raw([TOO_LONG])
+    with job.open() as session:
+        list(Runner(session).catch_up())
+        (letter,) = session.ledger.dead_letters.listed()
+        session.ledger.dead_letters.edit(letter.id, record(900), now_ms=1)
+        operate.replay_dead_letters(session, [letter])
+    _, letters, *_ = books(job)
+    lose(job)
+    assert rebuilt(job).notes == ()
+    assert books(job)[1] == letters
+    with job.open() as session:
+        assert check_books(session.books).findings == ()
+        (again,) = session.ledger.dead_letters.claimed(session.pipeline.name, session.pipeline.target, 2)
+        assert again.edited == record(900)
+        assert [o.batch.kind for o in rewrite(Runner(session), Selection(again=True))] == [BatchKind.REWRITE] * 2

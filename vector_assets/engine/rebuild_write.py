@@ -237,7 +237,7 @@ class _Writer:
     def _tie(self, record: BatchRecord, raw: pa.Table) -> bool:
         """Find the open dead letters that a replay wrote again, by their bytes; True when all were found.
 
-        Those that were found count as replayed either way: the target has them.
+        Those that were found count as replayed either way: the target has them. One of another value was edited.
         """
         if len(self.ledger.dead_letters.claimed(*self.where, record.seq)) == raw.num_rows:
             return True
@@ -251,7 +251,17 @@ class _Writer:
             raw.column("value"),
         ]
         wanted = list(zip(*(column.to_pylist() for column in columns), strict=True))
-        found = [letters[each].pop(0) for each in wanted if letters[each]]
+        exact = [letters[each].pop(0) if letters[each] else None for each in wanted]
+        edited: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for identity, ids in letters.items():
+            edited[identity[:3]] += ids
+        found = []
+        for each, letter_id in zip(wanted, exact, strict=True):
+            if letter_id is None and len(edited[each[:3]]) == 1 and isinstance(each[3], bytes):
+                letter_id = edited[each[:3]].pop()
+                self.ledger.dead_letters.edit(letter_id, each[3], now_ms=self.ledger.now_ms())
+            if letter_id is not None:
+                found.append(letter_id)
         self.ledger.dead_letters.claim(*self.where, record.seq, found)
         if len(found) < len(wanted) or found != sorted(found):
             self.ledger.dead_letters.reveal(record.place)

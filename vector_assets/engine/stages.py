@@ -240,6 +240,9 @@ class Stages:
         if root.kind is not BatchKind.DEAD_LETTERS:
             return None
         letters = self.ledger.dead_letters.claimed(root.pipeline, root.target, root.seq)
+        if len(letters) != root.counts.records:
+            # a rebuild could not tie them: they stand where they were written, and nothing older overwrites them
+            return None
         origins = sorted({letter.origin_seq for letter in letters})
         first = self.ledger.dead_letters.first_ordinals(root.pipeline, root.target, origins)
         ordinals = [first.get((x.origin_seq, x.split, x.offset), x.ordinal) for x in letters]
