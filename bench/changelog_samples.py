@@ -5,8 +5,10 @@ A change is a pair of rows, before and after; an insert has no row before it, a 
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import orjson
 
 Row = dict[str, Any]
 Change = tuple[Row | None, Row | None]
@@ -134,3 +136,34 @@ ENCODERS: dict[str, Callable[[Change], list[bytes]]] = {
 def samples(format_name: str, count: int, seed: int = 1) -> list[bytes]:
     """Values of `count` changes in a format, for the table of `COLUMNS`."""
     return [value for change in changes(count, seed) for value in ENCODERS[format_name](change)]
+
+
+def read_row_by_row(format_name: str, values: Sequence[bytes]) -> list[Row]:
+    """The rows that records hold, as a short script would read them: one Python object each."""
+    return [row for value in values for row in _READERS[format_name](orjson.loads(value))]
+
+
+def _debezium_rows(record: Row) -> list[Row]:
+    return [row for row in (record["before"], record["after"]) if row is not None]
+
+
+def _canal_rows(record: Row) -> list[Row]:
+    rows = []
+    for row, old in zip(record["data"], record["old"] or [None] * len(record["data"]), strict=True):
+        rows += [row] if old is None else [row | old, row]
+    return [
+        row | {"id": int(row["id"]), "age": row["age"] and int(row["age"]), "score": float(row["score"])}
+        for row in rows
+    ]
+
+
+def _maxwell_rows(record: Row) -> list[Row]:
+    return [record["data"] | record["old"], record["data"]] if "old" in record else [record["data"]]
+
+
+_READERS: dict[str, Callable[[Row], list[Row]]] = {
+    "debezium-json": _debezium_rows,
+    "canal-json": _canal_rows,
+    "maxwell-json": _maxwell_rows,
+    "changelog-json": lambda record: [record["data"]],
+}

@@ -7,24 +7,39 @@ with other records: some that cannot be read, or values of another kind than the
 
 import argparse
 import csv
+import io
 import json
 import random
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import fastavro
 import numpy as np
 import orjson
 import pyarrow as pa
+import urllib3
 
+from bench import changelog_samples
 from vector_assets.engine.core import POSITION, RAW_SCHEMA, Decoder
+from vector_assets.engine.options import Options
 from vector_assets.engine.schema import Column, LogicalType, Table
+from vector_assets.formats.avro import AvroDecoder, AvroOptions
+from vector_assets.formats.avro_confluent import ConfluentDecoder, ConfluentOptions
+from vector_assets.formats.canal_json import CanalJsonDecoder, CanalJsonOptions
+from vector_assets.formats.changelog_json import ChangelogJsonDecoder, ChangelogJsonOptions
 from vector_assets.formats.csv import CsvDecoder, CsvOptions
+from vector_assets.formats.debezium_json import DebeziumJsonDecoder, DebeziumJsonOptions
 from vector_assets.formats.json import JsonDecoder, JsonOptions
+from vector_assets.formats.maxwell_json import MaxwellJsonDecoder, MaxwellJsonOptions
 from vector_assets.formats.raw import RawDecoder, RawOptions
+from vector_assets.local.schema_registry import SchemaRegistryService
 
 _BATCH = 50_000
 """Records decoded at once, as in a pipeline's batch."""
@@ -151,6 +166,101 @@ def raw_bigint(count: int) -> Case:
     return Case(records, RawDecoder(RawOptions.parse({}, "format raw"), numbers), rows)
 
 
+def raw_text(count: int) -> Case:
+    """A text of some 70 characters each."""
+    texts = table(v=LogicalType("VARCHAR"))
+
+    def rows(records: Sequence[bytes]) -> pa.Table:
+        return pa.Table.from_pylist([{"v": record.decode()} for record in records], texts.schema)
+
+    records = [row["note"].encode() for row in orders(count)]
+    return Case(records, RawDecoder(RawOptions.parse({}, "format raw"), texts), rows)
+
+
+_AVRO_TYPES = {
+    "order_id": "long", "user_id": "int", "amount": "double", "status": "string", "note": "string",
+    "at": {"type": "long", "logicalType": "timestamp-millis"}, "active": "boolean", "score": "double",
+}  # fmt: skip
+AVRO_ORDER = {
+    "type": "record",
+    "name": "record",
+    "fields": [{"name": name, "type": ["null", kind]} for name, kind in _AVRO_TYPES.items()],
+}
+"""What Flink derives from `ORDERS`."""
+
+
+def _avro_orders(count: int) -> list[bytes]:
+    schema = fastavro.parse_schema(AVRO_ORDER)
+    records = []
+    for row in orders(count):
+        out = io.BytesIO()
+        at = int(datetime.fromisoformat(row["at"] + "+00:00").timestamp() * 1000)
+        fastavro.schemaless_writer(out, schema, row | {"at": at})
+        records.append(out.getvalue())
+    return records
+
+
+def _fastavro_rows(skipped: int) -> Callable[[Sequence[bytes]], pa.Table]:
+    schema = fastavro.parse_schema(AVRO_ORDER)
+
+    def rows(records: Sequence[bytes]) -> pa.Table:
+        found = [fastavro.schemaless_reader(io.BytesIO(record[skipped:]), schema, None) for record in records]
+        return pa.Table.from_pylist(
+            [row | {"at": row["at"].replace(tzinfo=None)} for row in found], schema=ORDERS.schema
+        )
+
+    return rows
+
+
+def avro(count: int) -> Case:
+    """Orders; the baseline is fastavro."""
+    return Case(_avro_orders(count), AvroDecoder(AvroOptions.parse({}, "format avro"), ORDERS), _fastavro_rows(0))
+
+
+def avro_confluent(count: int) -> Case:
+    """The same with a schema's id, which is asked for once, before the clock runs; the baseline knows the schema."""
+    with tempfile.TemporaryDirectory() as folder:
+        service = SchemaRegistryService(Path(folder) / "registry")
+        service.start()
+        try:
+            body = {"schema": json.dumps(AVRO_ORDER)}
+            answer = urllib3.request("POST", f"{service.url}/subjects/orders-value/versions", json=body).json()
+            head = b"\0" + struct.pack(">i", answer["id"])
+            records = [head + record for record in _avro_orders(count)]
+            decoder = ConfluentDecoder(
+                ConfluentOptions.parse({"avro-confluent.url": service.url}, "format avro-confluent"), ORDERS
+            )
+            decoder.decode(raw_batches(records[:1])[0])
+        finally:
+            service.erase()
+    return Case(records, decoder, _fastavro_rows(len(head)))
+
+
+CHANGES = table(
+    id=LogicalType("BIGINT"),
+    name=LogicalType("VARCHAR"),
+    age=LogicalType("INT"),
+    price=LogicalType("DECIMAL", 10, 2),
+    at=LogicalType("TIMESTAMP", 3),
+    score=LogicalType("DOUBLE"),
+)
+
+
+def changelog(name: str, make: Callable[[Any, Table], Decoder], options: type[Options]) -> Callable[[int], Case]:
+    """Changes of rows of 6 columns, a fifth of them updates."""
+
+    def rows(records: Sequence[bytes]) -> pa.Table:
+        found = changelog_samples.read_row_by_row(name, records)
+        typed = [row | {"price": Decimal(row["price"]), "at": datetime.fromisoformat(row["at"])} for row in found]
+        return pa.Table.from_pylist(typed, schema=CHANGES.schema)
+
+    def case(count: int) -> Case:
+        decoder = make(options.parse({}, f"format {name}"), CHANGES)
+        return Case(changelog_samples.samples(name, count), decoder, rows)
+
+    return case
+
+
 CASES: dict[str, Callable[[int], Case]] = {
     "csv": csv_clean,
     "json": json_clean,
@@ -159,6 +269,13 @@ CASES: dict[str, Callable[[int], Case]] = {
     "json half quoted": json_mixed,
     "json object as text": json_exact,
     "raw BIGINT": raw_bigint,
+    "raw STRING": raw_text,
+    "avro": avro,
+    "avro-confluent": avro_confluent,
+    "debezium-json": changelog("debezium-json", DebeziumJsonDecoder, DebeziumJsonOptions),
+    "canal-json": changelog("canal-json", CanalJsonDecoder, CanalJsonOptions),
+    "maxwell-json": changelog("maxwell-json", MaxwellJsonDecoder, MaxwellJsonOptions),
+    "changelog-json": changelog("changelog-json", ChangelogJsonDecoder, ChangelogJsonOptions),
 }
 
 
@@ -168,16 +285,11 @@ def raw_batches(records: Sequence[bytes]) -> list[pa.Table]:
     for start in range(0, len(records), _BATCH):
         values = pa.array(records[start : start + _BATCH], pa.binary())
         count = len(values)
-        columns = [
-            pa.nulls(count, pa.binary()),
-            values,
-            pa.nulls(count, RAW_SCHEMA.field("headers").type),
-            pa.nulls(count, RAW_SCHEMA.field("timestamp").type),
-            pa.array(np.zeros(count, np.int16)),
-            pa.array(np.arange(count)),
-        ]
+        ordinals = pa.array(np.arange(count))
+        known = {"value": values, "split": pa.array(np.zeros(count, np.int16)), "offset": ordinals}
+        columns = [known.get(field.name, pa.nulls(count, field.type)) for field in RAW_SCHEMA]
         batch = pa.Table.from_arrays(columns, schema=RAW_SCHEMA)
-        batches.append(batch.append_column(pa.field(POSITION, pa.int64(), nullable=False), columns[-1]))
+        batches.append(batch.append_column(pa.field(POSITION, pa.int64(), nullable=False), ordinals))
     return batches
 
 

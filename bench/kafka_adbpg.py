@@ -142,11 +142,12 @@ def _measure(script: str, arguments: argparse.Namespace, brokers: str, topic: st
 def drain(session: Session, expected: int) -> dict[str, float]:
     """Wall time of the whole call; rows_per_s from the plan of the first batch to the last one done."""
     began, cpu = time.monotonic(), time.process_time()
-    slowest, records, batches = 0.0, 0, 0
+    slowest, committing, records, batches = 0.0, 0.0, 0, 0
     for outcome in Runner(session).catch_up():
         records += outcome.batch.counts.records
         batches += 1
         slowest = max(slowest, outcome.batch.commit_seconds or 0.0)
+        committing += outcome.batch.commit_seconds or 0.0
     wall, cpu = time.monotonic() - began, time.process_time() - cpu
     done = session.ledger.batches(session.pipeline.name)
     span_ms = max(b.done_ms or 0 for b in done) - min(b.planned_ms for b in done)
@@ -159,6 +160,7 @@ def drain(session: Session, expected: int) -> dict[str, float]:
         "cpu_s": round(cpu, 2),
         "batches": batches,
         "slowest_commit_s": round(slowest, 2),
+        "commit_share": round(committing / wall, 2),
         "written": counts.written,
         "conflicts": counts.conflicts,
     }

@@ -34,3 +34,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = terminalreporter.getreports("skipped")
     skipped = sum("service" in getattr(report, "keywords", ()) for report in reports)
     terminalreporter.write_line(f"service tests skipped: {skipped}", red=skipped > 0)
+    if terminalreporter.config.getoption("--soak"):
+        _report_soak(terminalreporter)
+
+
+def _report_soak(terminalreporter: pytest.TerminalReporter) -> None:
+    """A table for docs/soak.md: what each seed did and what was found in the end."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    rows = [value for report in reports for name, value in report.user_properties if name == "soak"]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for line in (names, ["---"] * len(names), *([str(row.get(name, 0)) for name in names] for row in rows)):
+        terminalreporter.write_line(f"| {' | '.join(line)} |")

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.declare.seeds import ddl_step, flink_step, seed
 from tests.docs_tables import MARKER, pages, rendered
 from vector_assets.declare import flink_sql
 from vector_assets.formats import FORMATS
 from vector_assets.sinks import SINKS
+from vector_assets.sinks.adbpg_options import AdbPgOptions
 from vector_assets.sources import SOURCES
 
 ROOT = Path(__file__).parent.parent
@@ -57,3 +59,49 @@ def test_commands_in_the_docs_exist():
     for page in TEXTS:
         for verb in re.findall(r"^(?:`|\| `|)vector-assets ([a-z][a-z-]+)", page.read_text(), re.MULTILINE):
             assert verb in known, f"{page.name}: vector-assets {verb}"
+
+
+def shown(page: str) -> set[str]:
+    """What stands in a row of the page beside a test's name: words between backquotes."""
+    rows = re.findall(r"^\|([^|]*)\|.*`tests/[\w/.]+::\w+`", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    return {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
+
+
+def seed_options(header: str) -> list[str]:
+    """The rows of the seed's table of options with this header, as they stand there."""
+    table = seed(0).split(header)[1]
+    return re.findall(r"^[a-z][\w.-]* (?:String|Integer) .*$", table.split("\n\n")[0], re.MULTILINE)
+
+
+def test_every_option_of_the_seed_s_sink_has_its_test_and_its_default():
+    needed = {"url": "jdbc:postgresql://h/d", "tablename": "t", "username": "u", "password": "p", "connector": "adbpg"}
+    known = AdbPgOptions.parse(needed, "connector adbpg").shown()
+    rows = seed_options("Parameter Type Default Description")
+    assert len(rows) == 15
+    for row in rows:
+        name, _, default = row.split(" ", 3)[:3]
+        assert name in shown("adbpg.md"), name
+        if default != "(none)":
+            assert known[name] == default, name
+
+
+def test_every_option_and_format_of_the_seed_s_source_has_its_test():
+    rows = seed_options("Parameter Type Required Default Description")
+    assert len(rows) == 6
+    assert {row.split()[0] for row in rows} <= shown("kafka.md")
+    (listed,) = re.findall(r"Valid values: ([\w, -]+)\.", "\n".join(rows))
+    assert set(listed.split(", ")) <= shown("kafka.md")
+
+
+def test_every_statement_and_command_of_the_seed_has_its_test():
+    ddl = ddl_step(seed(0))
+    statements = re.findall(r"^ *((?:CREATE|ALTER) \w+|\\c)", ddl, re.MULTILINE)
+    statements += re.findall(r"DISTRIBUTED BY|USING ann", ddl)
+    statements += [" ".join(text.split()[:2]) for text in flink_step(seed(0))]
+    statements += re.findall(r"\\dx \w+", seed(0))
+    assert len(set(statements)) == 10
+    missing = [name for name in statements if not any(word.startswith(name) for word in shown("adbpg.md"))]
+    assert missing == []
+    commands = re.findall(r"bin/([\w-]+\.sh)", seed(0))
+    assert commands
+    assert [name for name in commands if not any(word.startswith(name) for word in shown("kafka.md"))] == []

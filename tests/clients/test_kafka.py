@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from confluent_kafka.admin import (
 from tests.fix_services import start, unavailable
 from vector_assets.clients import kafka as clients
 from vector_assets.clients.kafka import ControlPlane
+from vector_assets.clients.kafka_native import NativeConsumer, is_available, missing
 from vector_assets.clients.kafka_properties import Properties
 from vector_assets.engine.errors import ConfigError, PlanError, UnavailableError
 from vector_assets.local import jars, ports
@@ -128,6 +130,23 @@ def consumed(properties: dict[str, str]) -> list[bytes | None]:
         consumer.close()
 
 
+def natively_consumed(properties: dict[str, str]) -> list[bytes | None]:
+    """The same, through librdkafka's own interface."""
+    config = clients.consumer_config(Properties(properties), {"auto.offset.reset": "error"})
+    consumer = NativeConsumer(config, lambda error: None, most=10)
+    try:
+        consumer.incremental_assign([TopicPartition("cars", 0, 0)])
+        values: list[bytes | None] = []
+        deadline = time.monotonic() + 30
+        while len(values) < 3:
+            assert time.monotonic() < deadline
+            found = consumer.take(3, 0.1)
+            values += found.value.to_pylist() if found is not None else []
+        return values
+    finally:
+        consumer.close()
+
+
 @pytest.mark.parametrize(
     ("protocol", "kind"),
     [
@@ -144,6 +163,25 @@ def test_both_clients_get_in(secured, protocol, kind):
     properties = secured.properties(protocol, **given)
     assert asked(properties) == {0: 3}
     assert consumed(properties) == [b"0", b"1", b"2"]
+    if is_available():
+        assert natively_consumed(properties) == [b"0", b"1", b"2"]
+
+
+@pytest.mark.skipif(not is_available(), reason=missing())
+@pytest.mark.parametrize("kind", ["PLAIN", "SCRAM-SHA-256"])
+def test_a_wrong_password_is_refused_natively_too(secured, capfd, caplog, kind):
+    caplog.set_level(logging.DEBUG)
+    properties = secured.properties("SASL_PLAINTEXT", **login(kind, WRONG))
+    errors: list[KafkaError] = []
+    consumer = NativeConsumer(clients.consumer_config(Properties(properties)), errors.append, most=10)
+    consumer.incremental_assign([TopicPartition("cars", 0, 0)])
+    deadline = time.monotonic() + 30
+    while not errors:
+        assert time.monotonic() < deadline
+        consumer.take(1, 0.1)
+    consumer.close()
+    assert errors[0].code() == KafkaError._AUTHENTICATION
+    assert WRONG not in f"{errors} {caplog.text} {''.join(capfd.readouterr())}"
 
 
 @pytest.mark.parametrize("kind", ["PLAIN", "SCRAM-SHA-256"])

@@ -44,10 +44,11 @@ def test_keys_are_decoded_by_formats_of_inserts_only(name: str) -> None:
 def test_metadata_of_the_format_and_of_the_connector_are_columns_side_by_side() -> None:
     columns = (
         f"{COLUMNS}, origin STRING METADATA FROM 'value.source.table' VIRTUAL, "
-        "`value.ingestion-timestamp` TIMESTAMP_LTZ(3) METADATA, shown AS UPPER(name)"
+        "`value.ingestion-timestamp` TIMESTAMP_LTZ(3) METADATA, topic STRING METADATA VIRTUAL, shown AS UPPER(name)"
     )
     select = "id, origin || shown, CAST(EXTRACT(YEAR FROM `value.ingestion-timestamp`) AS INT)"
     pipeline = one(script("debezium-json", columns, select))
+    assert [column.name for column, _ in pipeline.metadata] == ["topic"]
     row = {"id": 1, "name": "a", "price": 2}
     record = {"before": row, "after": row, "op": "u", "ts_ms": 1589362330000, "source": {"table": "cars"}}
     rows = pipeline.decoder.decode(raw_table([json.dumps(record).encode()])).rows

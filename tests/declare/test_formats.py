@@ -135,6 +135,11 @@ def test_upsert_kafka_reads_from_the_earliest_offset_and_has_no_option_for_it() 
     assert pipeline.source_options.origin() == ("kafka", "cars")
 
 
+def test_upsert_kafka_may_end() -> None:
+    pipeline = one(UPSERTING.replace("'key.format'", "'scan.bounded.mode' = 'latest-offset', 'key.format'"))
+    assert pipeline.source_options.start_option() == "earliest-offset until latest-offset"
+
+
 def test_upsert_kafka_upserts_by_records_and_deletes_by_null_values() -> None:
     pipeline = one(UPSERTING)
     decoded = pipeline.decoder.decode(raw_table([b"a,7", None], keys=[b"1", b"2"]))

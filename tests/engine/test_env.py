@@ -53,6 +53,21 @@ def test_ci_is_what_ci_machines_say(value: str, expected: object, monkeypatch: p
     assert env.in_ci() is expected
 
 
+@pytest.mark.parametrize(("value", "expected"), [(None, "auto"), ("", "auto"), ("on", "on"), ("off", "off")])
+def test_the_native_reader_is_chosen_by_one_variable(
+    value: str | None, expected: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("VECTOR_ASSETS_NATIVE", value)
+    assert env.native() == expected
+
+
+def test_another_word_for_the_native_reader_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECTOR_ASSETS_NATIVE", "yes")
+    with pytest.raises(ConfigError, match="VECTOR_ASSETS_NATIVE='yes': want one of auto, on, off"):
+        env.native()
+
+
 def test_a_secret_comes_from_the_environment_else_from_the_local_services(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,14 +7,18 @@ import pyarrow as pa
 import pytest
 
 from tests.engine.memory import Keyed, KeyedSink, MemorySource, World, numbers
-from vector_assets.engine import operate, sidecar, touches
+from vector_assets.engine import env, operate, sidecar, touches
+from vector_assets.engine.books_check import check_books
 from vector_assets.engine.core import BatchKind, Decoded, Merge, RowKind, State, rejects
-from vector_assets.engine.errors import PlanError
+from vector_assets.engine.errors import ExpiredError, FatalError, PlanError
+from vector_assets.engine.explain import explain_key, explain_offset
 from vector_assets.engine.reconcile import Reconciliation, reconcile
+from vector_assets.engine.retention import apply_retention
 from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Runner
+from vector_assets.engine.sample import reconcile_sample
 
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 class Code:
@@ -32,7 +36,7 @@ class Code:
             elif verb in self.dropped:
                 filtered += 1
             else:
-                kind = RowKind.DELETE if verb == "del" else RowKind.INSERT
+                kind = {"del": RowKind.DELETE, "upd": RowKind.UPDATE_AFTER}.get(verb, RowKind.INSERT)
                 good.append((int(key), f"{n}.{self.name}", int(kind), row["_position"]))
         types = (pa.int64(), pa.string(), pa.int8(), pa.int64())
         columns = [pa.array([row[i] for row in good], kind) for i, kind in enumerate(types)]
@@ -96,6 +100,12 @@ def test_an_untouched_target_is_right(world):
     found = world.reconcile()
     assert found.is_right(), (found.counts, found.equations)
     assert (found.expected_rows, found.target_rows, found.last) == (11, 11, 3)
+
+
+def test_a_pipeline_that_never_ran_is_right_over_an_empty_target_only(world):
+    assert world.reconcile().is_right()
+    world.table.rows[1] = "x"
+    assert world.reconcile().counts == {"foreign": 1}
 
 
 @pytest.mark.parametrize("merge", [Merge.LAST, Merge.FIRST])
@@ -262,18 +272,22 @@ def test_two_keys_of_one_hash_are_told_apart(world, monkeypatch):
     assert world.table.rows == expected
 
 
-def test_a_rewrite_that_crashed_is_finished_by_the_next_run(world):
-    produce(world, *series(0, 3))
+@pytest.mark.parametrize("step", ["sealed", "staged", "committing", "committed", "done"])
+def test_a_rewrite_that_crashed_is_finished_once_by_the_next_run(world, monkeypatch, step):
+    produce(world, *series(0, 8))
     world.drain()
     world.code = Code("b")
-    world.sink.commit, commit = lambda staged: (_ for _ in ()).throw(PlanError("stop")), world.sink.commit
-    with pytest.raises(PlanError):
+    monkeypatch.setattr(env, "_passes", {})
+    monkeypatch.setenv("VECTOR_ASSETS_FAIL_AT", f"{step}:1:raise")
+    with pytest.raises(FatalError, match="failpoint"):
         world.rewrite()
-    assert world.books.ledger.batch("numbers", "memory://rows", 2).state is State.STAGED
-    world.sink.commit = commit
+    monkeypatch.delenv("VECTOR_ASSETS_FAIL_AT")
     world.drain()
-    assert world.table.rows == {n: f"{n}.b" for n in range(3)}
-    assert world.books.ledger.batch("numbers", "memory://rows", 2).kind is BatchKind.REWRITE
+    assert world.books.ledger.batch("numbers", "memory://rows", 3).state is State.DONE
+    assert world.books.ledger.batch("numbers", "memory://rows", 3).kind is BatchKind.REWRITE
+    assert world.rewrite() == [4]
+    assert world.table.history == {n: [f"{n}.a", f"{n}.b"] for n in range(8)}
+    assert world.reconcile().is_right()
 
 
 def step(world: KeyedWorld, chance: random.Random, number: int) -> None:
@@ -338,3 +352,146 @@ def test_the_index_of_touched_keys_is_kept_small(world):
         list(rewrite(Runner(session), Selection(last=5)))
         assert sum(len(part.hashes) for part in session._touches.parts()) <= 3 * (touches._SEGMENTS + 1)
     assert world.table.rows == {0: "39.a", 1: "37.a", 2: "38.a"}
+
+
+def test_a_rewrite_leaves_the_rejects_that_a_rebuild_reads(world):
+    world.code = Code("a", frozenset({"bad"}))
+    produce(world, "1,0,put", "2,1,bad", "3,2,put")
+    world.drain()
+    (root,) = world.books.ledger.batches("numbers")
+    before = world.books.archive.rejects_of(root.archive)
+    assert before is not None
+    assert before[0].num_rows == 1
+    world.code = Code("b", frozenset({"bad"}))
+    assert world.rewrite() == [2]
+    assert world.books.archive.rejects_of(root.archive) == before
+
+
+RETENTION = {"vector-assets.retention.archive": "7 d"}
+FOLDING = {"vector-assets.retention.ledger": "7 d"}
+KEPT = pytest.mark.parametrize("kept", [RETENTION, FOLDING], ids=["expired", "folded"])
+
+
+def expire(world: KeyedWorld, up_to: int, kept: dict[str, str]) -> None:
+    world.settings |= kept
+    world.books.ledger.store.change("UPDATE batches SET done_ms = done_ms - 864000000 WHERE seq <= ?", (up_to,))
+    with world.session() as session:
+        apply_retention(session)
+
+
+@KEPT
+def test_a_rewrite_does_not_put_a_row_in_the_place_of_one_whose_batch_is_expired(world, kept):
+    world.sink.merge = Merge.FIRST
+    produce(world, *series(0, 5), *[f"{n},9{n},put" for n in range(5)], *series(10, 15), *series(20, 25))
+    world.drain()
+    before = dict(world.table.rows)
+    expire(world, 1, kept)
+    world.code = Code("b")
+    with pytest.raises(ExpiredError, match=r"batches 2 hold rows that gave way .* up to 1 wrote"):
+        world.rewrite()
+    assert world.table.rows == before
+    with pytest.raises(ExpiredError, match=r"expired"):
+        world.rewrite(first=1, last=1)
+    assert world.rewrite(first=3) == [5, 6]
+    assert world.table.rows == before | {n: f"{n}.b" for n in (*range(10, 15), *range(20, 25))}
+
+
+def test_a_rewrite_writes_no_new_key_that_an_expired_batch_may_own(world):
+    world.sink.merge = Merge.FIRST
+    world.code = Code("a", dropped=frozenset({"new"}))
+    produce(world, *series(0, 5), "7,7,put", "1,91,new", "8,8,put", "9,9,put", "10,10,put")
+    world.drain()
+    expire(world, 1, RETENTION)
+    before, world.code = dict(world.table.rows), Code("b")
+    with pytest.raises(ExpiredError, match="batch 2: today's script makes 1 keys"):
+        world.rewrite()
+    assert world.table.rows == before
+    assert world.books.ledger.unfinished("numbers", "memory://rows") == []
+
+
+@KEPT
+def test_a_rewrite_expires_with_the_records_it_was_made_of(world, kept):
+    produce(world, *series(0, 12))
+    world.drain()
+    world.code = Code("b")
+    assert world.rewrite(last=1) == [4]
+    expire(world, 1, kept)
+    assert [b.seq for b in world.books.ledger.batches("numbers") if b.expired_ms] == (
+        [1, 4] if kept is RETENTION else [4]
+    )
+    assert check_books(world.books, deep=True).findings == ()
+    names = sorted(path.name for path in world.books.archive.root.rglob("*.parquet"))
+    assert not [name for name in names if int(name[:10]) in {1, 4}], names
+    assert world.rewrite() == [5, 6]
+
+
+def test_a_replayed_letter_is_known_until_the_batch_that_replayed_it_folds(world):
+    world.code = Code("a", frozenset({"bad"}))
+    produce(world, "1,0,bad", *series(2, 12))
+    world.drain()
+    world.code = Code("a")
+    world.replay_letters()
+    produce(world, *series(20, 22))
+    world.drain()
+    expire(world, 1, FOLDING)
+    with pytest.raises(ExpiredError, match="dead letter 1 was read by batch 1"):
+        world.rewrite(again=True)
+    assert world.rewrite(first=2, last=3, again=True) == [6, 7]
+    assert world.reconcile().counts.keys() <= {"expired"}
+
+
+@KEPT
+@pytest.mark.parametrize("merge", [Merge.LAST, Merge.FIRST])
+def test_rows_of_batches_that_are_expired_are_no_difference(world, merge, kept):
+    world.sink.merge = merge
+    produce(world, *series(0, 5), *[f"{n},9{n},put" for n in range(2)], *series(10, 16))
+    world.drain()
+    expire(world, 1, kept)
+    found = world.reconcile()
+    assert found.is_right(), (found.counts, found.equations)
+    # of LAST three rows, of FIRST also the two that gave way
+    assert found.counts == {"expired": 3 if merge is Merge.LAST else 5}
+    world.table.rows |= dict.fromkeys(range(100, 103), "x")
+    assert world.reconcile().counts["foreign"] == 6
+    world.table.rows = {key: row for key, row in world.table.rows.items() if key < 100} | {14: "x"}
+    assert world.reconcile().counts["altered"] == 1
+
+
+def test_a_sample_looks_at_updates_and_is_not_right_when_it_saw_nothing(world):
+    produce(world, *[f"{n},{n},upd" for n in range(4)], "0,9,del")
+    world.drain()
+    with world.session() as session:
+        assert reconcile_sample(session, 10).sampled == 3
+        world.table.rows[2] = "x"
+        assert reconcile_sample(session, 10).counts == {"altered": 1}
+    produce(world, *[f"{n},{n},del" for n in range(5)])
+    world.drain()
+    with world.session() as session, pytest.raises(PlanError, match="nothing could be looked at"):
+        reconcile_sample(session, 10)
+
+
+@KEPT
+def test_a_record_of_an_expired_batch_is_called_so(world, kept):
+    world.sink.merge = Merge.FIRST
+    produce(world, *series(0, 5), "1,91,put", "7,7,put", *series(10, 13))
+    world.drain()
+    expire(world, 1, kept)
+    with world.session() as session:
+        (story,) = explain_offset(session, "s/0", 3)
+        assert (story.status, story.rows) == ("expired", ())
+        (story,) = explain_offset(session, "s/0", 5)
+        assert [(row.fate, row.by) for row in story.rows] == [("conflict", None)]
+        (story,) = explain_offset(session, "s/0", 6)
+        assert [row.fate for row in story.rows] == ["written"]
+        found = explain_key(session, {"id": 1})
+        assert (found.expired_up_to, [change.is_owner for change in found.changes]) == (1, [False])
+
+
+def test_a_letter_that_was_tried_and_rejected_again_is_rejected(world):
+    world.code = Code("a", frozenset({"bad"}))
+    produce(world, "1,0,bad", "2,1,put")
+    world.drain()
+    world.replay_letters()
+    with world.session() as session:
+        (story,) = explain_offset(session, "s/0", 0)
+    assert (story.status, [state for _, state, _ in story.letters]) == ("rejected", ["replayed", "open"])

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -288,6 +289,24 @@ def test_a_follower_lands_new_records_until_it_is_told_to_stop(world):
                 world.source.splits["t@a/0"] += numbers([900])
             if len(world.cell.rows) == 71:
                 stop.set()
+    assert ids(world) == [*ALL, 900]
+
+
+def test_a_batch_that_is_not_full_waits_no_longer_than_the_sink_s_limit(world):
+    world.settings |= {"vector-assets.linger": "10 min"}
+    world.sink.wire = replace(world.sink.wire, linger_seconds=0.01)
+    stop, seen = threading.Event(), 0
+    timer = threading.Timer(60, stop.set)
+    timer.start()
+    with world.session() as session:
+        for _ in Runner(session, stop).follow():
+            if len(world.cell.rows) == 70 and not seen:
+                world.source.splits["t@a/0"] += numbers([900])
+                seen = 1
+            if len(world.cell.rows) == 71:
+                stop.set()
+    assert timer.is_alive()
+    timer.cancel()
     assert ids(world) == [*ALL, 900]
 
 

@@ -217,41 +217,19 @@ def test_a_target_without_a_key_has_no_sidecar(archive: Archive) -> None:
     assert list(archive.root.iterdir()) == []
 
 
-def test_later_batches_tell_which_keys_they_touched(archive: Archive) -> None:
-    deletes = rows_of([5]).select(["id", POSITION])
-    files = [
-        sidecar.write(archive, "cars", HOUR, 2, rows_of([1, 2]), None, ("id",)),
-        sidecar.write(archive, "cars", HOUR, 3, rows_of([2, 3]), deletes, ("id",)),
-    ]
-    asked = sidecar.key_hashes(rows_of([0, 1, 2, 3, 4, 5, 5]), ("id",))
-    written = [file for file in files if file]
-    found = sidecar.touched_after(archive, written, asked)
-    assert isinstance(found, pa.BooleanArray)
-    assert found.to_pylist() == [False, True, True, True, False, True, True]
-    assert sidecar.touched_after(archive, written[:1], asked).to_pylist() == [False, True, True] + [False] * 4
-    assert sidecar.touched_after(archive, [], asked).to_pylist() == [False] * 7
-    assert len(sidecar.touched_after(archive, written, asked.slice(0, 0))) == 0
-
-
-def test_many_keys_are_found_exactly(archive: Archive) -> None:
-    even = sidecar.write(archive, "cars", HOUR, 1, rows_of(list(range(0, 20_000, 2))), None, ("id",))
-    assert even is not None
-    asked = sidecar.key_hashes(pa.table({"id": np.arange(20_000)}), ("id",))
-    assert (
-        sidecar.touched_after(archive, [even], asked).to_numpy(zero_copy_only=False).tolist() == [True, False] * 10_000
-    )
-
-
 @pytest.mark.parametrize("today", [("name",), ("id", "name")])
 def test_hashes_of_another_key_are_not_compared(archive: Archive, today: tuple[str, ...]) -> None:
     rows = rows_of([1])
     file = sidecar.write(archive, "cars", HOUR, 1, rows, None, ("id",))
     assert file is not None
-    asked = sidecar.key_hashes(rows, today)
     with pytest.raises(FatalError, match=r"found hashes of the key .*id.*, wanted .*name"):
-        sidecar.touched_after(archive, [file], asked, sidecar.shape(rows, today))
+        sidecar.read(archive, file, sidecar.shape(rows, today))
     same = sidecar.shape(rows, ("id",))
-    assert sidecar.touched_after(archive, [file], sidecar.key_hashes(rows, ("id",)), same).to_pylist() == [True]
+    assert (
+        sidecar.read(archive, file, same)
+        .column("key_hash")
+        .equals(pa.chunked_array([sidecar.key_hashes(rows, ("id",))]))
+    )
 
 
 def test_a_damaged_sidecar_is_refused(archive: Archive) -> None:
@@ -260,4 +238,4 @@ def test_a_damaged_sidecar_is_refused(archive: Archive) -> None:
     path = archive.root / file.path
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(FatalError, match="refused"):
-        sidecar.touched_after(archive, [file], pa.array([1], pa.uint64()))
+        sidecar.read(archive, file)

@@ -1,12 +1,11 @@
 """The main job in a folder of its own, run in this process or killed in another."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from tests.faults.apart import Apart
 from vector_assets.declare import flink_sql
 from vector_assets.engine import env
 from vector_assets.engine.run import Outcome, Runner
@@ -91,13 +90,10 @@ class CarJob:
         with closing(books), Session(pipeline, books) as session:
             yield session
 
-    def start(self, fail_at: str = "", command: str = "run") -> subprocess.Popen:
-        """`vector-assets run cars` (or another command) in a process of its own."""
+    def start(self, fail_at: str = "", command: str = "run") -> Apart:
+        """`vector-assets run cars` (or another command, options and all) in a process of its own."""
         environment = {**os.environ, **self.environment, "VECTOR_ASSETS_FAIL_AT": fail_at}
-        return subprocess.Popen(
-            [Path(sys.executable).with_name("vector-assets"), command, "cars"],
-            env=environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        return Apart([*command.split(), "cars"], environment, self.folder)
 
     def run_apart(self, fail_at: str = "", command: str = "run") -> tuple[int, str]:
         """Run it in a process of its own to its end: exit code and output."""

@@ -1,8 +1,9 @@
+import signal
 import threading
 
 import pytest
 
-from tests.faults.car import CarJob
+from tests.faults.car import TABLE, CarJob
 from vector_assets.engine import operate
 from vector_assets.engine.errors import ConfigError, PlanError, PositionLostError, TargetReplacedError, UnavailableError
 
@@ -184,3 +185,21 @@ def test_a_target_dropped_and_made_anew_is_named_adopted_and_filled_from_the_arc
     code, output = job.run_apart(command="replay")
     assert code == 0, output
     assert job.rows() == list(range(200))
+
+
+def test_a_target_dropped_in_mid_run_is_filled_again_with_what_was_done_and_what_was_not(tmp_path, kafka, postgres):
+    job = CarJob(tmp_path, kafka, postgres)
+    job.produce(range(200))
+    code, output = job.run_apart("committing:3")
+    assert code == -signal.SIGKILL, output
+    job.execute("DROP TABLE vector_test.car_info")
+    job.execute(TABLE.partition(";")[2])
+    with pytest.raises(TargetReplacedError, match="TARGET_REPLACED"):
+        job.run()
+    with job.open() as session:
+        operate.adopt_target(session, reason="restored by hand")
+        assert session.ledger.unfinished("cars", session.pipeline.target) != []
+    code, output = job.run_apart(command="replay")
+    assert code == 0, output
+    job.run()
+    job.assert_settled(range(200))

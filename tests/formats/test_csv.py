@@ -277,17 +277,6 @@ class TestConstruction:
         with pytest.raises(ConfigError, match=message):
             csv_decoder(("id", "INT"), ("m", kind))
 
-    def test_a_metadata_column_is_refused_by_name(self) -> None:
-        table = Table(
-            "t",
-            (
-                Column("id", LogicalType("INT")),
-                Column("ts", LogicalType("TIMESTAMP", 3), "metadata", None, "timestamp"),
-            ),
-        )
-        with pytest.raises(ConfigError, match="column ts of table t is a METADATA column"):
-            CsvDecoder(CsvOptions.parse({}, "format csv"), table)
-
     def test_a_computed_column_is_not_in_the_records(self) -> None:
         table = Table(
             "t", (Column("id", LogicalType("INT")), Column("twice", LogicalType("INT"), "computed", "id * 2"))

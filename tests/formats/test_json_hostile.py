@@ -28,6 +28,15 @@ def test_nesting_has_one_limit_whichever_way_a_record_is_read(depth: int, shape:
         assert found[1] == found[2] == "json: nested more than 200 deep"
 
 
+def test_depth_is_that_of_each_record_wherever_its_page_begins() -> None:
+    deep = b'{"a": 2, "z": ' + b"[" * 300 + b"]" * 300 + b"}"
+    plain = b'{"a": 1, "t": "' + b"x" * 500 + b'"}'
+    raw = raw_table([deep, plain, plain, deep, plain]).slice(1)
+    found = outcome(json_decoder(("a", "INT")).decode(raw))
+    assert [found[place] for place in (1, 2, 4)] == [(1,)] * 3
+    assert found[3] == "json: nested more than 200 deep"
+
+
 def test_many_brackets_side_by_side_are_not_deep() -> None:
     record = json.dumps({"a": 1, "z": [[]] * 10_000, "t": "[" * 500}).encode()
     assert outcome(json_decoder(("a", "INT")).decode(raw_table([record])))[0] == (1,)

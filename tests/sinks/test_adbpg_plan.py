@@ -1,9 +1,12 @@
 """The target is checked before the first row: names, types, key, vector dimensions, grants."""
 
+import secrets
+
 import pyarrow as pa
 import pytest
 
 from tests.sinks.contract import SCHEMA, Feed, car, rows_of
+from vector_assets.engine.abilities import SearchQuery
 from vector_assets.engine.core import Merge
 from vector_assets.engine.errors import ConfigError, PlanError
 
@@ -86,6 +89,48 @@ def test_hostile_names_are_only_names(make_cars, writemode):
         sink.commit(feed.stage(rows.slice(0, 0), keys))
     found = cars.rows('SELECT * FROM "sche""ma"."ta""ble; --" ORDER BY 1')
     assert found == [(number,) * len(HOSTILE) for number in ((2,) if writemode == 2 else (1, 2))]
+
+
+RESERVED = [("id", "bigint PRIMARY KEY"), ("order", "varchar(10)"), ("user", "float4[]")]
+
+
+def test_reserved_words_are_names_like_any_other(make_cars):
+    cars = make_cars("")
+    cars.execute('CREATE SCHEMA "select"; CREATE EXTENSION vector SCHEMA "select"')
+    cars.execute(f"""CREATE TABLE "select"."order" ({", ".join(f'"{name}" {kind}' for name, kind in RESERVED)})""")
+    cars.execute('CREATE INDEX "table" ON "select"."order" USING hnsw (("user"::"select".vector(2))'
+                 ' "select".vector_l2_ops)')  # fmt: skip
+    arrow = pa.schema([("id", pa.int64()), ("order", pa.string()), ("user", pa.list_(pa.float32()))])
+    sink = cars.sink(arrow, targetschema="select", tablename="order", conflictmode="upsert")
+    feed = Feed(sink)
+    rows = pa.table([[1, 2], ["red", "blue"], [[1, 1], [5, 5]]], schema=arrow)
+    sink.commit(feed.stage(rows.append_column("_position", pa.array([0, 1]))))
+    assert sink.search(SearchQuery((5.0, 4.0), 1)).rows.column("id").to_pylist() == [2]
+    assert len(sink.sample(2)) == 2
+    # the key of token rows is the name as it was before names were quoted for SQL
+    assert cars.rows("SELECT DISTINCT target FROM vector_assets.batches") == [("select.order",)]
+    cars.execute("""UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"select"."table"'::regclass""")
+    (reindex,) = (finding.remedy for finding in sink.diagnose() if "is not valid" in finding.what)
+    cars.execute(reindex)
+    assert cars.value("""SELECT indisvalid FROM pg_index WHERE indexrelid = '"select"."table"'::regclass""")
+
+
+def test_a_grant_that_is_advised_runs_as_it_is_written(make_cars):
+    cars = make_cars('CREATE SCHEMA "select"; CREATE TABLE "select"."order" (id bigint PRIMARY KEY)')
+    name = f"user {secrets.token_hex(4)}"
+    cars.execute(f"""CREATE ROLE "{name}" LOGIN PASSWORD 'guestword'""")
+    try:
+        options = {"targetschema": "select", "tablename": "order", "username": name, "password": "guestword"}
+        sink = cars.sink(None, **options)
+        advice = [finding.remedy for finding in sink.diagnose() if f"user {name} may not" in finding.what]
+        assert len(advice) == 2
+        for remedy in advice:
+            cars.execute(remedy.removesuffix(", unless the pipeline leaves them out"))
+        found = [finding.what for finding in sink.diagnose()]
+        assert f"user {name} may read and write select.order" in found
+    finally:
+        sink.close()
+        cars.execute(f'DROP OWNED BY "{name}"; DROP ROLE "{name}"')
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,7 @@ def test_names_and_the_extension_s_schema_are_quoted(make_cars):
     assert result.rows.column("id").to_pylist() == [3]
     assert "hnsw index" in result.how
     assert "did not use" not in result.how
+    assert len(sink.sample(3)) == 3
 
 
 def test_a_sample_is_of_vectors_that_are_there(filled):

@@ -8,7 +8,6 @@ import pytest
 
 from tests.sinks.contract import SCHEMA, SPLIT, Feed, car, keys_of, rows_of
 from vector_assets.clients.milvus import text_literal
-from vector_assets.engine.abilities import Auditable, Creatable, Recallable, Searchable
 from vector_assets.engine.core import Batch, BatchToken, Range, Span
 from vector_assets.engine.errors import (
     BudgetError,
@@ -56,10 +55,6 @@ def failing_after(monkeypatch, count: int) -> list[int]:
 
     monkeypatch.setattr(Api, "_start", lose)
     return seen
-
-
-def test_the_sink_has_every_ability(sink):
-    assert all(isinstance(sink, ability) for ability in (Auditable, Creatable, Recallable, Searchable))
 
 
 def test_inspect_changes_nothing_and_says_what_prepare_would_create(own_milvus, make_target):

@@ -1,7 +1,17 @@
 import pytest
 
+from vector_assets.clients.kafka_native import is_available, missing
 from vector_assets.engine.schema import Table
 from vector_assets.sources.kafka import KafkaOptions, KafkaSource
+
+
+@pytest.fixture(params=["python", "native"])
+def either_way(request, monkeypatch):
+    """Runs the test over both ways to take records."""
+    if request.param == "native" and not is_available():
+        pytest.skip(missing())
+    monkeypatch.setenv("VECTOR_ASSETS_NATIVE", "on" if request.param == "native" else "off")
+    return request.param
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ def test_an_archive_of_older_code_is_read_with_nulls_for_what_it_did_not_know(tm
     assert whole(other) is other
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.service
 @pytest.mark.parametrize("kind", ["CreateTime", "LogAppendTime"])
 def test_metadata_of_real_records(kafka, open_source, kind):

@@ -28,6 +28,7 @@ def by_place(position):
     }
 
 
+@pytest.mark.usefixtures("either_way")
 def test_several_topics_are_read_as_one(kafka, open_source):
     cars, buses = kafka.create_topic(2), kafka.create_topic(1)
     kafka.produce(cars, [b"c%d" % n for n in range(600)], partition=[n % 2 for n in range(600)])
@@ -44,6 +45,7 @@ def test_several_topics_are_read_as_one(kafka, open_source):
     assert source.plan(position, NO_LIMIT) is None
 
 
+@pytest.mark.usefixtures("either_way")
 def test_offsets_of_one_number_in_two_topics_are_not_mixed_up(kafka, open_source):
     topics = [kafka.create_topic(1) for _ in range(3)]
     for topic in topics:

@@ -92,6 +92,8 @@ def _show_stories(stories: "Sequence[RecordStory]", *, as_json: bool) -> None:
             heading(f"{row.fate}: {json.dumps(row.key, ensure_ascii=False)}")
             if row.by is not None:
                 say(f"gave way to {row.by.origin} (batch {row.by.batch}, {row.by.batch_kind})")
+            elif row.fate == "conflict":
+                say("gave way to a row of a batch that is expired, or of somebody else")
             if row.row is not None:
                 say("in the target now:", "dim")
                 show_pairs(list(row.row.items()))
@@ -101,12 +103,16 @@ def _show_key(story: "KeyStory", *, as_json: bool) -> None:
     if as_json:
         emit(asdict(story))
         return
-    if story.row is None:
+    if not story.is_read:
+        say("rows of this target cannot be looked up; what was handed to it:")
+    elif story.row is None:
         say("the target has no such row")
     else:
         show_pairs(list(story.row.items()))
+    if story.expired_up_to:
+        say(f"batches up to {story.expired_up_to} are expired: whether they wrote this key is not known", "dim")
     if not story.changes:
-        say("no batch of this pipeline wrote this key")
+        say("no batch of this pipeline that is kept wrote this key")
         return
     heading("changes, newest first (* made the row)")
     show_table(

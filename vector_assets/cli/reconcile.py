@@ -82,6 +82,8 @@ def _show(found: "Reconciliation", *, is_right: bool) -> None:
         show_table(("key", "columns", "batch", "hour", "split", "offset", "written to the source"), rows)
     if "other_code" in found.counts:
         say(f"made by other code: `vector-assets replay {found.pipeline} --rewrite` makes them by today's", "dim")
+    if "expired" in found.counts:
+        say("expired: retention removed what tells which rows older batches wrote; these were not compared", "dim")
     say("\nright" if is_right else "\nNOT RIGHT", "bold")
 
 

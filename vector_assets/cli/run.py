@@ -95,9 +95,13 @@ def replay(
     from vector_assets.engine.run import Runner
 
     if seq is not None:
+        if from_batch != 1 or to_batch is not None:
+            usage("--seq is one batch: leave out --from-batch and --to-batch")
         from_batch, to_batch = seq, seq
     if to_batch is not None and to_batch < from_batch:
         usage(f"--to-batch {to_batch} comes before --from-batch {from_batch}")
+    if partition and (from_hour or to_hour):
+        usage("--partition is one partition: leave out --from-hour and --to-hour")
     if rewrite:
         hours = (from_hour or partition, to_hour or partition)
         _rewrite(pipeline, hours, (from_batch, to_batch), again=again, as_json=as_json)

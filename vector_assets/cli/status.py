@@ -20,7 +20,7 @@ from vector_assets.cli.output import (
 
 if TYPE_CHECKING:
     from vector_assets.cli.survey import Survey
-    from vector_assets.engine.ledger import BatchRecord
+    from vector_assets.engine.ledger_records import BatchRecord
 
 _EVENTS = 5
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from vector_assets.engine.core import Counts, Position, brief
 from vector_assets.engine.errors import TransientError, VectorAssetsError
 from vector_assets.engine.lease import Holder
-from vector_assets.engine.ledger import BatchRecord, Gap, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord, Gap
 from vector_assets.engine.pipeline import Pipeline
 
 ANSWER_SECONDS = 2.0

@@ -38,17 +38,22 @@ _CONSUMER_ONLY = frozenset(
 )
 
 
+def consumer_config(properties: Properties, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a consumer of librdkafka is made with; `settings` (librdkafka's spelling) go on top of the properties."""
+    return {"group.id": _CLIENT_ID, **_rdkafka(properties), **(settings or {})}
+
+
 def consumer(
     properties: Properties,
     settings: Mapping[str, Any] | None = None,
     on_error: Callable[[confluent_kafka.KafkaError], None] | None = None,
 ) -> confluent_kafka.Consumer:
-    """A librdkafka consumer; `settings` (librdkafka's spelling) go on top of the properties.
+    """A librdkafka consumer, with the properties and settings of `consumer_config`.
 
     Raises:
         ConfigError: librdkafka refuses a property.
     """
-    config = {"group.id": _CLIENT_ID, **_rdkafka(properties), **(settings or {})}
+    config = consumer_config(properties, settings)
     if on_error is not None:
         config["error_cb"] = on_error
     return _made(lambda: confluent_kafka.Consumer(config, logger=_Quiet()))

@@ -7,7 +7,7 @@ import dagster as dg
 
 from vector_assets.defs import names
 from vector_assets.engine.errors import VectorAssetsError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.run import Outcome, Runner
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[Any]

@@ -68,7 +68,9 @@ def _looked_at(pipeline: Pipeline, run_id: str, *, foreign_ok: bool) -> dg.Asset
 
 def _told(found: Reconciliation, *, is_right: bool) -> str:
     if is_right:
-        return f"{found.target_rows:,} rows are as they should be, up to batch {found.last}"
+        expired = found.counts.get("expired", 0)
+        but = f"; {expired:,} of them were not compared, for their batches are expired" if expired else ""
+        return f"{found.target_rows:,} rows are as they should be, up to batch {found.last}{but}"
     broken = [f"{e.name}: {e.left:,} and {e.right:,}" for e in found.equations if not e.holds]
     counted = [f"{count:,} {kind.replace('_', ' ')}" for kind, count in found.counts.items()]
     return "; ".join([*counted, *broken])

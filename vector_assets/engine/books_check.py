@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from vector_assets.engine.archive import ArchiveFile
 from vector_assets.engine.core import BatchKind, Json, Split, State, canonical
 from vector_assets.engine.errors import FatalError
-from vector_assets.engine.ledger import BatchRecord, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.session import Books
-from vector_assets.engine.stages import is_balanced
+from vector_assets.engine.stages import is_balanced, is_weighable
 
 Finding = tuple[str, int | None, str]
 """Pipeline, sequence number if it is about one batch, and what is wrong."""
@@ -52,8 +53,8 @@ def _wrong(
 
 
 def _wrong_counts(row: BatchRecord, letters: int) -> Iterator[str]:
-    if row.note is not None and row.expired_ms is not None:
-        return  # a rebuild could not read its records: there is nothing to weigh
+    if not is_weighable(row):
+        return
     if not is_balanced(row.counts):
         yield f"its counts do not balance{f' ({row.note})' if row.note else ''}"
     rejected = row.counts.rejected + row.counts.refused

@@ -200,13 +200,6 @@ class DeadLetters:
             )
         return number
 
-    def edits(self, letter_id: int) -> list[tuple[int, int, bytes]]:
-        """A letter's edits: number, time in ms and value; oldest first."""
-        rows = self.store.rows(
-            "SELECT edit, created_ms, value FROM dead_letter_edits WHERE letter_id = ? ORDER BY edit", (letter_id,)
-        )
-        return [(int(row["edit"]), int(row["created_ms"]), row["value"]) for row in rows]
-
     def _edited(self, letters: "list[DeadLetter]", *, with_bytes: bool) -> "list[DeadLetter]":
         """The letters with their newest edits."""
         newest: dict[int, tuple[int, bytes | None]] = {}

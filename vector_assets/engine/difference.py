@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine import sidecar
-from vector_assets.engine.core import POSITION, Json
+from vector_assets.engine.core import Json, Merge
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.expected import Expected, Hashes, Numbers, Rows, has_null, hashes_of, values_of
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import Origin, listed, origins
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import ROW_BITS, remade
 
-Kind = Literal["missing", "altered", "doubled", "foreign", "unexpected", "other_code"]
+Kind = Literal["missing", "altered", "doubled", "foreign", "unexpected", "other_code", "expired"]
 _KEPT = 1000
 """Rows of the target that nobody expects whose values are kept; the others are counted."""
 _ROW = (1 << ROW_BITS) - 1
@@ -30,6 +30,7 @@ class Finding:
     `missing`: not in the target. `altered`: other values, in `columns`. `doubled`: there more often than it should be.
     `foreign`: nobody of this pipeline wrote its key. `unexpected`: the pipeline wrote its key and took it away again.
     `other_code`: today's code makes other rows than the code that wrote the batch; `replay --rewrite` mends it.
+    `expired`: not compared, for it may be a row of a batch of which retention keeps nothing; no difference.
     """
 
     kind: Kind
@@ -85,9 +86,14 @@ class Difference:
             self._kept.append(rows.slice(0, room))
             self._kept_rows += min(room, rows.num_rows)
 
-    def findings(self, batches: Sequence[BatchRecord], shown: int) -> tuple[list[Finding], dict[str, int]]:
-        """What differs: the first `shown` of every kind, and how many there are."""
-        named = _Named(self._stages, self._expected, batches, shown)
+    def findings(
+        self, batches: Sequence[BatchRecord], shown: int, expired_rows: int = 0
+    ) -> tuple[list[Finding], dict[str, int]]:
+        """What differs: the first `shown` of every kind, and how many there are.
+
+        Batches of which nothing is kept wrote `expired_rows` rows: at most so many are theirs.
+        """
+        named = _Named(self._stages, self._expected, batches, shown, expired_rows)
         extra_keys = np.concatenate([np.zeros(0, np.uint64), *self._extra_keys])
         extra_hashes = np.concatenate([np.zeros(0, np.uint64), *self._extra_hashes])
         absent = np.repeat(self._first, np.maximum(self._counts - self._seen, 0))
@@ -109,8 +115,10 @@ class Difference:
 class _Named:
     """Findings on their way to a report: counted all, described the first of each kind."""
 
-    def __init__(self, stages: Stages, expected: Expected, batches: Sequence[BatchRecord], shown: int) -> None:
-        self._stages, self._expected, self._shown = stages, expected, shown
+    def __init__(
+        self, stages: Stages, expected: Expected, batches: Sequence[BatchRecord], shown: int, expired_rows: int
+    ) -> None:
+        self._stages, self._expected, self._shown, self._expired_rows = stages, expected, shown, expired_rows
         self._batches = {batch.seq: batch for batch in batches}
         self._key = stages.target.key or tuple(stages.pipeline.schema.names)
         self.findings: list[Finding] = []
@@ -141,9 +149,18 @@ class _Named:
 
     def altered(self, rows: Rows, at: Numbers, kept: pa.Table | None) -> None:
         """Rows that the target holds with other values, and where those are among the extra ones."""
-        old = self._is_old(rows.writers)
-        for kind, chosen in (("altered", ~old), ("other_code", old)):
+        gave_way = self._may_have_given_way(rows.writers)
+        old = self._is_old(rows.writers) & ~gave_way
+        for kind, chosen in (("altered", ~old & ~gave_way), ("other_code", old), ("expired", gave_way)):
             self._from_archive(kind, rows.at(chosen), at[chosen], kept)  # type: ignore[arg-type]
+
+    def _may_have_given_way(self, writers: Numbers) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """Rows of batches with at least so many conflicts, where an expired batch may have written the key first."""
+        if not self._expired_rows or self._expected.merge is Merge.LAST:
+            return np.zeros(len(writers), np.bool_)
+        found, counts = np.unique(writers, return_counts=True)
+        pairs = zip(found.tolist(), counts.tolist(), strict=True)
+        return np.isin(writers, [seq for seq, count in pairs if count <= self._batches[seq].counts.conflicts])
 
     def _from_archive(self, kind: Kind, rows: Rows, at: Numbers | None = None, kept: pa.Table | None = None) -> None:
         order = np.argsort(rows.places, kind="stable")
@@ -193,7 +210,8 @@ class _Named:
             ordinal[found] = rows[pc.fill_null(where, 0).to_numpy()[found]] if len(rows) else 0
         old = self._is_old(writer) & (writer > 0)
         known = self._origins(at, writer, ordinal, kept)
-        self.extra("foreign", at[writer == 0], kept)
+        unknown = at[writer == 0]
+        self.extra("expired" if len(unknown) <= self._expired_rows else "foreign", unknown, kept)
         self.extra("other_code", at[old], kept, known)
         self.extra("unexpected", at[(writer > 0) & ~old], kept, known)
 
@@ -210,6 +228,6 @@ class _Named:
 
 def _differing(made: pa.Table, found: pa.Table) -> tuple[str, ...]:
     """Columns in which two single rows differ."""
-    names = [name for name in made.column_names if name != POSITION]
+    names = values_of(made)
     both = pa.concat_tables([made.select(names), found.select(names)])
     return tuple(name for name in names if len(set(hashes_of(both, [name]).tolist())) > 1)

@@ -8,6 +8,7 @@
 | `VECTOR_ASSETS_ARCHIVE` | archive folder | `<home>/archive` |
 | `VECTOR_ASSETS_SECRET_<NAME>` | value of `${secret_values.<name>}` | `<home>/services.env` |
 | `DAGSTER_HOME` | Dagster's folder; only looked at, by `doctor` | none |
+| `VECTOR_ASSETS_NATIVE` | `auto`, `on` or `off`: whether Kafka records are read natively, see docs/kafka.md | `auto` |
 | `VECTOR_ASSETS_FAIL_AT` | `<step>:<n>[:kill or stop or raise]`, see `failpoint` | off |
 
 `<home>/services.env` is written by `vector-assets services up` (mode 0600): it lets scripts name local services by the
@@ -27,6 +28,9 @@ from vector_assets.engine.errors import ConfigError, FatalError
 
 STEPS = ("planned", "read", "archived", "sealed", "staged", "committing", "committed", "done")
 """Names of the failpoints, in the order a batch passes them."""
+
+NATIVE = ("auto", "on", "off")
+"""What `VECTOR_ASSETS_NATIVE` may say."""
 
 _SECRET = re.compile(r"\$\{secret_values\.([\w.-]+)\}")
 _passes: dict[str, int] = {}
@@ -65,6 +69,18 @@ def dagster_home() -> Path | None:
     """Dagster's own folder, None where none is named."""
     named = os.environ.get("DAGSTER_HOME")
     return Path(named).absolute() if named else None
+
+
+def native() -> str:
+    """Whether Kafka records are read natively: `auto` (where it pays), `on` (always) or `off`.
+
+    Raises:
+        ConfigError: the variable says something else.
+    """
+    choice = os.environ.get("VECTOR_ASSETS_NATIVE") or "auto"
+    if choice not in NATIVE:
+        raise ConfigError(f"VECTOR_ASSETS_NATIVE={choice!r}: want one of {', '.join(NATIVE)}")
+    return choice
 
 
 def in_ci() -> bool:

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from vector_assets.engine import sidecar
 from vector_assets.engine.abilities import Auditable, KeyReadable
-from vector_assets.engine.core import POSITION, BatchKind, Merge
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.core import HIDDEN, POSITION, BatchKind, Merge
+from vector_assets.engine.errors import PlanError
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import made_again, place
 
@@ -46,7 +47,7 @@ def hashes_of(rows: pa.Table, columns: list[str]) -> Hashes:
 
 def values_of(stored: pa.Table) -> list[str]:
     """The columns of stored rows that hold values."""
-    return [name for name in stored.column_names if name != POSITION]
+    return [name for name in stored.column_names if name not in HIDDEN]
 
 
 def has_null(rows: pa.Table, key: tuple[str, ...]) -> Mask:
@@ -108,6 +109,7 @@ class Expected:
 
         Raises:
             FatalError: its archive file or its sidecar is missing or damaged.
+            PlanError: it deletes rows, and the sink cannot tell their keys as the target holds them.
         """
         if batch.archive is None:
             return
@@ -121,7 +123,12 @@ class Expected:
             self._parts.append(rows)
         elif len(rows):
             self._loose.append(rows)
-        if folded.deletes is not None and isinstance(self.sink, KeyReadable):
+        if folded.deletes is not None and folded.deletes.num_rows:
+            if not isinstance(self.sink, KeyReadable):
+                raise PlanError(
+                    f"{batch.pipeline}: batch {batch.seq} deletes rows, and the sink of {batch.target} cannot tell how"
+                    " the target holds their keys: what it should hold is not known"
+                )
             self._parts.append(self._hashed(batch, self.sink.as_stored_keys(folded.deletes), is_deleting=True))
         self._gathered += len(rows)
         if self._gathered >= _FOLD_ROWS:

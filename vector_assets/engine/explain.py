@@ -13,8 +13,10 @@ from vector_assets.engine.abilities import Auditable, KeyReadable
 from vector_assets.engine.core import POSITION, BatchKind, Json, Merge, Split, State, Token
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.expected import values_of
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import Origin, listed, origins
+from vector_assets.engine.retention import expired_up_to
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import ROW_BITS, made_again, place, read, remade
@@ -40,18 +42,25 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class KeyStory:
-    """A key: its row in the target now (None when there is none), and its changes, newest first."""
+    """A key: its row in the target now (None when there is none), and its changes, newest first.
+
+    `is_read` is false where the sink cannot look rows up: whether the target has the row is not known. What batches up
+    to `expired_up_to` did with it is not known any more; 0 for none.
+    """
 
     key: dict[str, Json]
     row: dict[str, Json] | None
     changes: tuple[Change, ...]
     more: bool = False
+    is_read: bool = True
+    expired_up_to: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RowStory:
     """A row that a record makes today, and its fate: `written`, `deleted`, `altered` (in the target with other values),
-    `absent`, `compacted`, `overwritten`, `conflict` or `superseded`; `by` is the change that it gave way to."""
+    `absent`, `compacted`, `overwritten`, `conflict` or `superseded`; `by` is the change that it gave way to, None when
+    its batch is expired. Where the sink cannot look rows up, `written` is what was handed to it."""
 
     fate: str
     key: dict[str, Json]
@@ -64,7 +73,7 @@ class RecordStory:
     """What became of the record at one offset, as one batch read it.
 
     `status`: `rows`, `filtered`, `rejected`, `hole` (the source has no record there), `gap`, `skipped` (by a reset),
-    `before_start`, `unfinished` or `not_read`.
+    `before_start`, `expired` (retention keeps nothing of its batch), `unfinished` or `not_read`.
     """
 
     split: Split
@@ -101,7 +110,7 @@ def split_named(session: Session, name: str, topic: str | None = None) -> Split:
         and topic in {None, split.partition("@")[0], split.rpartition("/")[0]}
     ]
     if len(found) != 1:
-        said = "several splits" if found else "no split"
+        said = "several splits (of which topic?)" if found else "no split"
         raise ConfigError(f"{pipeline}: {said} named {name!r}; splits: {', '.join(found or known) or 'none were read'}")
     return found[0]
 
@@ -140,6 +149,10 @@ def _never_read(session: Session, split: Split, offset: int, containing: Sequenc
     position = offset_of(session.ledger.position(name, target).get(split))
     if position is not None and offset >= position:
         return RecordStory(split, offset, "not_read", f"the pipeline stands at {position}")
+    fold = session.ledger.fold(name, target)
+    start = offset_of((session.ledger.frozen_start(name, target) or {}).get(split))
+    if fold and split in fold.ends and (start is None or offset >= start):
+        return RecordStory(split, offset, "expired", f"retention folded the batches up to {fold.seq}")
     return RecordStory(split, offset, "before_start", "it lies before the place where the pipeline started")
 
 
@@ -149,6 +162,8 @@ def _read(
     about: dict[str, Any] = {
         "batch": batch.seq, "hour": batch.hour, "run_id": batch.run_id, "code_version": batch.code_version,
     }  # fmt: skip
+    if batch.expired_ms is not None:
+        return RecordStory(split, offset, "expired", f"retention removed the records of batch {batch.seq}", **about)
     if batch.state is not State.DONE or batch.archive is None:
         return RecordStory(split, offset, "unfinished", f"batch {batch.seq} is {batch.state}", **about)
     ordinal = _ordinal(stages, batch, split, offset)
@@ -159,7 +174,7 @@ def _read(
     about["timestamp_ms"] = origin.timestamp_ms
     letters = stages.ledger.dead_letters.of_record(batch.pipeline, batch.target, batch.seq, split, offset)
     about["letters"] = tuple((letter.id, letter.state, f"{letter.stage}: {letter.error}") for letter in letters)
-    if letters and not any(letter.state == "replayed" for letter in letters):
+    if letters and letters[-1].state != "replayed":
         detail = f"dead letter {letters[-1].id}, {letters[-1].state}: {letters[-1].stage}: {letters[-1].error}"
         return RecordStory(split, offset, "rejected", detail, **about)
     made = _made(stages, batch, ordinal, letters, batches)
@@ -223,12 +238,16 @@ def _fate(
         return RowStory(fate, key, shown, by)
     if owner is not None and changes[owner].kind == "delete":
         return RowStory("deleted", key, shown)
+    if current is None:
+        return RowStory("written", key)
     if shown is None:
         return RowStory("absent", key)
-    is_equal = isinstance(session.sink, Auditable) and listed(
-        session.sink.as_stored(row).drop_columns(POSITION)
-    ) == listed(current if current is not None else row)
-    return RowStory("written" if is_equal else "altered", key, shown)
+    is_equal = False
+    if isinstance(session.sink, Auditable):
+        stored = session.sink.as_stored(row)
+        is_equal = listed(stored.select(values_of(stored))) == listed(current)
+    differs = "conflict" if owner is None and session.sink.merge is not Merge.LAST else "altered"
+    return RowStory("written" if is_equal else differs, key, shown)
 
 
 def key_row(session: Session, key: Mapping[str, Any]) -> pa.Table:
@@ -268,7 +287,15 @@ def explain_key(session: Session, key: Mapping[str, Any]) -> KeyStory:
     current = _row_now(session, keys)
     row = listed(current)[0] if current is not None and current.num_rows else None
     (named,) = listed(keys.drop_columns(POSITION))
-    return KeyStory(named, row, tuple(changes[:_SHOWN]), more=len(changes) > _SHOWN)
+    expired = expired_up_to(stages.ledger, stages.pipeline.name, stages.pipeline.target)
+    return KeyStory(
+        named,
+        row,
+        tuple(changes[:_SHOWN]),
+        more=len(changes) > _SHOWN,
+        is_read=current is not None,
+        expired_up_to=expired,
+    )
 
 
 def _row_now(session: Session, keys: pa.Table) -> pa.Table | None:
@@ -288,6 +315,10 @@ def _changes(stages: Stages, keys: pa.Table, merge: Merge) -> tuple[list[Change]
             if _is_key(stages, batch, int(touched.files[at]) & _ROW, keys, wanted):
                 found.append((batch, int(touched.places[at]), int(touched.files[at]), bool(touched.deleting[at])))
     owner = _owner(found, merge)
+    if owner is not None and merge is not Merge.LAST and found[owner][0].counts.conflicts:
+        # a batch that is expired may have written the key first
+        expired = expired_up_to(stages.ledger, stages.pipeline.name, stages.pipeline.target)
+        owner = None if expired else owner
     changes = []
     for number, (batch, _, file, deleting) in enumerate(found):
         (origin,) = origins(stages, stages.root(batch), [file & _ROW])

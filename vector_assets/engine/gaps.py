@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from vector_assets.engine.core import BatchKind, Position, Range, Span, Split, canonical
 from vector_assets.engine.errors import PositionLostError
-from vector_assets.engine.ledger import BatchRecord, GapState, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord, GapState
 from vector_assets.engine.session import Session
 from vector_assets.engine.shelf import Shelf
 from vector_assets.engine.stages import Stages

@@ -7,10 +7,9 @@ it (dead letters, positions). The position of a (pipeline, target) moves only wi
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -18,7 +17,6 @@ import pyarrow as pa
 from vector_assets.engine.archive import ArchiveFile
 from vector_assets.engine.core import (
     BatchKind,
-    BatchToken,
     Counts,
     Json,
     Position,
@@ -32,106 +30,11 @@ from vector_assets.engine.core import (
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetters
 from vector_assets.engine.errors import ExpiredError, FatalError, FencedError, GapKind
 from vector_assets.engine.lease import Lease, Leases
-from vector_assets.engine.store import Row, open_store
+from vector_assets.engine.ledger_records import BatchRecord, Fold, Gap, GapState, batch_record, file_text
+from vector_assets.engine.store import open_store
 
 UNFINISHED = (State.PLANNED, State.SEALED, State.STAGED)
 _NEVER = (1 << 63) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRecord:
-    """One batch as the ledger knows it."""
-
-    pipeline: str
-    target: str
-    seq: int
-    kind: BatchKind
-    state: State
-    span: Span
-    first_splits: frozenset[Split]
-    hour: str
-    run_id: str
-    fence: int
-    code_version: str
-    schema_version: int
-    archive: ArchiveFile | None
-    sidecar: ArchiveFile | None
-    committable: Json
-    counts: Counts
-    commit_id: str | None
-    newest_ms: int | None
-    planned_ms: int
-    done_ms: int | None
-    commit_seconds: float | None
-    note: str | None
-    expired_ms: int | None = None
-
-    def token(self, fence: int) -> BatchToken:
-        """The batch's name in its target, for an attempt under `fence`."""
-        return BatchToken(self.pipeline, self.target, self.seq, self.span, fence, self.first_splits)
-
-    def check_kept(self) -> None:
-        """Make sure that its records can be read again.
-
-        Raises:
-            ExpiredError: retention has removed them from the archive.
-        """
-        if self.expired_ms is not None:
-            raise ExpiredError(
-                f"{self.pipeline}: batch {self.seq} ({self.span.short()}) is expired: its records are not in the"
-                f" archive any more, since {datetime.fromtimestamp(self.expired_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
-                f"{f' ({self.note})' if self.note else ''}; it can be neither replayed nor explained"
-            )
-
-    @property
-    def place(self) -> BatchPlace:
-        """Where its dead letters say they come from."""
-        return BatchPlace(self.pipeline, self.target, self.seq, self.code_version, self.root)
-
-    @property
-    def root(self) -> int:
-        """The batch whose records these are: of a rewriting batch the one that its archive file was written for."""
-        if self.kind is not BatchKind.REWRITE or self.archive is None:
-            return self.seq
-        return int(PurePosixPath(self.archive.path).stem)
-
-
-GapState = Literal["open", "skipped", "filled", "read", "reset"]
-"""What became of a gap: nothing yet; the pipeline went on after it; its records came out of the archive; a new split is
-read from its beginning; an operator moved the position."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """The oldest batches, which retention made one: those up to `seq`, the last of them of partition `hour`.
-
-    `ends` is where each split stood after them; `counts` is the sum over the `batches` that were done.
-    """
-
-    seq: int
-    hour: str
-    batches: int
-    discarded: int
-    counts: Counts
-    ends: dict[Split, Json]
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Records the source lost: offsets `start` to `end` (exclusive, None when unknown) of a split.
-
-    `policy` is the setting that decided; batch `seq` is what closed the gap.
-    """
-
-    pipeline: str
-    split: Split
-    kind: str
-    start: int
-    end: int | None
-    found_ms: int
-    policy: str
-    state: GapState
-    seq: int | None
 
 
 class Ledger:
@@ -239,7 +142,7 @@ class Ledger:
         """PLANNED -> SEALED: the ends are fixed, the archive holds the records."""
         self._move(
             lease, seq, (State.PLANNED,), State.SEALED,
-            {"span": span.to_json(), "archive": _file(archive), "counts": canonical(records.to_dict()),
+            {"span": span.to_json(), "archive": file_text(archive), "counts": canonical(records.to_dict()),
              "newest_ms": newest_ms},
         )  # fmt: skip
 
@@ -252,7 +155,7 @@ class Ledger:
         with self.store.transaction():
             self._move(
                 lease, batch.seq, (State.SEALED, State.STAGED), State.STAGED,
-                {"committable": canonical(staged.committable), "sidecar": _file(sidecar),
+                {"committable": canonical(staged.committable), "sidecar": file_text(sidecar),
                  "counts": canonical(counts.to_dict()), "code_version": code_version},
             )  # fmt: skip
             self.dead_letters.drop_hidden(place)
@@ -300,8 +203,8 @@ class Ledger:
         values |= {
             "span": record.span.to_json(),
             "first_splits": canonical(sorted(record.first_splits)),
-            "archive": _file(record.archive),
-            "sidecar": _file(record.sidecar),
+            "archive": file_text(record.archive),
+            "sidecar": file_text(record.sidecar),
             "committable": canonical(record.committable) if record.committable is not None else None,
             "counts": canonical(record.counts.to_dict()),
         }
@@ -351,7 +254,7 @@ class Ledger:
         rows = self.store.rows(
             "SELECT seq FROM batches WHERE pipeline = ? AND hour = ? AND target = ? AND kind = 'rewrite'"
             " AND state = 'DONE' AND archive = ? ORDER BY seq",
-            (batch.pipeline, batch.hour, batch.target, _file(batch.archive)),
+            (batch.pipeline, batch.hour, batch.target, file_text(batch.archive)),
         )
         return [int(row["seq"]) for row in rows if before is None or row["seq"] < before]
 
@@ -372,7 +275,7 @@ class Ledger:
             if seq > 0:
                 self.check_kept(pipeline, target, first=max(seq, 2))
             raise FatalError(f"{pipeline}: the ledger has no batch {seq}")
-        return _record(row)
+        return batch_record(row)
 
     def unfinished(self, pipeline: str, target: str) -> list[BatchRecord]:
         """Batches that are planned but neither done nor discarded, in order."""
@@ -381,7 +284,7 @@ class Ledger:
             " ORDER BY seq",
             (pipeline, target),
         )
-        return [_record(row) for row in rows]
+        return [batch_record(row) for row in rows]
 
     def batches(
         self, pipeline: str, target: str | None = None, *, hour: str | None = None, after: int = 0,
@@ -396,7 +299,7 @@ class Ledger:
         order = "DESC" if newest_first else "ASC"
         tail = f" LIMIT {int(limit)}" if limit else ""
         rows = self.store.rows(f"SELECT * FROM batches WHERE {' AND '.join(where)} ORDER BY seq {order}{tail}", values)
-        return [_record(row) for row in rows]
+        return [batch_record(row) for row in rows]
 
     def states(self, pipeline: str, target: str) -> dict[str, int]:
         """How many batches are in each state, those that retention folded included."""
@@ -411,14 +314,16 @@ class Ledger:
                 found[str(state)] = found.get(state, 0) + count
         return found
 
-    def check_kept(self, pipeline: str, target: str, *, hour: str | None = None, first: int = 1) -> None:
-        """Make sure that the batches of a partition, or those from `first` (when it is not simply 1), are rows still.
+    def check_kept(
+        self, pipeline: str, target: str, *, hour: str | None = None, first: int = 1, last: int | None = None
+    ) -> None:
+        """Make sure that the batches of a partition, or those from `first` to `last`, are rows still.
 
         Raises:
             ExpiredError: retention has folded some of them.
         """
         fold = self.fold(pipeline, target)
-        if fold and ((hour is not None and hour <= fold.hour) or 1 < first <= fold.seq):
+        if fold and ((hour is not None and hour <= fold.hour) or ((first, last) != (1, None) and first <= fold.seq)):
             raise ExpiredError(
                 f"{pipeline}: batches up to {fold.seq} (partitions up to {fold.hour}) are expired: retention folded"
                 " them into one position, and their records are not in the archive any more"
@@ -542,25 +447,3 @@ class Ledger:
     def close(self) -> None:
         """Close the database."""
         self.store.close()
-
-
-def _file(file: ArchiveFile | None) -> str | None:
-    return (
-        canonical({"path": file.path, "sha256": file.sha256, "rows": file.rows, "bytes": file.bytes}) if file else None
-    )
-
-
-def _record(values: Row) -> BatchRecord:
-    return BatchRecord(
-        **values
-        | {
-            "kind": BatchKind(values["kind"]),
-            "state": State(values["state"]),
-            "span": Span.from_json(values["span"]),
-            "first_splits": frozenset(orjson.loads(values["first_splits"])),
-            "archive": ArchiveFile(**orjson.loads(values["archive"])) if values["archive"] else None,
-            "sidecar": ArchiveFile(**orjson.loads(values["sidecar"])) if values["sidecar"] else None,
-            "committable": orjson.loads(values["committable"]) if values["committable"] else None,
-            "counts": Counts.from_dict(orjson.loads(values["counts"])),
-        }
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vector_assets.engine.core import BatchKind, Position, Range, Span, State, Token, canonical
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError, TargetReplacedError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.retention import check_letters
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.session import Session

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from vector_assets.engine.core import Json, Split
 from vector_assets.engine.errors import FatalError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.touches import Making
 
 

@@ -15,7 +15,7 @@ from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import BatchKind, Json, Position, Span, Split, State
 from vector_assets.engine.errors import ConfigError, FatalError
 from vector_assets.engine.evidence import ArchivedBatch, Place, archived_batches, follows, token_id
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
 
@@ -25,6 +25,7 @@ UNKNOWN = (
     "operators' events before now",
     "ranges that the source lost before now",
     "which dead letters were purged or edited: those found again are open, unless a replay landed them",
+    "what rewrites rejected: `replay --rewrite` finds it again",
 )
 """What neither target nor archive can tell, for people."""
 

@@ -20,7 +20,7 @@ from vector_assets.engine.dead_letters import BatchPlace, DeadLetter
 from vector_assets.engine.evidence import ArchivedBatch
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.lease import Lease
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.rebuild import DoneBatch, RebuildPlan, plan_rebuild
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session

@@ -17,10 +17,10 @@ from vector_assets.engine.core import BatchKind, Counts, Position, State, canoni
 from vector_assets.engine.difference import Difference, Finding
 from vector_assets.engine.errors import FencedError, PlanError
 from vector_assets.engine.expected import Expected
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
-from vector_assets.engine.stages import Stages, is_balanced
+from vector_assets.engine.stages import Stages, is_balanced, is_weighable
 
 SHOWN = 20
 """Findings of each kind that are shown with their key."""
@@ -61,8 +61,12 @@ class Reconciliation:
     seconds: float = 0.0
 
     def is_right(self, *, foreign_ok: bool = False) -> bool:
-        """All equations hold and the content is as it should be; rows of others count unless they are allowed."""
-        wrong = sum(count for kind, count in self.counts.items() if not (foreign_ok and kind == "foreign"))
+        """All equations hold and the content is as it should be; rows of others count unless they are allowed.
+
+        Rows of batches that are expired were not compared, and do not count.
+        """
+        passed = {"expired", "foreign"} if foreign_ok else {"expired"}
+        wrong = sum(count for kind, count in self.counts.items() if kind not in passed)
         return wrong == 0 and all(equation.holds for equation in self.equations)
 
 
@@ -111,7 +115,7 @@ def reconcile(session: Session, *, shown: int = SHOWN) -> Reconciliation:
         difference = Difference(stages, expected)
         for rows in chain(cut.first, scan):
             difference.add(pa.Table.from_batches([rows]))
-    findings, counts = difference.findings(cut.batches, shown)
+    findings, counts = difference.findings(cut.batches, shown, _expired_rows(session, cut))
     return Reconciliation(
         session.pipeline.name,
         session.pipeline.target,
@@ -168,27 +172,38 @@ def _is_applied(session: Session, stages: Stages, batch: BatchRecord) -> bool:
     return batch.state is State.DONE
 
 
+def _expired_rows(session: Session, cut: Cut) -> int:
+    """How many rows the batches wrote of which retention keeps nothing."""
+    fold = session.ledger.fold(session.pipeline.name, session.pipeline.target)
+    expired = [batch for batch in cut.batches if batch.expired_ms is not None and batch.kind is not BatchKind.REWRITE]
+    return sum(batch.counts.written for batch in expired) + (fold.counts.written if fold else 0)
+
+
 def _equations(session: Session, stages: Stages, cut: Cut) -> Iterator[Equation]:
     done = [batch for batch in cut.batches if batch.state is State.DONE]
-    total = sum((batch.counts for batch in done), Counts())
+    weighed = [batch for batch in done if is_weighable(batch)]
+    unknown = [batch.seq for batch in done if not is_weighable(batch)]
+    of = f"without {_few(unknown)}, which a rebuild knows by number only" if unknown else "of all batches"
+    total = sum((batch.counts for batch in weighed), Counts())
     gone = (
         total.filtered + total.compacted + total.conflicts + total.superseded + total.refused + total.written
         + total.deleted
     )  # fmt: skip
-    read = [batch for batch in done if batch.kind is BatchKind.RECORDS]
+    read = [batch for batch in weighed if batch.kind is BatchKind.RECORDS]
     offsets, records = sum(_offsets(session, batch) for batch in read), sum(batch.counts.records for batch in read)
     holes = max(offsets - records, 0)
     yield Equation("offsets = records + holes", offsets, records + holes, f"{records} records, {holes} holes")
-    yield Equation("records = decoded + rejected", total.records, total.decoded + total.rejected, "of all batches")
+    yield Equation("records = decoded + rejected", total.records, total.decoded + total.rejected, of)
     yield Equation(
-        "rows = filtered + compacted + conflicts + superseded + refused + written + deleted", total.rows, gone,
-        "of all batches",
+        "rows = filtered + compacted + conflicts + superseded + refused + written + deleted", total.rows, gone, of,
     )  # fmt: skip
-    unbalanced = [batch.seq for batch in done if not is_balanced(batch.counts)]
+    unbalanced = [batch.seq for batch in weighed if not is_balanced(batch.counts)]
     yield Equation("batches out of balance = 0", len(unbalanced), 0, _few(unbalanced))
     short = [batch.seq for batch in done if batch.archive and _is_short(batch)]
     yield Equation("batches whose archive has other records = 0", len(short), 0, _few(short))
-    broken = _breaks(done, session.ledger.frozen_start(session.pipeline.name, session.pipeline.target) or {})
+    where = (session.pipeline.name, session.pipeline.target)
+    fold = session.ledger.fold(*where)
+    broken = _breaks(done, (session.ledger.frozen_start(*where) or {}) | (fold.ends if fold else {}))
     ends = sum(1 for split, token in _ends(done).items() if canonical(token) != canonical(cut.position.get(split)))
     yield Equation("spans that do not meet = 0", len(broken) + ends, 0, _few(broken))
     wrong = [batch.seq for batch in done if not _is_confirmed(session, stages, batch)]

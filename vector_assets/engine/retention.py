@@ -13,7 +13,8 @@ from vector_assets.engine.core import BatchKind, Counts, Json, Merge, Split, Sta
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ExpiredError
 from vector_assets.engine.lease import Lease
-from vector_assets.engine.ledger import BatchRecord, Fold, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord, Fold
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
@@ -51,13 +52,16 @@ def plan_retention(ledger: Ledger, pipeline: Pipeline) -> RetentionPlan:
     """What is older than the pipeline's settings keep; nothing is changed."""
     settings, where = pipeline.settings, (pipeline.name, pipeline.target)
     unfinished = ledger.unfinished(*where)
-    if any(batch.kind is BatchKind.DEAD_LETTERS for batch in unfinished):
-        # it may need the key sidecars of any batch
+    if any(batch.kind in {BatchKind.DEAD_LETTERS, BatchKind.REWRITE} for batch in unfinished):
+        # it may need the key sidecars of any batch, and a rewrite needs the records of its root
         return RetentionPlan(pipeline.name, waits_for=unfinished[0].seq)
     rows = ledger.batches(*where)
     folding = _older(rows, settings.retention_ledger, ledger)
     archive_limits = [age for age in (settings.retention_archive, settings.retention_ledger) if age is not None]
     old = _older(rows, min(archive_limits, default=None), ledger)
+    last = old[-1].seq if old else 0
+    # a rewrite has no records but its root's
+    old = old + [row for row in rows[len(old) :] if row.kind is BatchKind.REWRITE and row.root <= last]
     # a row that is expired and still names its file was left so by a retention that was killed
     expiring = tuple(
         row for row in old if row.kind is not BatchKind.RESET and (row.expired_ms is None or row.archive is not None)
@@ -122,18 +126,21 @@ def _expire(session: Session, lease: Lease, plan: RetentionPlan) -> None:
     ledger, archive = session.ledger, session.books.archive
     if not plan.expiring:
         return
-    where = (lease.pipeline, lease.target, plan.expiring[-1].seq)
-    condition = "pipeline = ? AND target = ? AND seq <= ? AND state IN ('DONE', 'DISCARDED')"
+    rows = [(lease.pipeline, lease.target, row.seq) for row in plan.expiring]
+    condition = "pipeline = ? AND target = ? AND seq = ?"
+    now = ledger.now_ms()
     with ledger.fenced(lease):
-        ledger.store.change(
-            f"UPDATE batches SET expired_ms = ? WHERE {condition} AND expired_ms IS NULL AND kind <> 'reset'",
-            (ledger.now_ms(), *where),
+        ledger.store.change_many(
+            f"UPDATE batches SET expired_ms = ? WHERE {condition} AND expired_ms IS NULL", [(now, *row) for row in rows]
         )
     for row in plan.expiring:
         if row.archive:
             archive.remove_batch(row.archive)
+        if row.sidecar:
+            # that of a rewrite does not stand beside the records
+            archive.remove_batch(row.sidecar)
     with ledger.fenced(lease):
-        ledger.store.change(f"UPDATE batches SET archive = NULL, sidecar = NULL WHERE {condition}", where)
+        ledger.store.change_many(f"UPDATE batches SET archive = NULL, sidecar = NULL WHERE {condition}", rows)
 
 
 def _fold(ledger: Ledger, lease: Lease, rows: tuple[BatchRecord, ...]) -> None:
@@ -156,30 +163,38 @@ def _fold(ledger: Ledger, lease: Lease, rows: tuple[BatchRecord, ...]) -> None:
         ledger.store.change(f"INSERT INTO folds VALUES ({', '.join('?' * len(values))})", values)
         ledger.store.change("DELETE FROM batches WHERE pipeline = ? AND target = ? AND seq <= ?", (*where, last.seq))
         ledger.store.change(
+            # the batch that replayed a letter tells by it where its records came from
             "DELETE FROM dead_letters WHERE pipeline = ? AND target = ? AND seq <= ?"
-            " AND state IN ('replayed', 'purged')",
-            (*where, last.seq),
+            " AND state IN ('replayed', 'purged') AND (replayed_by IS NULL OR replayed_by <= ?)",
+            (*where, last.seq, last.seq),
         )
+
+
+def expired_up_to(ledger: Ledger, pipeline: str, target: str) -> int:
+    """The newest batch of which neither records nor keys are kept any more, 0 for none."""
+    where = (pipeline, target)
+    fold = ledger.fold(*where)
+    row = ledger.store.row(
+        "SELECT max(seq) AS newest FROM batches WHERE pipeline = ? AND target = ? AND expired_ms IS NOT NULL"
+        " AND kind <> 'rewrite'",
+        where,
+    )
+    return max(int(row["newest"] or 0) if row else 0, fold.seq if fold else 0)
 
 
 def check_letters(ledger: Ledger, letters: list[DeadLetter], merge: Merge) -> None:
     """Make sure that it can be told which keys later batches wrote, before these letters are written again.
 
     Raises:
-        ExpiredError: the key sidecar of a batch after a letter's own is gone, and the sink keeps the last row of a key.
+        ExpiredError: the keys of a letter's own batch or a later one are gone, and the sink keeps a key's last row.
     """
     if merge is not Merge.LAST or not letters:
         return
-    where = (letters[0].pipeline, letters[0].target)
-    fold = ledger.fold(*where)
-    row = ledger.store.row(
-        "SELECT max(seq) AS newest FROM batches WHERE pipeline = ? AND target = ? AND expired_ms IS NOT NULL", where
-    )
-    newest = max((row["newest"] or 0) if row else 0, fold.seq if fold else 0)
+    newest = expired_up_to(ledger, letters[0].pipeline, letters[0].target)
     for letter in letters:
-        if newest > letter.origin_seq:
+        if newest >= letter.origin_seq:
             raise ExpiredError(
                 f"{letter.pipeline}: dead letter {letter.id} was read by batch {letter.origin_seq}; retention removed"
-                f" what batches up to {newest} tell of their keys, so it cannot be known whether a later batch wrote"
+                f" what batches up to {newest} tell of their keys, so it cannot be known whether a later record wrote"
                 " its key: mend the row by hand, and purge the letter"
             )

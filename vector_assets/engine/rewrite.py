@@ -4,18 +4,26 @@ A rewrite is a batch of its own (`BatchKind.REWRITE`): its own number and sideca
 of the batch it rewrites. It takes the pipeline's lease for a batch or a second's worth, so a live run gets in between.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
+from vector_assets.engine import sidecar
 from vector_assets.engine.abilities import Overwriting
 from vector_assets.engine.core import BatchKind, Counts, Merge, Span, State, Target
-from vector_assets.engine.errors import PlanError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.env import failpoint
+from vector_assets.engine.errors import ExpiredError, PlanError
+from vector_assets.engine.ledger_records import BatchRecord
+from vector_assets.engine.retention import check_letters, expired_up_to
 from vector_assets.engine.run import HANDOVER_SECONDS, Outcome, Runner
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages, code_version_of
+from vector_assets.engine.touches import remade
 
+log = logging.getLogger(__name__)
 _HOLD_SECONDS = 1.0
 """How long the lease is kept before others get their turn."""
 
@@ -79,16 +87,66 @@ def selected(session: Session, selection: Selection) -> list[BatchRecord]:
     ]
 
 
+def check_kept(session: Session, selection: Selection, batches: list[BatchRecord]) -> None:
+    """Make sure that it can be told which rows the batches own, before any of them is written again.
+
+    Raises:
+        ExpiredError: retention removed what tells: the records of a batch that was asked for, or what older batches
+            wrote first, or which batches wrote a dead letter's key after it.
+    """
+    ledger, where = session.ledger, (session.pipeline.name, session.pipeline.target)
+    newest = expired_up_to(ledger, *where)
+    if not newest:
+        return
+    if selection == Selection(again=selection.again):
+        log.warning("%s: batches up to %d are expired and stay as they are", where[0], newest)
+    else:
+        first = selection.first if selection.from_hour is None and selection.to_hour is None else 1
+        ledger.check_kept(*where, hour=selection.from_hour or selection.to_hour, first=first, last=selection.last)
+        for row in ledger.batches(*where):
+            if row.kind in {BatchKind.RECORDS, BatchKind.DEAD_LETTERS} and selection.has(row):
+                row.check_kept()
+    lost = [batch.seq for batch in batches if batch.counts.conflicts] if session.sink.merge is not Merge.LAST else []
+    if lost:
+        listed = ", ".join(map(str, lost[:10])) + (", .." if len(lost) > 10 else "")
+        raise ExpiredError(
+            f"{where[0]}: batches {listed} hold rows that gave"
+            f" way to earlier ones; retention removed what batches up to {newest} wrote, so it cannot be known which:"
+            " a rewrite would put them in the others' place. Choose other batches with --seq or --from-batch"
+        )
+    for batch in batches:
+        if batch.kind is BatchKind.DEAD_LETTERS:
+            check_letters(ledger, ledger.dead_letters.claimed(*where, batch.seq), session.sink.merge)
+
+
+def _check_keys(stages: Stages, root: BatchRecord) -> None:
+    """A key that the batch did not write before may be that of a row whose batch is expired, which came first."""
+    newest = expired_up_to(stages.ledger, root.pipeline, root.target)
+    if not newest or stages.sink.merge is Merge.LAST or root.sidecar is None:
+        return
+    before = sidecar.read(stages.archive, root.sidecar).column("key_hash")
+    rows = remade(stages, root)
+    is_new = pc.invert(pc.is_in(sidecar.key_hashes(rows, stages.target.key), value_set=before))
+    if new := pc.sum(is_new).as_py():
+        raise ExpiredError(
+            f"{root.pipeline}: batch {root.seq}: today's script makes {new} keys that it did not make before; retention"
+            f" removed what batches up to {newest} wrote, so it cannot be known whether one of them wrote such a key"
+            " first. Batches before this one are rewritten"
+        )
+
+
 def rewrite(runner: Runner, selection: Selection) -> Iterator[Outcome]:
     """Make the selected batches again, oldest first; one outcome for each rewriting batch.
 
     Raises:
         PlanError: the target's rows cannot be replaced (`check`).
+        ExpiredError: retention removed what tells whose the rows are (`check_kept`).
         LeaseHeldError: another worker kept the lease.
     """
     session = runner.session
     check(session)
     waiting = selected(session, selection)
+    check_kept(session, selection, waiting)
     waiting.reverse()
     while waiting and not runner.stop.is_set():
         with session.leased() as stages:
@@ -105,9 +163,11 @@ def rewrite(runner: Runner, selection: Selection) -> Iterator[Outcome]:
 
 def _rewritten(runner: Runner, stages: Stages, root: BatchRecord) -> Outcome:
     ledger = runner.ledger
+    _check_keys(stages, root)
     records = Counts(records=root.counts.records, bytes=root.counts.bytes)
     # in one transaction: a rewriting batch is known by the archive file that sealing gives it
     with ledger.store.transaction():
         batch = runner.plan(stages, BatchKind.REWRITE, Span(), root.hour)
         ledger.seal(stages.lease, batch.seq, Span(), root.archive, records=records, newest_ms=root.newest_ms)
+    failpoint("sealed")
     return runner.finish(stages, ledger.batch(root.pipeline, root.target, batch.seq))

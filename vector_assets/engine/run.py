@@ -21,7 +21,7 @@ from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import FatalError, PositionLostError
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
 from vector_assets.engine.retry import attempts, call
 from vector_assets.engine.session import Session
@@ -94,21 +94,22 @@ class Runner:
             self._await_records()
 
     def replay(self, hour: str | None = None, *, first: int = 1, last: int | None = None) -> Iterator[Outcome]:
-        """Apply again, from the archive, what the target does not have of an hour's (or all) batches."""
+        """Apply again, from the archive, what the target does not have of an hour's (or all) batches.
+
+        What is unfinished comes last, as everywhere: a target made anew takes it only after all that was done before.
+        """
         where = (self.pipeline.name, self.pipeline.target)
         with self.session.leased() as stages:
-            resumed = set()
+            self.ledger.check_kept(*where, hour=hour, first=first, last=last)
+            for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
+                is_asked_for = last is None or batch.seq <= last
+                if batch.state is State.DONE and is_asked_for:
+                    yield self._apply_again(stages, batch)
+                    self.has_batch_in_hand = False
             for outcome in self.resume(stages):
-                resumed.add(outcome.batch.seq)
                 if hour in (None, outcome.batch.hour):
                     yield outcome
                 self.has_batch_in_hand = False
-            self.ledger.check_kept(*where, hour=hour, first=first)
-            for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
-                is_asked_for = last is None or batch.seq <= last
-                if batch.state is State.DONE and is_asked_for and batch.seq not in resumed:
-                    yield self._apply_again(stages, batch)
-                    self.has_batch_in_hand = False
 
     def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
@@ -299,7 +300,7 @@ class Runner:
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
         return call(
             self.session.source_policy,
-            lambda: _collect(self.session.source.read(batch.span, limit), self.pipeline.raw_schema),
+            lambda: collect(self.session.source.read(batch.span, limit), self.pipeline.raw_schema),
             place=f"{batch.pipeline}: reading batch {batch.seq}",
         )
 
@@ -403,7 +404,7 @@ class _ReadAhead:
         return self._stages.stage(self._stages.seal(batch, raw, span), raw)
 
 
-def _collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.Table, Span]:
+def collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.Table, Span]:
     """Everything a read yields as one table, and the span it returns."""
     batches = []
     while True:

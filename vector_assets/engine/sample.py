@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine import sidecar
+from vector_assets.engine import compact, sidecar
 from vector_assets.engine.abilities import Auditable, KeyReadable
 from vector_assets.engine.core import KIND, POSITION, BatchKind, Merge, RowKind, State
 from vector_assets.engine.difference import Finding
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.expected import hashes_of, values_of
-from vector_assets.engine.ledger import BatchRecord
+from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import listed, origins
 from vector_assets.engine.reconcile import SHOWN, Reconciliation
+from vector_assets.engine.retention import expired_up_to
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import superseded
@@ -59,6 +60,11 @@ def reconcile_sample(session: Session, keys: int, shown: int = SHOWN, *, seed: i
         for number, batch in enumerate(drawn):
             share = -(-(keys - sample.keys) // (len(drawn) - number))
             _look(session, stages, batch, share, sample, shown, chance)
+    if not sample.keys and any(batch.counts.written for batch in done):
+        raise PlanError(
+            f"{session.pipeline.name}: no key was found that one record alone owns, so nothing could be looked at:"
+            " reconcile without --sample"
+        )
     last = max((batch.seq for batch in done), default=0)
     return Reconciliation(
         session.pipeline.name, session.pipeline.target, last, (), sample.keys, sample.in_target, sample.counts,
@@ -80,9 +86,16 @@ def _look(
     key, columns = list(stages.target.key), values_of(stored)
     there = np.isin(hashes_of(stored, key), hashes_of(found, key))
     equal = np.isin(hashes_of(stored, columns), hashes_of(found, columns))
+    may_give_way = bool(
+        sink.merge is not Merge.LAST
+        and batch.counts.conflicts
+        and expired_up_to(stages.ledger, batch.pipeline, batch.target)
+    )
     is_old = _newest(stages, batch).code_version != stages.code_version
     for kind, chosen in (("missing", ~there), ("altered", there & ~equal)):
         name = "other_code" if is_old else kind
+        if kind == "altered" and may_give_way:
+            name = "expired"
         rows = stored.filter(pa.array(chosen))
         before = sample.counts.get(name, 0)
         if rows.num_rows:
@@ -112,7 +125,19 @@ def _owned(session: Session, stages: Stages, batch: BatchRecord, keys: int, chan
     if len(ordinals) > keys:
         ordinals = np.sort(chance.sample(ordinals.tolist(), keys))
     rows = stages.decode(stages.archive.read(batch.archive), stages.splits(batch), pa.array(ordinals)).rows
-    if KIND in rows.column_names:
-        rows = rows.filter(pc.equal(rows.column(KIND), int(RowKind.INSERT))).drop_columns(KIND)
+    rows = _handed(rows, entries, stages.target.key, session.sink.merge)
     gone = superseded(stages, stages.touches, batch, rows, session.sink.merge, np.zeros(0, np.int64))
     return rows.filter(pa.array(~gone))
+
+
+def _handed(rows: pa.Table, entries: pa.Table, key: tuple[str, ...], merge: Merge) -> pa.Table:
+    """Of the rows that records make the upserts that the target got: those of a key and a record in the sidecar."""
+    if KIND in rows.column_names:
+        upserts = pa.array([int(RowKind.INSERT), int(RowKind.UPDATE_AFTER)], pa.int8())
+        rows = rows.filter(pc.is_in(rows.column(KIND), value_set=upserts)).drop_columns(KIND)
+    if rows.num_rows == 0:
+        return rows
+    made = np.rec.fromarrays([rows.column(POSITION).to_numpy(), sidecar.key_hashes(rows, key).to_numpy()])
+    got = np.rec.fromarrays([entries.column("row").to_numpy(), entries.column("key_hash").to_numpy()])
+    rows = rows.filter(pa.array(np.isin(made, got.astype(made.dtype))))
+    return compact.compact(rows, key).upserts if merge is Merge.LAST else compact.first_of_keys(rows, key)

@@ -27,7 +27,7 @@ acts on one confirms it on the real key.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -111,21 +111,6 @@ def read(archive: Archive, file: ArchiveFile, key_shape: str | None = None) -> p
             f"sidecar {file.path}: found hashes of the key {found}, wanted {key_shape}: they cannot be compared"
         )
     return parquet.read(use_threads=False).replace_schema_metadata(None).cast(SCHEMA)
-
-
-def touched_after(
-    archive: Archive, files: Iterable[ArchiveFile], hashes: pa.Array | pa.ChunkedArray, key_shape: str | None = None
-) -> pa.BooleanArray:
-    """For each of the hashes, whether one of the sidecars holds it (confirm it on the real key).
-
-    Raises:
-        FatalError: as `read`.
-    """
-    touched = pa.repeat(pa.scalar(value=False), len(hashes))
-    for file in files:
-        seen = read(archive, file, key_shape).column("key_hash")
-        touched = pc.or_(touched, pc.is_in(hashes, value_set=seen))
-    return touched.combine_chunks() if isinstance(touched, pa.ChunkedArray) else touched
 
 
 def _entries(rows: pa.Table, key: tuple[str, ...], kind: RowKind) -> pa.Table:

@@ -5,6 +5,7 @@ archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from vector_assets.engine.core import (
     BatchKind,
     Counts,
     Decoded,
+    Decoder,
     Merge,
     RowKind,
     Sink,
@@ -27,6 +29,7 @@ from vector_assets.engine.core import (
     Split,
     Staged,
     Target,
+    Transform,
     canonical,
     kinds_of,
 )
@@ -34,10 +37,12 @@ from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import BudgetError, PlanError
 from vector_assets.engine.lease import Lease
-from vector_assets.engine.ledger import BatchRecord, Ledger
-from vector_assets.engine.metadata import attach
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord
+from vector_assets.engine.metadata import Metadata, attach
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
+from vector_assets.engine.schema import Column
 from vector_assets.engine.touches import Numbers, Touches, kept_rows, place, superseded
 
 
@@ -112,8 +117,11 @@ class Stages:
         return prepared
 
     def _keep_rejects(self, batch: BatchRecord, prepared: Prepared) -> None:
-        """Beside the records, so that a lost ledger's dead letters are found again as they were."""
-        if batch.archive:
+        """Beside the records, so that a lost ledger's dead letters are found again as they were.
+
+        A rewrite leaves what stands beside its root's records: it was made without the records rejected there.
+        """
+        if batch.archive and batch.kind is not BatchKind.REWRITE:
             notes = {"counts": canonical(prepared.counts.to_dict()), "code_version": self.code_version}
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
@@ -174,24 +182,11 @@ class Stages:
         Raises:
             PlanError: the sink's merge does not take the rows' kinds, or they have no key.
         """
-        if self.sink.merge is Merge.LAST:
-            return compact.compact(rows, self.target.key)
-        folded = self._inserts(rows)
-        if not is_rewrite:
-            return folded
-        first = compact.first_of_keys(folded.upserts, self.target.key)
+        result = folded(rows, self.sink.merge, self.target, place=self.pipeline.name)
+        if not is_rewrite or self.sink.merge is Merge.LAST:
+            return result
+        first = compact.first_of_keys(result.upserts, self.target.key)
         return compact.Compacted(first, None, rows.num_rows - first.num_rows)
-
-    def _inserts(self, rows: pa.Table) -> compact.Compacted:
-        kinds = kinds_of(rows)
-        if kinds is None or self.sink.merge is Merge.CHANGELOG:
-            return compact.Compacted(rows, None, 0)
-        if pc.any(pc.not_equal(kinds, int(RowKind.INSERT))).as_py():
-            raise PlanError(
-                f"{self.pipeline.name}: the records hold updates or deletes, {self.target.name} is written with merge"
-                f" {self.sink.merge}, which takes inserts only; choose an upsert mode of the sink"
-            )
-        return compact.Compacted(rows.drop_columns(KIND), None, 0)
 
     def _unrejected(self, batch: BatchRecord, records: int) -> pa.Array | None:
         """Of a rewriting batch: the ordinals of the records that nobody rejected; None means all.
@@ -265,7 +260,45 @@ class Stages:
             )
 
 
-def decode(pipeline: Pipeline, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
+def folded(rows: pa.Table, merge: Merge, target: Target, *, place: str) -> compact.Compacted:
+    """What of the rows a sink with this merge gets.
+
+    Raises:
+        PlanError: the merge does not take the rows' kinds, or they have no key.
+    """
+    if merge is Merge.LAST:
+        return compact.compact(rows, target.key)
+    kinds = kinds_of(rows)
+    if kinds is None or merge is Merge.CHANGELOG:
+        return compact.Compacted(rows, None, 0)
+    if pc.any(pc.not_equal(kinds, int(RowKind.INSERT))).as_py():
+        raise PlanError(
+            f"{place}: the records hold updates or deletes, {target.name} is written with merge"
+            f" {merge}, which takes inserts only; choose an upsert mode of the sink"
+        )
+    return compact.Compacted(rows.drop_columns(KIND), None, 0)
+
+
+class Decoding(Protocol):
+    """What decoding needs to know; a Pipeline is one."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """Raw records to rows."""
+        ...
+
+    @property
+    def metadata(self) -> tuple[tuple[Column, Metadata], ...]:
+        """The columns that the source fills."""
+        ...
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """What happens to the rows, in order."""
+        ...
+
+
+def decode(pipeline: Decoding, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
     """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected."""
     numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
     result = pipeline.decoder.decode(numbered if chosen is None else numbered.take(chosen))
@@ -297,6 +330,11 @@ def settled(counts: Counts, prepared: Counts, refused: int) -> Counts:
         superseded=prepared.superseded + counts.superseded,
         refused=prepared.refused + refused,
     )
+
+
+def is_weighable(batch: BatchRecord) -> bool:
+    """False for a batch that a rebuild knows by the target's token only: its records could not be counted."""
+    return batch.note is None or batch.expired_ms is None
 
 
 def is_balanced(counts: Counts) -> bool:

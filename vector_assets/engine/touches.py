@@ -19,7 +19,8 @@ from vector_assets.engine import sidecar
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import POSITION, Decoded, Merge, RowKind, Split, State, Target
 from vector_assets.engine.errors import FatalError
-from vector_assets.engine.ledger import BatchRecord, Ledger
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.ledger_records import BatchRecord
 
 Numbers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -229,9 +230,10 @@ class _Asked:
 
 def _pairs(part: Touched, hashes: Hashes, rows: Numbers) -> tuple[Numbers, Numbers]:
     """Each row with each entry of its hash."""
-    starts = np.searchsorted(part.hashes, hashes, "left")
-    counts = np.searchsorted(part.hashes, hashes, "right") - starts
-    return np.repeat(rows, counts), np.repeat(starts, counts) + _within(counts)
+    order = np.argsort(hashes)  # neighbours are found near each other: several times as fast over a large part
+    starts = np.searchsorted(part.hashes, hashes[order], "left")
+    counts = np.searchsorted(part.hashes, hashes[order], "right") - starts
+    return np.repeat(rows[order], counts), np.repeat(starts, counts) + _within(counts)
 
 
 def _within(counts: Numbers) -> Numbers:

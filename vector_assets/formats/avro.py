@@ -17,6 +17,7 @@ from vector_assets.formats.avro_cursor import Bytes, Cursor, Ints, padded
 from vector_assets.formats.avro_nodes import Node
 from vector_assets.formats.avro_resolve import Resolver, row_of
 from vector_assets.formats.avro_schema import Avro, encoded, of_table
+from vector_assets.formats.columns import physical_columns
 from vector_assets.formats.grammar import byte_view
 
 _PIECE_BYTES = 4 * 1024**2
@@ -71,15 +72,10 @@ class AvroRows:
         Raises:
             ConfigError: no physical column, or a metadata column; names it.
         """
-        for column in table.columns:
-            if column.kind == "metadata":
-                found = f"{owner}: column {column.name} of table {table.name} is a METADATA column"
-                raise ConfigError(f"{found}; known of this format: none", column.place)
-        if not table.physical:
-            raise ConfigError(f"{owner}: table {table.name} has no physical column to read into", table.place)
+        columns = physical_columns(owner, table)
         self.owner = owner
         self.wanted = row_of(table)
-        fields = [pa.field(column.name, column.type.arrow, column.type.nullable) for column in table.physical]
+        fields = [pa.field(name, kind.arrow, kind.nullable) for name, kind in columns]
         self.schema = pa.schema([*fields, pa.field(POSITION, pa.int64(), nullable=False)])
 
     def plan(self, writer: Avro, reader: Avro) -> Node:

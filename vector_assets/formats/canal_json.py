@@ -35,7 +35,7 @@ from vector_assets.formats.grammar import Mask, as_mask
 from vector_assets.formats.json_blocks import Places
 from vector_assets.formats.json_rows import JsonRows, JsonRules
 from vector_assets.formats.json_values import read_texts
-from vector_assets.formats.old_values import ANY_VALUE, NAMES, NULLS_IN_OLD, nulls_of, restored
+from vector_assets.formats.old_values import nulls_in_old, restored
 
 _OPERATIONS: Mapping[str, RowKind | None] = {
     "INSERT": RowKind.INSERT,
@@ -119,7 +119,6 @@ class CanalJsonDecoder(ChangelogDecoder):
             (member, times.get(member, self.METADATA[key])) for key, member in _MEMBERS.items() if key in self.wanted
         ]
         self._reader = JsonRows(self._members, self.rules)
-        self._names = JsonRows([("old", LogicalType("ARRAY", children=(NAMES,)))], ANY_VALUE)
         filters = {"database": options.database_include, "table": options.table_include}
         self._filters = {name: rf"\A(?:{pattern})\z" for name, pattern in filters.items() if pattern is not None}
         self._origin = JsonRows([(name, STRING) for name in self._filters], self.rules)
@@ -175,23 +174,13 @@ class CanalJsonDecoder(ChangelogDecoder):
         counts = np.asarray(pc.list_value_length(lists), np.int64)
         old, firsts = pc.list_flatten(lists), np.cumsum(counts) - counts
         changed, nulled = self._typed("old", old.flatten(), whose[updates], wrong)
-        nulls = self._nulls(documents.take(pa.array(envelopes.places).take(changing)), firsts)
+        nulls = nulls_in_old(documents.take(pa.array(envelopes.places).take(changing)), firsts)
         names = [name for name, _ in self.physical]
         rows = restored(changed, [column.take(pa.array(updates)) for column in after], nulls, names)
         index = np.arange(len(whose))
         index[updates] = len(whose) + np.arange(len(updates))
         pairs = zip(after, rows, strict=True)
         return [pa.concat_arrays([new, row]).take(pa.array(index)) for new, row in pairs], nulled
-
-    def _nulls(self, documents: pa.Array, firsts: Places) -> Mapping[str, Places]:
-        """For each field, the rows of `old` in which it is there and null; `firsts` are the first rows of documents."""
-        asked = np.flatnonzero(as_mask(pc.match_substring_regex(documents.view(pa.string()), NULLS_IN_OLD)))
-        if not len(asked):
-            return {}
-        maps = self._names.parse(documents.take(pa.array(asked))).columns[0]
-        counts = np.asarray(pc.list_value_length(maps), np.int64)
-        starts = np.repeat(firsts[asked] - np.cumsum(counts) + counts, counts)
-        return nulls_of(pc.list_flatten(maps), starts + np.arange(len(starts)))
 
     def _typed(
         self, member: str, texts: list[pa.Array], whose: Places, wrong: dict[int, str]

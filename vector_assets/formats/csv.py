@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, model_validator
 
 from vector_assets.engine.core import POSITION, REJECT_SCHEMA, Decoded, rejects
-from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.options import Flag, Options
-from vector_assets.engine.schema import LogicalType, Table
+from vector_assets.engine.schema import Table
+from vector_assets.formats.columns import physical_columns
 from vector_assets.formats.csv_record import Dialect
 from vector_assets.formats.csv_split import Fields, RecordSplitter
 from vector_assets.formats.grammar import Mask, without
@@ -106,16 +106,7 @@ class CsvDecoder:
         Raises:
             ConfigError: no physical column, a metadata column, or a type that csv has no text for; names the column.
         """
-        for column in table.columns:
-            if column.kind == "metadata":
-                raise ConfigError(
-                    f"format csv: column {column.name} of table {table.name} is a METADATA column, "
-                    "which is not supported yet; known: physical and computed columns",
-                    column.place,
-                )
-        if not table.physical:
-            raise ConfigError(f"format csv: table {table.name} has no physical column to read into", table.place)
-        self._columns: tuple[tuple[str, LogicalType], ...] = tuple((c.name, c.type) for c in table.physical)
+        self._columns = physical_columns("format csv", table)
         for name, kind in self._columns:
             check_type(name, kind)
         fields = [pa.field(name, kind.arrow, kind.nullable) for name, kind in self._columns]

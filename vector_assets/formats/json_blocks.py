@@ -208,8 +208,9 @@ def _plain(documents: pa.Array) -> Mask:
     if (b"N" in blob and b"NaN" in blob) or (b"I" in blob and b"Inf" in blob):
         plain &= ~as_mask(pc.match_substring_regex(texts, _NO_NUMBER))
     if len(bounds) > 1 and int(np.diff(bounds).max()) > 2 * MOST_NESTED:
-        opened = pc.add(pc.count_substring(texts, "["), pc.count_substring(texts, "{"))
-        plain &= ~as_mask(pc.greater(opened, MOST_NESTED))
+        # `[` and `{` differ in one bit; counting substrings of every text took a third of a format of envelopes
+        opened = np.flatnonzero((data[bounds[0] : bounds[-1]] | 0x20) == ord("{")) + bounds[0]
+        plain &= np.diff(np.searchsorted(opened, bounds)) <= MOST_NESTED
     return plain
 
 

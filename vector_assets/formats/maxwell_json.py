@@ -31,9 +31,8 @@ from vector_assets.formats.changelog import (
     writing_only,
 )
 from vector_assets.formats.grammar import as_mask
-from vector_assets.formats.json_blocks import Places
 from vector_assets.formats.json_rows import JsonRows, JsonRules
-from vector_assets.formats.old_values import ANY_VALUE, NAMES, NULLS_IN_OLD, nulls_of, restored
+from vector_assets.formats.old_values import nulls_in_old, restored
 
 _OPERATIONS: Mapping[str, RowKind | None] = {
     "insert": RowKind.INSERT,
@@ -89,7 +88,6 @@ class MaxwellJsonDecoder(ChangelogDecoder):
         if "ingestion-timestamp" in self.wanted:
             self._members.append(("ts", BIGINT))
         self._reader = JsonRows(self._members, self.rules)
-        self._names = JsonRows([("old", NAMES)], ANY_VALUE)
 
     def read(self, documents: pa.Array) -> Envelopes:
         """Data, old and type."""
@@ -109,20 +107,12 @@ class MaxwellJsonDecoder(ChangelogDecoder):
         owners = np.flatnonzero((actions >= 0) & ~lacking)
         taken = pa.array(owners)
         after, changed = data.take(taken).flatten(), old.take(taken).flatten()
-        texts = documents.take(pa.array(envelopes.places[owners]))
-        nulls = self._nulls(texts, actions[owners] == RowKind.UPDATE_AFTER)
+        updates = np.flatnonzero(actions[owners] == RowKind.UPDATE_AFTER)
+        nulls = nulls_in_old(documents.take(pa.array(envelopes.places[owners[updates]])), updates)
         before = restored(changed, after, nulls, [name for name, _ in self.physical])
         changes = Images(owners, actions[owners].astype(np.int8), before, after).changes()
         changes.wrong = wrong
         return changes
-
-    def _nulls(self, documents: pa.Array, is_update: np.ndarray) -> Mapping[str, Places]:
-        """For each field, the updates whose `old` says that it was null."""
-        asked = np.flatnonzero(is_update & as_mask(pc.match_substring_regex(documents.view(pa.string()), NULLS_IN_OLD)))
-        if not len(asked):
-            return {}
-        parsed = self._names.parse(documents.take(pa.array(asked)))
-        return nulls_of(parsed.columns[0], asked[parsed.places])
 
     def metadata(self, key: str, envelopes: Envelopes) -> pa.Array:
         """The time in seconds, names as they are."""

@@ -4,45 +4,57 @@ A changed field may have been null before: a typed reading of `old` shows null t
 missing, which has not changed. Which it is, is looked up only where a record can hold such a null.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.schema import LogicalType
+from vector_assets.formats.grammar import as_mask
 from vector_assets.formats.json_blocks import Places
-from vector_assets.formats.json_rows import JsonRules
+from vector_assets.formats.json_exact import read_document
 
-NAMES = LogicalType("MAP", children=(LogicalType("VARCHAR"), LogicalType("VARCHAR")))
-"""The type to read `old` as, to learn which of its fields are null."""
-ANY_VALUE = JsonRules(ignore_parse_errors=True)
-"""How `old` is read for its names: a value that cannot be read must not hide the other names."""
-NULLS_IN_OLD = r'(?s)"old".*null|\\u00(?i:6f|6c|64)'
+_NULLS_IN_OLD = r'(?s)"old".*null|\\u00(?i:6f|6c|64)'
 """Documents that may hold a null in `old`: the word behind the name, or a name that may be spelled with escapes."""
 
+Nulls = Mapping[str, Sequence[int]]
+"""For each field, the rows of `old` in which it is there and null."""
 
-def nulls_of(maps: pa.Array, owners: Places) -> dict[str, Places]:
-    """For each name, the owners of the maps in which it is there and null; map j belongs to `owners[j]`."""
-    whole = maps.take(pa.array(np.arange(len(maps))))  # keys and items are then those of these maps, whatever the slice
-    keys, items = whole.keys, whole.items
-    whose = np.repeat(owners, np.diff(whole.offsets.to_numpy()))
-    is_null = items.is_null()
-    whose, keys = whose[np.asarray(is_null)], keys.filter(is_null)
-    encoded = keys.dictionary_encode()
-    codes = encoded.indices.to_numpy()
-    return {name: whose[codes == code] for code, name in enumerate(encoded.dictionary.to_pylist())}
+
+def nulls_in_old(documents: pa.Array, firsts: Places) -> Nulls:
+    """Where `old` holds a null; `old` is a row or an array of rows, the first of document i being row `firsts[i]`."""
+    asked = np.flatnonzero(as_mask(pc.match_substring_regex(documents.view(pa.string()), _NULLS_IN_OLD)))
+    found: dict[str, list[int]] = defaultdict(list)
+    for first, document in zip(firsts[asked].tolist(), documents.take(pa.array(asked)).to_pylist(), strict=True):
+        old = _members(document).get("old")
+        for place, row in enumerate(old if isinstance(old, list) else [old]):
+            if isinstance(row, dict):
+                for name, value in row.items():
+                    if value is None:
+                        found[name].append(first + place)
+    return found
+
+
+def _members(document: bytes) -> dict[str, Any]:
+    """The members of a JSON object; the exact reader takes what orjson does not, such as half a surrogate pair."""
+    try:
+        return dict(orjson.loads(document))
+    except ValueError:
+        return read_document(document)
 
 
 def restored(
-    changed: Sequence[pa.Array], after: Sequence[pa.Array], nulls: Mapping[str, Places], names: Sequence[str]
+    changed: Sequence[pa.Array], after: Sequence[pa.Array], nulls: Nulls, names: Sequence[str]
 ) -> list[pa.Array]:
     """The columns before: what has changed, else what is there after; null where `nulls` says so."""
     columns = []
     for name, old, new in zip(names, changed, after, strict=True):
         column = pc.coalesce(old, new) if old.null_count else old
         places = nulls.get(name)
-        if places is not None and len(places):
+        if places:
             index = np.arange(len(column))
             index[places] = -1
             column = column.take(pa.array(index, mask=index < 0))

@@ -26,7 +26,7 @@ from vector_assets.engine.core import (
 from vector_assets.engine.errors import BudgetError, FatalError, PlanError, TargetReplacedError, UnavailableError
 from vector_assets.engine.schema import Table
 from vector_assets.sinks import adbpg_scan
-from vector_assets.sinks.adbpg_catalog import Relation, find_relation, quoted
+from vector_assets.sinks.adbpg_catalog import Relation, find_relation, full_name
 from vector_assets.sinks.adbpg_convert import is_vector
 from vector_assets.sinks.adbpg_diagnose import findings
 from vector_assets.sinks.adbpg_options import AdbPgOptions, WriteMode
@@ -66,7 +66,7 @@ class AdbPgSink:
         self.retry = options.retry
         self._database = Database(
             options.login,
-            place=f"adbpg: {quoted(options.schema_name)}.{quoted(options.table)}",
+            place=f"adbpg: {full_name(options.schema_name, options.table)}",
             name=f"vector_assets {pipeline}".strip()[:63],
             max_connections=options.max_connections,
         )
@@ -374,7 +374,7 @@ class AdbPgSink:
             except PlanError:
                 names = (self.options.schema_name, self.options.table)
                 schema, table = names if self.options.is_case_sensitive else (name.lower() for name in names)
-                return Tokens(f"{quoted(schema)}.{quoted(table)}", schema, table)
+                return Tokens(full_name(schema, table), schema, table)
         else:
             relation = self._prepared().relation
         return Tokens(str(relation), relation.schema, relation.name)

@@ -74,12 +74,22 @@ class Relation:
     has_usage: bool
 
     def __str__(self) -> str:
+        return full_name(self.schema, self.name)
+
+    @property
+    def quoted(self) -> str:
+        """Its name in SQL."""
         return f"{quoted(self.schema)}.{quoted(self.name)}"
 
 
 def quoted(name: str) -> str:
-    """The name as SQL needs it: in quotes unless it is plain."""
-    return name if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) else '"' + name.replace('"', '""') + '"'
+    """The name in SQL: always in quotes, for a reserved word needs them too."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def full_name(schema: str, table: str) -> str:
+    """The name for people, and the key of the token rows: in quotes only where it is not plain, so it is no SQL."""
+    return ".".join(name if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) else quoted(name) for name in (schema, table))
 
 
 def find_relation(connection: Connection, schema: str, table: str, *, is_case_sensitive: bool) -> Relation:
@@ -283,7 +293,7 @@ def _vector_indexes(row: tuple[Any, ...], names: Mapping[int, str]) -> Iterable[
     if method == "ann":
         dims = [int(found[1]) for option in options or () if (found := re.fullmatch(r"dim=(\d+)", option.lower()))]
         yield from (VectorIndex(index, names[number], dims[0]) for number in numbers if number and dims)
-    for column, quoted, dimension in re.findall(
+    for column, in_quotes, dimension in re.findall(
         r'\(?(?:(\w+)|"((?:[^"]|"")+)")\)?::(?:\w+\.|"[^"]+"\.)?(?:vector|halfvec)\((\d+)\)', expressions or ""
     ):
-        yield VectorIndex(index, column or quoted.replace('""', '"'), int(dimension))
+        yield VectorIndex(index, column or in_quotes.replace('""', '"'), int(dimension))

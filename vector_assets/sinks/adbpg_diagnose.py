@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from vector_assets.clients.postgres import Connection
 from vector_assets.engine.abilities import Finding
 from vector_assets.engine.errors import PlanError
-from vector_assets.sinks.adbpg_catalog import Relation
+from vector_assets.sinks.adbpg_catalog import Relation, quoted
 from vector_assets.sinks.adbpg_convert import is_vector
 from vector_assets.sinks.adbpg_options import AdbPgOptions
 from vector_assets.sinks.adbpg_server import INSTALL, Server, look
@@ -92,7 +92,11 @@ def _invalid_indexes(connection: Connection, relation: Relation) -> Iterator[Fin
         [relation.oid],
     )
     for (name,) in rows:
-        yield Finding("warning", f"index {name} is not valid: it is kept up to date and never used", f"REINDEX {name}")
+        yield Finding(
+            "warning",
+            f"index {name} is not valid: it is kept up to date and never used",
+            f"REINDEX INDEX {quoted(relation.schema)}.{quoted(name)}",
+        )
 
 
 def _rights(connection: Connection, relation: Relation, options: AdbPgOptions) -> Iterator[Finding]:
@@ -100,11 +104,16 @@ def _rights(connection: Connection, relation: Relation, options: AdbPgOptions) -
     wanted = ("INSERT", "SELECT")
     lacking = [right for right in wanted if any(right not in column.grants for column in relation.columns)]
     if not relation.has_usage:
-        yield Finding("problem", f"user {user} may not use schema {relation.schema}", f"GRANT USAGE to {user}")
+        yield Finding(
+            "problem",
+            f"user {user} may not use schema {relation.schema}",
+            f"GRANT USAGE ON SCHEMA {quoted(relation.schema)} TO {quoted(user)}",
+        )
     if lacking:
         grant = ", ".join(lacking)
         what = f"user {user} may not {grant} every column of {relation}"
-        yield Finding("warning", what, f"GRANT {grant} ON {relation} TO {user}, unless the pipeline leaves them out")
+        remedy = f"GRANT {grant} ON {relation.quoted} TO {quoted(user)}, unless the pipeline leaves them out"
+        yield Finding("warning", what, remedy)
     else:
         yield Finding("ok", f"user {user} may read and write {relation}")
     missing = missing_tables(connection)

@@ -16,7 +16,7 @@ from vector_assets.clients.postgres import Connection, said
 from vector_assets.engine.abilities import DISTANCE, SearchQuery, SearchResult
 from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.registry import nearest
-from vector_assets.sinks.adbpg_catalog import Relation, TargetColumn
+from vector_assets.sinks.adbpg_catalog import Relation, TargetColumn, quoted
 from vector_assets.sinks.adbpg_condition import check_condition
 from vector_assets.sinks.adbpg_convert import is_vector
 from vector_assets.sinks.adbpg_server import INSTALL, Server, look
@@ -80,7 +80,7 @@ class Searcher:
         self._connection = connection
         self._relation = relation
         self._place = f"{place}: {relation}"
-        self._from = f"{_name(relation.schema)}.{_name(relation.name)}"
+        self._from = relation.quoted
         self.server: Server = look(connection)
         self.columns = self._vector_columns(declared)
         if not self.columns:
@@ -123,11 +123,12 @@ class Searcher:
     def sample(self, count: int, column: str | None) -> tuple[tuple[float, ...], ...]:
         """Vectors of up to `count` rows chosen at random."""
         found = self._column(column)
-        name = _name(found.name)
+        name = quoted(found.name)
         value = name if found.kind == "array" else f"{name}::real[]"
         # about 20 times as many as wanted are sorted, not the whole table
+        rows_of = f"SELECT {value} AS v FROM {self._from} WHERE {name} IS NOT NULL".replace("%", "%%")
         statement = (
-            f"SELECT v FROM (SELECT {value} AS v FROM {self._from} WHERE {name} IS NOT NULL AND random() <"
+            f"SELECT v FROM ({rows_of} AND random() <"
             " (SELECT 20.0 * %(count)s / greatest(reltuples, 1) FROM pg_catalog.pg_class WHERE oid = %(oid)s)) s"
             " ORDER BY random() LIMIT %(count)s"
         )
@@ -210,7 +211,7 @@ class Searcher:
         extension = self.server.pgvector
         kind = index.kind if index else "halfvec" if column.kind == "halfvec" else "vector"
         cast = f"{extension.qualifier}{kind}({dimension})"
-        name = _name(column.name)
+        name = quoted(column.name)
         if index is not None:
             expression = index.expression
         elif column.kind == "array":
@@ -228,7 +229,7 @@ class Searcher:
     ) -> tuple[str, str]:
         """By AnalyticDB's documentation: the operator <-> gives the square of the distance, l2_distance() itself."""
         del index
-        name = _name(column.name)
+        name = quoted(column.name)
         cast = "float4[]" if column.kind == "array" else f"{column.kind}({dimension})"
         order = f"{name} {OPERATORS[metric]} %(vector)s::{cast}"
         return (f"l2_distance({name}, %(vector)s::{cast})" if metric == "l2" else order), order
@@ -237,7 +238,7 @@ class Searcher:
         shown = ", ".join(map(_selected, (c for c in self._relation.columns if "SELECT" in c.grants)))
         where = f" WHERE ({query.where})" if query.where is not None else ""
         statement = (
-            f"SELECT {shown}, {ask.distance} AS {_name(DISTANCE)} FROM {self._from}{where}"
+            f"SELECT {shown}, {ask.distance} AS {quoted(DISTANCE)} FROM {self._from}{where}"
             f" ORDER BY {ask.order} LIMIT {query.k}"
         )
         # names and conditions may hold a %, which is psycopg's own sign
@@ -301,13 +302,8 @@ def _index(name: str, method: str, expression: str, operators: str, options: Seq
     return SearchIndex(name, method, metric, expression, kind, int(cast[2]) if cast else None)
 
 
-def _name(name: str) -> str:
-    """The name in quotes, whatever it is: a reserved word needs them too."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _selected(column: TargetColumn) -> str:
-    name = _name(column.name)
+    name = quoted(column.name)
     is_own_type = column.wire is not None and column.wire.name in {"vector", "halfvec"}
     return f"{name}::real[] AS {name}" if is_own_type else name
 

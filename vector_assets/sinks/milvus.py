@@ -1,5 +1,6 @@
 """Milvus: upserts and deletes by key, then the batch's token, so effectively once."""
 
+import time
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from vector_assets.clients.milvus import Collection, NoCollectionError, connect
-from vector_assets.engine.abilities import Recalled, SearchQuery, SearchResult
+from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult
 from vector_assets.engine.core import (
     Batch,
     BatchToken,
@@ -163,7 +164,8 @@ class MilvusSink:
         tokens.check(state, token, self._incarnation)
         refused = tuple(sorted(landing.refused.items()))
         counts = Counts(written=landing.written, deleted=landing.deleted, refused=len(refused))
-        batch = Applied(token.seq, token.id, token.fence, self._incarnation, token.span, counts, refused)
+        now_ms = time.time_ns() // 1_000_000
+        batch = Applied(token.seq, token.id, token.fence, self._incarnation, token.span, counts, refused, now_ms)
         tokens.finish(state, token, batch)
         return tokens.receipt_of(batch, token)
 
@@ -211,6 +213,14 @@ class MilvusSink:
             return Recalled({}, ())
         return self._tokens(pipeline).recall()
 
+    def newest_seq(self, pipeline: str) -> int:
+        """Highest sequence number of the pipeline's batches in this target, 0 for none."""
+        return 0 if milvus_tokens.is_missing(self._api()) else self._tokens(pipeline).newest_seq()
+
+    def prune(self, pipeline: str, up_to: int) -> int:
+        """Delete the rows of the pipeline's batches up to this number, but the newest."""
+        return 0 if milvus_tokens.is_missing(self._api()) else self._tokens(pipeline).prune(up_to)
+
     def search(self, query: SearchQuery, *, explain: bool = False) -> SearchResult:
         """The nearest rows.
 
@@ -222,11 +232,43 @@ class MilvusSink:
 
         return search(self._api(), self.options, query)
 
+    def sample(self, count: int, *, column: str | None = None) -> tuple[tuple[float, ...], ...]:
+        """Vectors of some rows, to measure a search with; the keys of all rows are read."""
+        from vector_assets.sinks.milvus_search import sample
+
+        return sample(self._api(), self.options, count, column)
+
+    def vet(self, batch: Batch) -> pa.Table:
+        """The rows that `stage` would refuse, with the reasons; nothing is kept."""
+        plan = self._prepared()
+        reasons = convert(batch.upserts, plan.fields)[1]
+        if batch.deletes is not None and batch.deletes.num_rows:
+            reasons |= convert(batch.deletes, (plan.key,))[1]
+        return rejects(list(reasons), "write", list(reasons.values()))
+
+    def diagnose(self) -> Iterator[Finding]:
+        """The server, the collection, its indexes, and the collection for batches."""
+        from vector_assets.sinks.milvus_diagnose import findings
+
+        yield from findings(self._api(), self.options)
+
     def as_stored(self, rows: pa.Table) -> pa.Table:
         """Rows of the sink's schema (hidden columns kept) as the collection would hold them."""
         from vector_assets.sinks.milvus_audit import as_stored
 
         return as_stored(self._prepared(), rows)
+
+    def as_stored_keys(self, keys: pa.Table) -> pa.Table:
+        """The key's column of the pipeline as the collection would hold it."""
+        from vector_assets.sinks.milvus_audit import as_stored_keys
+
+        return as_stored_keys(self._prepared(), keys)
+
+    def rows_of(self, keys: pa.Table) -> pa.Table:
+        """The rows that have one of these keys now (in the partition, if it is a fixed one)."""
+        from vector_assets.sinks.milvus_audit import rows_of
+
+        return rows_of(self._api(), self._prepared(), keys)
 
     def scan(self) -> Iterator[pa.RecordBatch]:
         """Every row of the target (of its partition, if it is a fixed one) by key, in bounded memory."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.clients.milvus import Field, text_literal
-from vector_assets.engine.core import HIDDEN
+from vector_assets.engine.core import HIDDEN, POSITION
 from vector_assets.sinks.milvus_plan import Plan
 from vector_assets.sinks.milvus_values import convert
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _PAGE_BYTES = 8 * 1024**2
 _MOST_ROWS = 16_000
 """A server sends at most 16,384 rows at a time."""
+_KEYS = 1_000
+"""Keys that are asked for at a time."""
 _ROW_BYTES = 256
 """What a row takes beside its vectors, roughly."""
 
@@ -28,11 +30,33 @@ def as_stored(plan: Plan, rows: pa.Table) -> pa.Table:
     hidden = [name for name in rows.column_names if name in HIDDEN]
     kept = rows.select(hidden)
     if reasons:
-        kept = kept.filter(pc.is_in(rows.column("_position"), value_set=columns.positions))
+        kept = kept.filter(pc.is_in(rows.column(POSITION), value_set=columns.positions))
     table = pa.table({field.name: _spelled(field, array) for field, array in columns.fields})
     for name in hidden:
         table = table.append_column(name, kept.column(name))
     return table
+
+
+def as_stored_keys(plan: Plan, keys: pa.Table) -> pa.Table:
+    """The key's column as the collection would hold it."""
+    columns, _ = convert(keys, (plan.key,))
+    return pa.table({plan.key.name: columns.array(plan.key), POSITION: columns.positions})
+
+
+def rows_of(api: "Api", plan: Plan, keys: pa.Table) -> pa.Table:
+    """The rows that have one of these keys, as `scan` gives them."""
+    from vector_assets.clients.milvus_requests import one_of
+
+    wanted = as_stored_keys(plan, keys).column(plan.key.name).combine_chunks()
+    api.load_if_lite(plan.name)
+    # without a key the columns still have their types
+    pages = [
+        api.query(plan.name, one_of(plan.key, wanted.slice(at, _KEYS)), plan.fields, partition=plan.partition)
+        for at in range(0, max(len(wanted), 1), _KEYS)
+    ]
+    whole = pa.concat_tables(pages).combine_chunks()
+    columns = [_spelled(field, whole.column(field.name).combine_chunks()) for field in plan.fields]
+    return pa.table(columns, names=[field.name for field in plan.fields])
 
 
 def scan(api: "Api", plan: Plan) -> Iterator[pa.RecordBatch]:

@@ -19,6 +19,8 @@ from vector_assets.sinks.milvus_options import METRICS, MilvusOptions
 if TYPE_CHECKING:
     from vector_assets.clients.milvus_api import Api
 
+_SAMPLED_ROWS = 500
+"""Rows of a sample that are asked for at a time."""
 _ELEMENTS = {"FloatVector": "<f4", "Float16Vector": "<f2"}
 
 
@@ -32,10 +34,7 @@ def search(api: "Api", options: MilvusOptions, query: SearchQuery) -> SearchResu
             the server refuses.
         PlanError: there is no dense vector field, or the collection is missing or not loaded.
     """
-    try:
-        collection = api.describe(options.collection)
-    except NoCollectionError as error:
-        raise PlanError(f"milvus: collection {options.collection} does not exist") from error
+    collection = _described(api, options)
     field = _vector_field(collection, query.column)
     if len(query.vector) != field.dimension:
         raise ConfigError(f"milvus: {field.name} is {field.spelled}, the vector has {len(query.vector)} dimensions")
@@ -50,6 +49,41 @@ def search(api: "Api", options: MilvusOptions, query: SearchQuery) -> SearchResu
         return _by_index(api, options, collection, field, shown, query, index)
     except RefusedError as error:
         raise ConfigError(str(error)) from error
+
+
+def sample(api: "Api", options: MilvusOptions, count: int, column: str | None) -> tuple[tuple[float, ...], ...]:
+    """Vectors of up to `count` rows chosen at random; Milvus draws none itself, so all keys are read, a page at a time.
+
+    Raises:
+        ConfigError: no such vector field.
+        PlanError: there is no dense vector field, or the collection is missing or not loaded.
+    """
+    from vector_assets.clients.milvus_requests import one_of
+
+    collection = _described(api, options)
+    field, key = _vector_field(collection, column), collection.key
+    api.load_if_lite(collection.name)
+    draws, chance = [], np.random.default_rng()
+    for page in pages(api, collection.name, key, (key,), partition=options.partition):
+        draws.append(page.append_column("_draw", pa.array(chance.random(page.num_rows))))
+        # what was drawn so far and cannot be among the smallest any more
+        whole = pa.concat_tables(draws)
+        draws = [whole.take(pc.select_k_unstable(whole, count, [("_draw", "ascending")]))]
+    found: list[tuple[float, ...]] = []
+    for at in range(0, draws[0].num_rows if draws else 0, _SAMPLED_ROWS):
+        keys = draws[0].column(key.name).slice(at, _SAMPLED_ROWS).combine_chunks()
+        rows = api.query(collection.name, one_of(key, keys), (key, field), partition=options.partition)
+        vectors = rows.column(field.name).drop_null().combine_chunks()
+        flat = vectors.flatten().to_numpy().reshape(len(vectors), -1)
+        found += [tuple(row) for row in flat.tolist()]
+    return tuple(found)
+
+
+def _described(api: "Api", options: MilvusOptions) -> Collection:
+    try:
+        return api.describe(options.collection)
+    except NoCollectionError as error:
+        raise PlanError(f"milvus: collection {options.collection} does not exist") from error
 
 
 def _vector_field(collection: Collection, name: str | None) -> Field:

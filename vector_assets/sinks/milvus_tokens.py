@@ -64,6 +64,8 @@ class Applied:
     span: Span
     counts: Counts
     rejected: tuple[tuple[int, str], ...] = ()
+    at_ms: int | None = None
+    """When it was noted, by the clock of the worker; batches of earlier versions have none."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON, read back by `of_json`."""
@@ -75,6 +77,7 @@ class Applied:
             "span": self.span.to_json(),
             "counts": self.counts.to_dict(),
             "rejected": [list(pair) for pair in self.rejected],
+            "at_ms": self.at_ms,
         }
 
     @classmethod
@@ -88,6 +91,7 @@ class Applied:
             span=Span.from_json(found["span"]),
             counts=Counts.from_dict(found["counts"]),
             rejected=tuple((position, reason) for position, reason in found["rejected"]),
+            at_ms=found.get("at_ms"),
         )
 
 
@@ -167,7 +171,7 @@ class Tokens:
         self._write([("head", 0, head), (str(token.seq), token.seq, batch.to_json())])
         if token.seq > KEPT_BATCHES and token.seq % _PRUNE_EVERY == 0:
             last = token.seq - KEPT_BATCHES
-            self._delete([self._id(seq) for seq in range(max(1, last - 2 * _PRUNE_EVERY), last)])
+            self._delete(pa.array([self._id(seq) for seq in range(max(1, last - 2 * _PRUNE_EVERY), last)]))
 
     def find(self, token: BatchToken, incarnation: str | None) -> Found:
         """Whether the batch is applied; ABSENT only when the positions are where it starts.
@@ -227,12 +231,35 @@ class Tokens:
         batches = sorted((Applied.of_json(body) for name, body in self._all() if not name.endswith("head")), key=_seq)
         return Recalled(
             state.positions,
-            tuple(RecalledBatch(b.seq, b.token, b.span, b.counts, commit_id(b)) for b in batches),
+            tuple(RecalledBatch(b.seq, b.token, b.span, b.counts, commit_id(b), b.at_ms) for b in batches),
+            fence=max((batch.fence for batch in batches), default=0),
+            incarnation=state.incarnation,
         )
+
+    def newest_seq(self) -> int:
+        """Highest sequence number of the pipeline's batches, 0 for none."""
+        return self.state(0).last_seq
+
+    def prune(self, up_to: int) -> int:
+        """Remove the rows of batches up to this number, but the newest; how many there were."""
+        last = min(up_to, self.newest_seq() - 1)
+        # the head's number is 0
+        found = self._ids(f"seq >= 1 and seq <= {last}")
+        self._delete(found)
+        return len(found)
 
     def forget(self) -> None:
         """Remove the pipeline's rows for this target."""
-        self._delete([name for name, _ in self._all()])
+        self._delete(self._ids())
+
+    def _ids(self, where: str = "") -> pa.Array:
+        """Names of the pipeline's rows for this target that meet an expression."""
+        wanted = f"scope == {text_literal(self.scope)}" + (f" and {where}" if where else "")
+        found, last = [pa.array([], pa.string())], ""
+        while len(page := self._query(f"{wanted} and id > {text_literal(last)}", (_ID,), _PAGE)):
+            found.append(page.column(_ID.name).combine_chunks())
+            last = _last(found[-1])
+        return pa.concat_arrays(found)
 
     def _all(self) -> list[tuple[str, dict[str, Any]]]:
         found: list[tuple[str, dict[str, Any]]] = []
@@ -244,16 +271,19 @@ class Tokens:
         return found
 
     def _read(self, where: str, limit: int | None = None) -> list[tuple[str, dict[str, Any]]]:
-        try:
-            table = self.api.query(COLLECTION, where, (_ID, _BODY), limit=limit, in_order=limit is not None)
-        except NotLoadedError:
-            # somebody released it, or milvus-lite was started again
-            self.api.load(COLLECTION)
-            table = self.api.query(COLLECTION, where, (_ID, _BODY), limit=limit, in_order=limit is not None)
+        table = self._query(where, (_ID, _BODY), limit)
         return [
             (name, _unpacked(body))
             for name, body in zip(*(column.to_pylist() for column in table.columns), strict=True)
         ]
+
+    def _query(self, where: str, fields: Sequence[Field], limit: int | None) -> pa.Table:
+        try:
+            return self.api.query(COLLECTION, where, fields, limit=limit, in_order=limit is not None)
+        except NotLoadedError:
+            # somebody released it, or milvus-lite was started again
+            self.api.load(COLLECTION)
+            return self.api.query(COLLECTION, where, fields, limit=limit, in_order=limit is not None)
 
     def _write(self, rows: Sequence[tuple[str, int, dict[str, Any]]]) -> None:
         from vector_assets.clients.milvus_requests import upserts
@@ -272,16 +302,19 @@ class Tokens:
         for _, error in self.api.write([upserts(COLLECTION, columns, range(len(rows)), None)], 1):
             raise error
 
-    def _delete(self, ids: Sequence[str]) -> None:
+    def _delete(self, keys: pa.Array) -> None:
         from vector_assets.clients.milvus_requests import deletes
 
-        keys = pa.array(ids, pa.string())
-        chunks = [range(at, min(at + _PAGE, len(ids))) for at in range(0, len(ids), _PAGE)]
+        chunks = [range(at, min(at + _PAGE, len(keys))) for at in range(0, len(keys), _PAGE)]
         for _, error in self.api.write((deletes(COLLECTION, _ID, keys, chunk, None) for chunk in chunks), 1):
             raise error
 
     def _id(self, name: object) -> str:
         return f"{self.scope}:{name}"
+
+
+def _last(names: pa.Array) -> str:
+    return str(names[-1].as_py())
 
 
 def _seq(batch: Applied) -> int:

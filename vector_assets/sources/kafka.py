@@ -49,6 +49,7 @@ class KafkaSource:
         self._modes = Modes(self._control, self._watch, options)
         self._stall_seconds = stall_seconds
         self._reader: KafkaReader | None = None
+        self._backlog = 0
 
     def start(self) -> Position:
         """Where the startup mode says, for every partition there is now; with it goes where a bounded pipeline ends.
@@ -84,6 +85,7 @@ class KafkaSource:
                 end = min(end, offset_of(limit.until.get(place.split)))
             if end > place.offset:
                 backlog[place] = end - place.offset
+        self._backlog = sum(backlog.values())
         shares = fair(backlog, limit.rows)
         ranges = tuple(
             Range(place.split, start[place.split], place.at(place.offset + shares[place]))
@@ -172,7 +174,8 @@ class KafkaSource:
 
     def _read(self, span: Span, most_bytes: int) -> list[Part]:
         wanted = [_wanted(part) for part in span.ranges]
-        if self._reader is None or not self._reader.follows(wanted):
+        records = max(self._backlog, sum(each.end - each.start for each in wanted))
+        if self._reader is None or not self._reader.follows(wanted, records):
             # librdkafka waits for ever for a topic that is gone
             topics = self._watch.check_identity(span)
             self._drop_reader()
@@ -181,6 +184,7 @@ class KafkaSource:
                 partitions=sum(len(topic.partitions) for topic in topics.values()),
                 limit_bytes=most_bytes,
                 stall_seconds=self._stall_seconds,
+                records=records,
             )
         try:
             parts = self._reader.read(wanted, most_bytes)

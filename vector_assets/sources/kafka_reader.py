@@ -1,19 +1,17 @@
 """Reads ranges of offsets in bulk, through one librdkafka consumer that lives as long as ranges follow each other."""
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from vector_assets.clients import kafka as clients
+from vector_assets.clients.kafka_native import Event
 from vector_assets.clients.kafka_properties import Properties
 from vector_assets.engine.errors import ConfigError, TransientError, UnavailableError
-from vector_assets.sources.kafka_records import Longs, columns, consecutive, stamps
+from vector_assets.sources.kafka_drain import Drain, Taken, is_native_due, open_drain
 from vector_assets.sources.kafka_tokens import Home
 from vector_assets.sources.kafka_track import Part, Piece, Track, fair
 
@@ -64,24 +62,25 @@ class KafkaReader:
     """
 
     def __init__(
-        self, properties: Properties, *, partitions: int, limit_bytes: int, stall_seconds: float,
+        self, properties: Properties, *, partitions: int, limit_bytes: int, stall_seconds: float, records: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        """Connects at the first read; `records` is how many there are to be read, as far as is known."""
         self._properties = properties
+        self._records = records
         self._queue_bytes = min(max(limit_bytes // 8, _LEAST_QUEUE_BYTES), _MOST_QUEUE_BYTES)
         self._fetch_bytes = max(_FETCH_BYTES // max(partitions, 1), _LEAST_FETCH_BYTES)
         self._stall_seconds = stall_seconds
         self._clock = clock
-        self._consumer: Consumer | None = None
+        self._drain: Drain | None = None
         self._tracks: dict[Home, Track] = {}
-        self._topics: dict[str, int] = {}
         self._record_bytes = 0.0
         self._messages = 1
         self._problem: KafkaError | None = None
 
-    def follows(self, wanted: Sequence[Wanted]) -> bool:
-        """True when these ranges begin where the last ones ended."""
-        if self._consumer is None:
+    def follows(self, wanted: Sequence[Wanted], records: int = 0) -> bool:
+        """True when these ranges begin where the last ones ended, and so many records ask for no other way to read."""
+        if self._drain is None or (not self._drain.IS_NATIVE and is_native_due(records)):
             return False
         tracks = ((self._tracks.get(each.home), each.start) for each in wanted)
         return all(track is None or track.next == start for track, start in tracks)
@@ -112,18 +111,17 @@ class KafkaReader:
 
     def close(self) -> None:
         """Give back the consumer and what has arrived; idempotent."""
-        consumer, self._consumer = self._consumer, None
+        drain, self._drain = self._drain, None
         self._tracks.clear()
-        self._topics.clear()
         self._problem = None
-        if consumer is not None:
+        if drain is not None:
             with contextlib.suppress(KafkaException):
-                consumer.close()
+                drain.close()
 
     def _aim(self, wanted: Sequence[Wanted]) -> list[Track]:
         if not self.follows(wanted):
             self.close()
-            self._consumer = self._connected()
+            self._drain = self._connected()
         self._assign([each for each in wanted if each.home not in self._tracks])
         tracks = [self._tracks[each.home] for each in wanted]
         for track, each in zip(tracks, wanted, strict=True):
@@ -131,7 +129,7 @@ class KafkaReader:
         self._resume([track for track in tracks if track.is_paused and not track.is_complete])
         return tracks
 
-    def _connected(self) -> Consumer:
+    def _connected(self) -> Drain:
         settings: dict[str, Any] = {
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -148,27 +146,25 @@ class KafkaReader:
             # there is no group to leave while a commit takes long
             "max.poll.interval.ms": 86_400_000,
         }
-        return clients.consumer(self._properties, settings, self._on_error)
+        return open_drain(self._properties, settings, self._on_error, most=_MOST_MESSAGES, records=self._records)
 
     def _on_error(self, error: KafkaError) -> None:
         if self._problem is None or self._problem.code() not in _REFUSED:
             self._problem = error
 
     def _assign(self, wanted: Sequence[Wanted]) -> None:
-        if wanted and self._consumer is not None:
+        if wanted and self._drain is not None:
             epochs = [-1 if each.epoch is None else each.epoch for each in wanted]
-            self._consumer.incremental_assign(
+            self._drain.incremental_assign(
                 [
                     TopicPartition(*each.home, each.start, leader_epoch=epoch)
                     for each, epoch in zip(wanted, epochs, strict=True)
                 ]
             )
             self._tracks |= {each.home: Track(each.home, each.start, each.epoch) for each in wanted}
-            for home in self._tracks:
-                self._topics.setdefault(home.topic, len(self._topics))
 
     def _fetch(self, tracks: Sequence[Track], most_bytes: int) -> None:
-        assert self._consumer is not None
+        assert self._drain is not None
         since = self._clock()
         while (left := most_bytes - sum(track.inside_bytes for track in tracks)) > 0:
             missing = [track for track in tracks if not track.is_complete]
@@ -176,8 +172,7 @@ class KafkaReader:
                 return
             before = [track.arrived for track in missing]
             # what is there, else the first that comes: a call that waits for a number waits its whole time for the last
-            at_once = self._consumer.consume(self._count(left), 0)
-            self._add(at_once or self._consumer.consume(1, _POLL_SECONDS))
+            self._add(self._drain.take(self._count(left), 0) or self._drain.take(1, _POLL_SECONDS))
             self._hold_back()
             if [track.arrived for track in missing] != before:
                 since, self._problem = self._clock(), None
@@ -199,45 +194,25 @@ class KafkaReader:
             f" {places}{reason}"
         )
 
-    def _add(self, messages: list[Message]) -> None:
-        """Sort messages into their tracks; ends of partitions count after the records before them."""
-        if not messages:
+    def _add(self, taken: Taken | None) -> None:
+        """Sort what came into its tracks; ends of partitions count after the records before them."""
+        if taken is None:
             return
-        records, others, times = messages, [], stamps(messages)
-        # an error has no time, and hardly a record has none: cheaper than to ask each message for its error
-        if times[:, 1].min() <= 0:
-            records = [message for message in messages if message.error() is None]
-            others = [message for message in messages if message.error() is not None]
-            times = stamps(records)
-        if records:
-            self._add_records(records, times)
-        for message in others:
-            self._note(message)
+        if taken.runs:
+            self._record_bytes = taken.rows.nbytes / taken.rows.num_rows
+        for run in taken.runs:
+            piece = Piece.of(taken.rows.slice(run.begin, run.end - run.begin), run.epoch)
+            if piece is not None:
+                self._tracks[run.home].add(piece)
+        for event in taken.events:
+            self._note(event)
 
-    def _add_records(self, records: list[Message], times: Longs) -> None:
-        count = len(records)
-        partitions = np.fromiter(map(Message.partition, records), np.int64, count)
-        if len(self._topics) > 1:
-            topics = map(self._topics.__getitem__, map(Message.topic, records))  # type: ignore[arg-type]
-            partitions += np.fromiter(topics, np.int64, count) << 32
-        runs = list(itertools.pairwise([0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), count]))
-        offsets = np.concatenate([consecutive(records[begin:end]) for begin, end in runs])
-        rows = columns(records, offsets, times)
-        self._record_bytes = rows.nbytes / count
-        for begin, end in runs:
-            track = self._tracks[_home(records[begin])]
-            for first, last in _by_epoch(records, begin, end):
-                piece = Piece.of(rows.slice(first, last - first), records[first].leader_epoch())
-                if piece is not None:
-                    track.add(piece)
-
-    def _note(self, message: Message) -> None:
-        error, home = message.error(), _home(message)
-        assert error is not None
+    def _note(self, event: Event) -> None:
+        error, home = event.error, Home(event.topic or "", event.partition)
         code = error.code()
         where = f"kafka topic {home.topic!r}: partition {home.partition}"
         if code == KafkaError._PARTITION_EOF:
-            self._tracks[home].reach(message.offset() or 0)
+            self._tracks[home].reach(event.offset)
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION):
             is_diverged = code == KafkaError._LOG_TRUNCATION or "truncation" in error.str()
             raise OffsetRefusedError(f"{where}: {error.str()}", home, is_diverged=is_diverged)
@@ -253,29 +228,16 @@ class KafkaReader:
         if sum(track.outside_bytes for track in self._tracks.values()) <= _MOST_QUEUES_AHEAD * self._queue_bytes:
             return
         ahead = [track for track in self._tracks.values() if track.is_complete and not track.is_paused]
-        if ahead and self._consumer is not None:
-            self._consumer.pause([TopicPartition(*track.home) for track in ahead])
+        if ahead and self._drain is not None:
+            self._drain.pause([TopicPartition(*track.home) for track in ahead])
             for track in ahead:
                 track.is_paused = True
 
     def _resume(self, tracks: Sequence[Track]) -> None:
-        if tracks and self._consumer is not None:
-            self._consumer.resume([TopicPartition(*track.home) for track in tracks])
+        if tracks and self._drain is not None:
+            self._drain.resume([TopicPartition(*track.home) for track in tracks])
             for track in tracks:
                 track.is_paused = False
-
-
-def _home(message: Message) -> Home:
-    return Home(message.topic() or "", message.partition() or 0)
-
-
-def _by_epoch(records: Sequence[Message], begin: int, end: int) -> list[tuple[int, int]]:
-    """The run from `begin` to `end` in runs of one leader epoch each; epochs never fall within a partition."""
-    if records[begin].leader_epoch() == records[end - 1].leader_epoch():
-        return [(begin, end)]
-    epochs = [message.leader_epoch() for message in records[begin:end]]
-    cuts = [begin + at for at in range(1, len(epochs)) if epochs[at] != epochs[at - 1]]
-    return list(zip([begin, *cuts], [*cuts, end], strict=True))
 
 
 def _with_one_record(tracks: Sequence[Track], parts: list[Part]) -> list[Part]:

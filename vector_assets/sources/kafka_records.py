@@ -1,6 +1,5 @@
 """Kafka messages as Arrow columns, in bulk: no Python statement is executed per record that has no headers."""
 
-import logging
 from collections.abc import Sequence
 from itertools import chain
 from operator import itemgetter
@@ -12,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
+from vector_assets.clients.kafka_native import warn_of_headers
 from vector_assets.engine.core import HEADERS_TYPE
 
-log = logging.getLogger(__name__)
 Longs = npt.NDArray[np.int64]
 
 COLUMNS = pa.schema(
@@ -58,10 +57,9 @@ def columns(messages: Sequence[Message], offsets: Longs, times: Longs) -> pa.Rec
             pa.nulls(len(keys), pa.binary()) if keys.count(None) == len(keys) else pa.array(keys, pa.binary()),
             pa.array(list(map(Message.value, messages)), pa.binary()),
             _headers(messages),
-            _timestamps(times),
+            timestamps(times[:, 0], times[:, 1]),
             pa.array(offsets),
-            # Java's numbers are one less than librdkafka's
-            pa.array((times[:, 0] - 1).astype(np.int8)),
+            time_types(times[:, 0]),
         ],
         schema=COLUMNS,
     )
@@ -75,10 +73,15 @@ def record_bytes(rows: pa.RecordBatch) -> Longs:
     return sizes
 
 
-def _timestamps(times: Longs) -> pa.Array:
-    kinds, values = times.T
+def timestamps(kinds: Longs, values: Longs) -> pa.Array:
+    """Times as a column of `COLUMNS`, null where librdkafka's number of their kind says that there is none."""
     absent = kinds == TIMESTAMP_NOT_AVAILABLE if values.min() <= 0 else None
     return pa.array(np.ascontiguousarray(values), mask=absent).cast(COLUMNS.field("timestamp").type)
+
+
+def time_types(kinds: Longs) -> pa.Array:
+    """Kinds of times as a column of `COLUMNS`: Java's numbers are one less than librdkafka's."""
+    return pa.array((kinds - 1).astype(np.int8))
 
 
 def _headers(messages: Sequence[Message]) -> pa.Array:
@@ -111,9 +114,5 @@ def _each_headers(messages: Sequence[Message]) -> list[Any]:
             found.append(None)
     if unreadable:
         first = unreadable[0]
-        log.warning(
-            "kafka topic %r: %d records have headers whose names are not UTF-8; their headers are left out (the first:"
-            " partition %s, offset %s)",
-            first.topic(), len(unreadable), first.partition(), first.offset(),
-        )  # fmt: skip
+        warn_of_headers(first.topic() or "", first.partition() or 0, first.offset() or 0, len(unreadable))
     return found

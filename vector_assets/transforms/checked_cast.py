@@ -48,11 +48,12 @@ def check_castable(column: str, found: pa.DataType, wanted: pa.DataType) -> None
     Raises:
         PlanError: names the column, both types and the remedy.
     """
-    if not _castable(found, wanted):
+    if not castable(found, wanted):
         raise PlanError(f"transform: column {column} is {found}, the target wants {wanted}; add a CAST to the SELECT")
 
 
-def _castable(found: pa.DataType, wanted: pa.DataType) -> bool:
+def castable(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """SQL converts one to the other by itself; single values may still be out of range."""
     if found == wanted or pa.types.is_null(found):
         return True
     if pa.types.is_nested(wanted):
@@ -64,17 +65,17 @@ def _castable(found: pa.DataType, wanted: pa.DataType) -> bool:
 def _same_shape(found: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_list(wanted):
         is_list = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
-        return is_list and _castable(found.value_type, wanted.value_type)
+        return is_list and castable(found.value_type, wanted.value_type)
     if pa.types.is_struct(wanted):
         return (
             pa.types.is_struct(found)
             and [field.name for field in found] == [field.name for field in wanted]
-            and all(_castable(one.type, other.type) for one, other in zip(found, wanted, strict=True))
+            and all(castable(one.type, other.type) for one, other in zip(found, wanted, strict=True))
         )
     return bool(
         pa.types.is_map(found)
-        and _castable(found.key_type, wanted.key_type)
-        and _castable(found.item_type, wanted.item_type)
+        and castable(found.key_type, wanted.key_type)
+        and castable(found.item_type, wanted.item_type)
     )
 
 
