@@ -5,8 +5,8 @@
 
 Without --chromium playwright's own browser is used (`playwright install chromium`). The demo and Dagster run from
 `.venv/bin`, or from the folder that --bin names. Everything listens on 127.0.0.1 and is stopped at the end; --home
-keeps what the demo made for a next time. This file imports nothing of the project, and playwright is none of its
-dependencies.
+keeps what the demo made for a next time. This file imports nothing of the project, whose dependencies do not include
+playwright.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ IMAGES = REPOSITORY / "docs" / "images"
 SIZE = {"width": 1280, "height": 800}
 MOST_BYTES = 150_000
 WAIT_S = 180
-STATUS = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+CHECKS = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
 
 
@@ -60,7 +61,7 @@ def main() -> None:
         try:
             take_all(f"http://127.0.0.1:{port}", options.chromium)
         finally:
-            server.send_signal(signal.SIGINT)
+            server.send_signal(signal.SIGTERM)
             server.wait(60)
     finally:
         subprocess.run([options.bin / "vector-assets", "services", "down"], cwd=REPOSITORY, env=environment, check=True)
@@ -76,7 +77,8 @@ def take_all(base: str, chromium: str | None) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
         page.set_default_timeout(WAIT_S * 1000)
-        execute_checks(page, base, "car_info")
+        for asset in ("car_info", "people"):
+            execute_checks(page, base, asset)
         for name, take in PICTURES.items():
             take(page, base)
             # what is loaded after the text that was waited for
@@ -96,7 +98,7 @@ def execute_checks(page: Page, base: str, asset: str) -> None:
     page.get_by_role("button", name="Execute all").click()
 
     def are_done() -> bool:
-        found = ask(base, STATUS, key={"path": [asset]})["assetNodeOrError"]["assetChecksOrError"]["checks"]
+        found = ask(base, CHECKS, key={"path": [asset]})["assetNodeOrError"]["assetChecksOrError"]["checks"]
         states = {(check["executionForLatestMaterialization"] or {}).get("status") for check in found}
         return states <= {"SUCCEEDED", "FAILED"}
 
@@ -113,20 +115,16 @@ def plots(page: Page, base: str) -> None:
     """The numbers of each batch."""
     overview(page, base)
     page.get_by_text("Plots", exact=True).click()
-    page.get_by_text("Plots", exact=True).scroll_into_view_if_needed()
+    page.get_by_role("button", name="Events").click()
+    page.get_by_text("age_seconds").wait_for()
     page.mouse.move(600, 600)
-    page.mouse.wheel(0, 700)
+    page.mouse.wheel(0, 480)
 
 
 def graph(page: Page, base: str) -> None:
     """From topics to the table and the collection."""
-    page.goto(f"{base}/asset-groups?expanded=kafka,adbpg,milvus")
-    page.get_by_text("people_changes").first.wait_for()
-
-
-def columns(page: Page, base: str) -> None:
-    """From a topic's columns to the collection's."""
-    page.goto(f"{base}/assets/people?view=lineage&column=vec")
+    groups = ",".join(f"global@global:{name}" for name in ("adbpg", "kafka", "milvus"))
+    page.goto(f"{base}/asset-groups?{urllib.parse.urlencode({'expanded': groups})}")
     page.get_by_text("people_changes").first.wait_for()
 
 
@@ -138,8 +136,11 @@ def checks(page: Page, base: str) -> None:
 
 def partitions(page: Page, base: str) -> None:
     """Hours, and the batches of one of them."""
-    page.goto(f"{base}/assets/people?view=partitions")
+    page.goto(f"{base}/assets/people?view=partitions&status=MATERIALIZED")
     page.get_by_text("Materialized (").wait_for()
+    page.wait_for_timeout(2000)
+    page.locator("text=/^20[0-9-]+:00$/").nth(2).click()
+    page.get_by_text("commit_seconds").first.wait_for()
 
 
 def runs(page: Page, base: str) -> None:
@@ -152,7 +153,6 @@ PICTURES: dict[str, Callable[[Page, str], None]] = {
     "asset": overview,
     "plots": plots,
     "graph": graph,
-    "columns": columns,
     "checks": checks,
     "partitions": partitions,
     "runs": runs,

@@ -225,8 +225,21 @@ def test_debezium_schema_is_metadata_where_there_is_one() -> None:
 
 
 def test_unknown_metadata_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"column op: unknown METADATA key 'op'; known: database, table, primary"):
-        changelog_decoder("maxwell-json", changelog_table(metadata={"op": "STRING"}))
+    with pytest.raises(ConfigError, match=r"column opp: unknown METADATA key 'opp'; known: op, database, table, prim"):
+        changelog_decoder("maxwell-json", changelog_table(metadata={"opp": "STRING"}))
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_what_a_row_does_is_metadata_of_every_changelog(name: str) -> None:
+    record, _, _ = METADATA[name]
+    decoder = changelog_decoder(name, changelog_table(metadata={"op": "STRING"}))
+    assert rows_of(decoded_of(decoder, record)) == [(0, "-U", *BEFORE, "-U"), (0, "+U", *AFTER, "+U")]
+
+
+def test_what_a_row_does_is_metadata_of_changelog_json() -> None:
+    decoder = changelog_decoder("changelog-json", changelog_table(metadata={"op": "STRING"}))
+    records = [{"data": NEW, "op": op} for op in ("+I", "-D")]
+    assert [row[-1] for row in rows_of(decoded_of(decoder, *records))] == ["+I", "-D"]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ class CanalJsonDecoder(ChangelogDecoder):
 
     NAME: ClassVar[str] = "canal-json"
     METADATA: ClassVar[Mapping[str, LogicalType]] = {
+        **ChangelogDecoder.METADATA,
         "database": STRING,
         "table": STRING,
         "sql-type": LogicalType("MAP", children=(STRING, LogicalType("INT"))),

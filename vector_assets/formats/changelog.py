@@ -61,11 +61,16 @@ class Envelopes:
         return cls(dict(zip(names, parsed.columns, strict=True)), parsed.places, parsed.errors, parsed.nulled)
 
 
+OPERATION = "op"
+"""The METADATA key of every changelog format beside its own: what a row does, as Flink spells it in short."""
+_SHORT = pa.array(["+I", "-U", "+U", "-D"])
+
+
 class ChangelogDecoder(ABC):
     """Raw records to changes of the table's rows, by a format's envelope. Immutable, so threads may share it."""
 
     CHANGELOG: ClassVar[bool] = True
-    METADATA: ClassVar[Mapping[str, LogicalType]] = {}
+    METADATA: ClassVar[Mapping[str, LogicalType]] = {OPERATION: LogicalType("VARCHAR", nullable=False)}
     NAME: ClassVar[str]
 
     def __init__(self, rules: JsonRules, table: Table) -> None:
@@ -149,12 +154,16 @@ class ChangelogDecoder(ABC):
             columns = [column.take(pa.array(kept)) for column in columns]
         named = dict(zip((name for name, _ in self.physical), columns, strict=True))
         rows = [
-            named[column.name] if column.kind == "physical" else self._metadata_column(column, envelopes, owners)
+            named[column.name]
+            if column.kind == "physical"
+            else self._metadata_column(column, envelopes, owners, kinds)
             for column in self._rows
         ]
         return [*rows, pa.array(kinds)], owners
 
-    def _metadata_column(self, column: Column, envelopes: Envelopes, owners: Places) -> pa.Array:
+    def _metadata_column(self, column: Column, envelopes: Envelopes, owners: Places, kinds: Kinds) -> pa.Array:
+        if column.metadata_key == OPERATION:
+            return _SHORT.take(pa.array(kinds)).cast(column.type.arrow)
         values = self.metadata(column.metadata_key or column.name, envelopes)
         return values.cast(column.type.arrow, safe=False).take(pa.array(owners))
 

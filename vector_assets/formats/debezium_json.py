@@ -71,6 +71,7 @@ class DebeziumJsonDecoder(ChangelogDecoder):
 
     NAME: ClassVar[str] = "debezium-json"
     METADATA: ClassVar[Mapping[str, LogicalType]] = {
+        **ChangelogDecoder.METADATA,
         "schema": STRING,
         "ingestion-timestamp": TIME,
         "source.timestamp": TIME,

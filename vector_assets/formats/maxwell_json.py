@@ -69,6 +69,7 @@ class MaxwellJsonDecoder(ChangelogDecoder):
 
     NAME: ClassVar[str] = "maxwell-json"
     METADATA: ClassVar[Mapping[str, LogicalType]] = {
+        **ChangelogDecoder.METADATA,
         "database": STRING,
         "table": STRING,
         "primary-key-columns": LogicalType("ARRAY", children=(STRING,)),
