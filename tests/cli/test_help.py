@@ -1,7 +1,9 @@
 """What the command line says of itself, and how little it needs to say it."""
 
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -45,6 +47,18 @@ def test_start_up_imports_nothing_heavy():
     code = f"import sys, vector_assets.cli; print(*sorted(set(sys.modules) & set({HEAVY})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_help_takes_less_than_half_a_second_of_processor_time():
+    command = [Path(sys.executable).with_name("vector-assets"), "--help"]
+    seconds = []
+    # other work on the machine makes it slower, nothing makes it faster
+    while len(seconds) < 10 and min(seconds, default=1.0) >= 0.5:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.5, seconds
 
 
 def test_work_does_not_import_dagster(home):
