@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+BENCHES ?= kafka-adbpg adbpg-latency kafka-milvus milvus-latency formats replay reconcile
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 .DEFAULT_GOAL := help
@@ -24,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	fi
 	@touch $@
 
-demo: $(STAMP) ## run the main job on embedded services: Kafka CSV to searchable vectors
+demo: $(STAMP) ## whole jobs on embedded services; DEMO=adbpg or DEMO=milvus runs one of them
 	$(BIN)/vector-assets demo $(DEMO)
 
 test: $(STAMP) ## all tests, real services included
@@ -44,9 +45,8 @@ lint: $(STAMP) ## ruff format, ruff check, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## throughput and latency of the main job, as JSON
-	$(BIN)/vector-assets bench kafka-adbpg --json
-	$(BIN)/vector-assets bench adbpg-latency --json
+bench: $(STAMP) ## every benchmark at its own size, as JSON
+	@set -e; for name in $(BENCHES); do echo "# $$name"; $(BIN)/vector-assets bench $$name --json; done
 
 services-up: $(STAMP) ## start the embedded services
 	$(BIN)/vector-assets services up

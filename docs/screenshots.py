@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGES = REPOSITORY / "docs" / "images"
 SIZE = {"width": 1280, "height": 800}
 MOST_BYTES = 150_000
-WAIT_S = 180
+WAIT_S = 600
 CHECKS = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
 

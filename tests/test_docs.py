@@ -1,3 +1,4 @@
+import ast
 import re
 import subprocess
 import sys
@@ -50,6 +51,29 @@ def test_whole_scripts_in_the_docs_compile(page):
     for number, script in enumerate(re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)):
         if "INSERT INTO" in script and "CREATE TABLE" in script:
             assert flink_sql.compile_script(f"SET 'pipeline.name' = 'p{number}';{script}", page.name, offline=True)
+
+
+def test_every_ability_of_the_engine_is_listed_for_contributors():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    tree = ast.parse((ROOT / "vector_assets" / "engine" / "abilities.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "Protocol" for base in node.bases):
+            methods = [inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)]
+            assert f"`{node.name}`" in text
+            assert [name for name in methods if f"`{name}`" not in text] == []
+
+
+def test_pictures_are_small():
+    pictures = sorted((ROOT / "docs" / "images").iterdir())
+    assert [picture.name for picture in pictures if picture.stat().st_size > 150_000] == []
+    shown = "".join(page.read_text() for page in TEXTS)
+    assert [picture.name for picture in pictures if picture.name not in shown] == []
+
+
+def test_make_bench_runs_every_benchmark():
+    (listed,) = re.findall(r"^BENCHES \?= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    known = [file.stem for file in (ROOT / "bench").glob("*.py") if "\ndef main(" in file.read_text()]
+    assert sorted(listed.split()) == sorted(name.replace("_", "-") for name in known)
 
 
 def test_commands_in_the_docs_exist():

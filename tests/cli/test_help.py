@@ -47,6 +47,26 @@ def test_start_up_imports_nothing_heavy():
     assert done.stdout.split() == []
 
 
+HELP = """
+import io, sys, time, typer.rich_utils
+from rich import console, table, text
+before = time.process_time()
+from vector_assets.cli import main
+sys.argv[1:] = ["--help"]
+out, sys.stdout = sys.stdout, io.StringIO()
+try:
+    main()
+except SystemExit:
+    print(time.process_time() - before, file=out)
+"""
+
+
+def test_help_takes_a_fifth_of_a_second_beside_typer_and_rich():
+    """In all it is 0.3 to 0.5 s of processor time, by how busy the machine is; the rest is their import."""
+    seconds = [float(subprocess.check_output([sys.executable, "-c", HELP])) for _ in range(3)]
+    assert min(seconds) < 0.2, seconds
+
+
 def test_work_does_not_import_dagster(home):
     code = (
         "import sys; sys.modules['dagster'] = None\n"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -165,10 +166,10 @@ def demo_home() -> Iterator[Path]:
     shutil.rmtree(home)
 
 
-def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    variables = {"VECTOR_ASSETS_HOME": str(home), "DAGSTER_HOME": str(home / "dagster_home")}
+def run(home: Path, *arguments: str, cwd: Path = REPOSITORY, **more: str) -> subprocess.CompletedProcess[str]:
+    variables = {"VECTOR_ASSETS_HOME": str(home), "DAGSTER_HOME": str(home / "dagster_home"), **more}
     return subprocess.run(
-        [COMMAND, *arguments], cwd=REPOSITORY, env=env.child_environment(**variables), capture_output=True, text=True,
+        [COMMAND, *arguments], cwd=cwd, env=env.child_environment(**variables), capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
 
@@ -228,6 +229,7 @@ def test_the_demo_works_from_nothing_part_by_part_and_a_second_one_changes_nothi
         both = run(demo_home, "demo")
         tells(both, *CARS_TOLD, *PEOPLE_TOLD, "collection people is there", "people_changes: already there")
         assert (collection(), books_of(people.PIPELINE)) == (left, batches)
+        tour(demo_home)
         before = table(), books_of(world.PIPELINE)
         again = run(demo_home, "demo", "adbpg")
         tells(again, "no new batches", *CARS_TOLD)
@@ -236,6 +238,26 @@ def test_the_demo_works_from_nothing_part_by_part_and_a_second_one_changes_nothi
     down = run(demo_home, "services", "down", "--json")
     assert down.returncode == 0, down.stderr
     assert not started(demo_home)
+
+
+def tour(home: Path) -> None:
+    """Follow the README: its first script and the commands below it, in a copy of pipelines/."""
+    part = (REPOSITORY / "README.md").read_text().partition("## Five minutes")[2]
+    (script, *_), (commands,) = (re.findall(rf"```{kind}\n(.*?)```", part, re.DOTALL) for kind in ("sql", "sh"))
+    folder = home / "tour" / "pipelines"
+    shutil.copytree(REPOSITORY / "pipelines", folder)
+    (folder / "young_people.sql").write_text(script)
+    said: dict[str, str] = {}
+    for line in commands.splitlines():
+        name, *arguments = shlex.split(line, comments=True)
+        assert name == "vector-assets"
+        done = run(home, *arguments, cwd=folder.parent, VECTOR_ASSETS_PIPELINES=str(folder))
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        said[" ".join(arguments[:3])] = done.stdout
+    young = sum(person.age < 30 for person in people.changes().left.values())
+    assert f"{young} rows expected, {young} in the target" in said["reconcile young_people"]
+    assert said["search young_people --vector"].count("\n") == 6
+    assert "(the record has no key)" in said["explain young_people --offset"]
 
 
 def approximately(row: dict[str, object]) -> dict[str, object]:

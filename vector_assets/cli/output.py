@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -108,6 +107,8 @@ def configure_logging(level: LogLevel) -> None:
     if _log_handler is not None:
         root.removeHandler(_log_handler)
     if stderr.is_terminal:
+        from rich.logging import RichHandler
+
         _log_handler = RichHandler(console=stderr, show_path=False, log_time_format="%H:%M:%S", markup=False)
         _log_handler.setFormatter(logging.Formatter("%(message)s"))
     else:

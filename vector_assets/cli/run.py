@@ -13,7 +13,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from vector_assets.cli.output import JsonOption, PipelineArgument, command, emit, show_table, stderr, usage
 from vector_assets.engine.errors import TransientError
@@ -235,6 +234,9 @@ class _Bar:
         self._records = 0
         self._total: int | None = None
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        # not for every command's --help
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[lag]}"), TimeElapsedColumn(),

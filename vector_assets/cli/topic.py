@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from vector_assets.cli.output import JsonOption, command, emit, say, show_table, stderr, usage
 from vector_assets.engine.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from vector_assets.clients.kafka_properties import Properties
 
 app = typer.Typer(no_args_is_help=True, help="Make, fill and list Kafka topics.")
@@ -225,7 +226,7 @@ def _opened(file: str) -> Iterator[BinaryIO]:
 class _Show:
     """Shows how many records are confirmed."""
 
-    def __init__(self, progress: Progress, topic: str) -> None:
+    def __init__(self, progress: "Progress", topic: str) -> None:
         self._progress = progress
         self._task = progress.add_task(topic, total=None)
 
@@ -235,6 +236,9 @@ class _Show:
 
 @contextmanager
 def _progress(topic: str) -> Iterator[_Show]:
+    # not for every command's --help
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("records"),
         TimeElapsedColumn(), console=stderr, transient=True, disable=not stderr.is_terminal,
