@@ -89,7 +89,7 @@ def _show_stories(stories: "Sequence[RecordStory]", *, as_json: bool) -> None:
         for letter, state, error in story.letters:
             say(f"dead letter {letter} ({state}): {error}")
         for row in story.rows:
-            heading(f"{row.fate}: {json.dumps(row.key, ensure_ascii=False)}")
+            heading(f"{row.fate.replace('_', ' ')}: {json.dumps(row.key, ensure_ascii=False)}")
             if row.by is not None:
                 say(f"gave way to {row.by.origin} (batch {row.by.batch}, {row.by.batch_kind})")
             elif row.fate == "conflict":
@@ -104,7 +104,7 @@ def _show_key(story: "KeyStory", *, as_json: bool) -> None:
         emit(asdict(story))
         return
     if story.row is None:
-        say("the target has no such row")
+        say("the target has no such row" if story.is_readable else "the target cannot be asked for a row")
     else:
         show_pairs(list(story.row.items()))
     if story.expired_up_to:

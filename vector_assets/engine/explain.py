@@ -51,13 +51,17 @@ class KeyStory:
     changes: tuple[Change, ...]
     more: bool = False
     expired_up_to: int = 0
+    is_readable: bool = True
+    """False when the target cannot be asked for a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowStory:
-    """A row that a record makes today, and its fate: `written`, `deleted`, `altered` (in the target with other values),
-    `absent`, `compacted`, `overwritten`, `conflict` or `superseded`; `by` is the change that it gave way to, None when
-    its batch is expired."""
+    """A row that a record makes today, and its fate; `by` is the change that it gave way to, None when that is expired.
+
+    `written`, `deleted`, `altered` (in the target with other values), `absent`, `handed_over` (to a target that cannot
+    be asked for a row), `compacted`, `overwritten`, `conflict` or `superseded`.
+    """
 
     fate: str
     key: dict[str, Json]
@@ -236,7 +240,7 @@ def _fate(
     if owner is not None and changes[owner].kind == "delete":
         return RowStory("deleted", key, shown)
     if shown is None:
-        return RowStory("absent", key)
+        return RowStory("absent" if isinstance(session.sink, KeyReadable) else "handed_over", key)
     is_equal = isinstance(session.sink, Auditable) and listed(
         session.sink.as_stored(row).drop_columns(POSITION)
     ) == listed(current if current is not None else row)
@@ -282,7 +286,9 @@ def explain_key(session: Session, key: Mapping[str, Any]) -> KeyStory:
     row = listed(current)[0] if current is not None and current.num_rows else None
     (named,) = listed(keys.drop_columns(POSITION))
     expired = expired_up_to(stages.ledger, stages.pipeline.name, stages.pipeline.target)
-    return KeyStory(named, row, tuple(changes[:_SHOWN]), len(changes) > _SHOWN, expired)
+    return KeyStory(
+        named, row, tuple(changes[:_SHOWN]), len(changes) > _SHOWN, expired, isinstance(session.sink, KeyReadable)
+    )
 
 
 def _row_now(session: Session, keys: pa.Table) -> pa.Table | None:
