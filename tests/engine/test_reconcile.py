@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tests.engine.memory import Keyed, KeyedSink, MemorySource, World, numbers
-from vector_assets.engine import env, operate, sidecar, touches
+from vector_assets.engine import env, explain, operate, sidecar, touches
 from vector_assets.engine.books_check import check_books
 from vector_assets.engine.core import BatchKind, Decoded, Merge, RowKind, State, rejects
 from vector_assets.engine.errors import BudgetError, ExpiredError, FatalError, PlanError
@@ -507,3 +507,13 @@ def test_a_rewrite_over_its_budget_does_not_stand_in_the_way_of_the_next_run(wor
     produce(world, "3,2,other")
     world.drain()
     assert world.table.rows == {1: "0.a", 2: "1.a", 3: "2.b"}
+
+
+def test_a_target_that_cannot_be_asked_for_a_row_is_not_said_to_lack_it(world, monkeypatch):
+    produce(world, "1,0,put")
+    world.drain()
+    monkeypatch.setattr(explain, "KeyReadable", Code)
+    with world.session() as session:
+        (story,) = explain_offset(session, "s/0", 0)
+        assert [row.fate for row in story.rows] == ["written"]
+        assert not explain_key(session, {"id": 1}).is_read

@@ -89,7 +89,7 @@ def _show_stories(stories: "Sequence[RecordStory]", *, as_json: bool) -> None:
         for letter, state, error in story.letters:
             say(f"dead letter {letter} ({state}): {error}")
         for row in story.rows:
-            heading(f"{row.fate}: {json.dumps(row.key, ensure_ascii=False)}")
+            heading(f"{row.fate.replace('_', ' ')}: {json.dumps(row.key, ensure_ascii=False)}")
             if row.by is not None:
                 say(f"gave way to {row.by.origin} (batch {row.by.batch}, {row.by.batch_kind})")
             elif row.fate == "conflict":

@@ -18,7 +18,7 @@ import pyarrow as pa
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, Receipt, Span, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, FatalError, PlanError, PositionLostError
+from vector_assets.engine.errors import BudgetError, FatalError, PositionLostError
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
@@ -148,10 +148,10 @@ class Runner:
         return self._settle(stages, stages.stage(stages.seal(batch, raw, span), raw), frontier=None)
 
     def finish(self, stages: Stages, batch: BatchRecord, *, is_last: bool = True) -> Outcome:
-        """Take one unfinished batch, whatever its state, to DONE; one that reads nothing is given up when it cannot."""
+        """Take one unfinished batch, whatever its state, to DONE; over its budget, one that reads nothing is given up."""
         try:
             return self._finish(stages, batch, is_last=is_last)
-        except (BudgetError, PlanError) as error:
+        except BudgetError as error:
             if batch.kind in {BatchKind.DEAD_LETTERS, BatchKind.REWRITE}:
                 # what it holds is kept elsewhere: it shall not stand in the way of new records
                 self.ledger.discard(stages.lease, batch.seq, f"given up: {error}")

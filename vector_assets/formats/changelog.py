@@ -154,9 +154,7 @@ class ChangelogDecoder(ABC):
             columns = [column.take(pa.array(kept)) for column in columns]
         named = dict(zip((name for name, _ in self.physical), columns, strict=True))
         rows = [
-            named[column.name]
-            if column.kind == "physical"
-            else self._metadata_column(column, envelopes, owners, kinds)
+            named[column.name] if column.kind == "physical" else self._metadata_column(column, envelopes, owners, kinds)
             for column in self._rows
         ]
         return [*rows, pa.array(kinds)], owners
