@@ -50,5 +50,7 @@ class Previews:
 
 def _split(stamps: pa.Array) -> pa.Array:
     seconds, nanos = np.divmod(np.asarray(stamps.cast(pa.int64()).fill_null(0)), _NANOS)
-    parts = [pa.array(seconds), pa.array(nanos.astype(np.int32))]
-    return pa.StructArray.from_arrays(parts, ["sec", "nano"], mask=stamps.is_null())
+    absent = stamps.is_null()
+    # the client looks at the parts only
+    parts = [pa.array(each, mask=np.asarray(absent)) for each in (seconds, nanos.astype(np.int32))]
+    return pa.StructArray.from_arrays(parts, ["sec", "nano"], mask=absent)

@@ -254,5 +254,5 @@ def _stream(rows: pa.Table, request: Request) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression=_CODECS.get(codec))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema, options=options) as writer:
-        writer.write_table(rows, max_chunksize=max(1, request.number("max_batch_rows", 4096)))
+        writer.write_table(rows.combine_chunks(), max_chunksize=max(1, request.number("max_batch_rows", 4096)))
     return bytes(sink.getvalue().to_pybytes())

@@ -11,7 +11,7 @@ from vector_assets.local.maxcompute.rows import Rows
 from vector_assets.local.maxcompute.sessions import ABORTED, Session, Sessions
 from vector_assets.local.maxcompute.store import Store
 from vector_assets.local.maxcompute.tunnel import quota_of
-from vector_assets.local.maxcompute.upload import target
+from vector_assets.local.maxcompute.upload import is_on, target
 
 MOST_SLOTS = 64
 """More slots than this are refused, as a quota would."""
@@ -65,7 +65,7 @@ class Streams:
         wanted = request.query.get("schema_version", "")
         if wanted and int(wanted) > table.schema_version:
             raise Refusal(404, "NoSuchSchema", f"{table.full_name} has no schema version {wanted}")
-        is_dynamic = request.query.get("dynamic_partition", "").lower() == "true"
+        is_dynamic = is_on(request, "dynamic_partition")
         values = () if is_dynamic else target(self._store, self._catalog, table, request).values
         slots = slots_asked(request.headers.get("odps-slot-num", ""))
         session = self._sessions.open("stream", table.id, values, {"slots": slots, "dynamic": is_dynamic})

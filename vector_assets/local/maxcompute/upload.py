@@ -14,6 +14,11 @@ MOST_FIELD_BYTES = 8 << 20
 """The longest value the service takes."""
 
 
+def is_on(request: Request, name: str) -> bool:
+    """True for `name=true` and for a bare `name`."""
+    return request.query.get(name, "false").lower() in {"", "true"}
+
+
 def target(store: Store, catalog: Catalog, table: Table, request: Request) -> Extent:
     """The partition that a new session writes to, made if the request wants it.
 
@@ -25,7 +30,7 @@ def target(store: Store, catalog: Catalog, table: Table, request: Request) -> Ex
     given = request.query.get("partition", "")
     values = table.values(given) if given else ()
     if values and len(values) == len(table.partition_columns) and values not in table.extents:
-        if request.query.get("create_partition", "").lower() != "true":
+        if not is_on(request, "create_partition"):
             raise missing_partition(given)
         with store.writing():
             catalog.add_extent(table, values)
@@ -47,7 +52,7 @@ class Uploads:
         Raises:
             Refusal: the partition does not exist, or OVERWRITE is asked of a Delta table.
         """
-        overwrite = request.query.get("overwrite", "").lower() == "true"
+        overwrite = is_on(request, "overwrite")
         if overwrite and table.is_delta:
             raise Refusal(
                 400, "OverwriteModeNotAllowed", f"{table.full_name} is a Delta table: it cannot be overwritten"

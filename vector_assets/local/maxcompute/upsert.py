@@ -123,7 +123,7 @@ class Upserts:
             {
                 "id": session.id,
                 "status": "expired" if session.has_expired else _STATUS[session.state],
-                "schema": {"columns": columns_json(table.columns)},
+                "schema": {"columns": columns_json(table.columns), "partitionKeys": []},
                 "hash_key": table.primary_key,
                 "hasher": "default",
                 "quota_name": quota_of(request),
