@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from odps import errors
 from odps.apis.storage_api import (
@@ -120,6 +120,7 @@ PIECES = st.lists(st.integers(0, 30), min_size=1, max_size=6).map(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(PIECES, st.integers(1, 40), st.booleans())
 def test_every_row_is_in_one_split(pieces, number, crosses):
     expected = [(place, row) for place, piece in enumerate(pieces) for row in range(piece.rows)]

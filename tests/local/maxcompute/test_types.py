@@ -6,7 +6,7 @@ from decimal import Decimal
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from odps import options
 from odps.tunnel.io.types import odps_schema_to_arrow_schema
@@ -131,6 +131,7 @@ NESTED = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(NESTED)
 def test_the_text_of_a_type_is_read_back(text):
     kind = parse(text)

@@ -62,6 +62,8 @@ class Definitions:
         table = self._named(tree, scope)
         if table is None:
             return
+        for comment in tree.find_all(exp.SchemaCommentProperty):
+            table.comment = comment.this.name
         table.view_text = tree.expression.sql(dialect="maxcompute")
         found = query.create_view(self._store, table, tree.expression, scope)
         labels = [part.name for part in tree.this.expressions] if isinstance(tree.this, exp.Schema) else found.names
@@ -96,12 +98,14 @@ class Definitions:
                     table.comment = node.this.name
                 case exp.LikeProperty():
                     _copy_definition(table, scope.table(parts_of_node(node.this)))
-                case exp.Property() if node.this.name.upper() == "LIFECYCLE":
-                    table.lifecycle = int(node.args["value"].name)
-                case exp.Property():
-                    table.properties[node.this.name] = node.args["value"].name
                 case exp.ClusteredByProperty():
+                    # how rows lie on disk changes no result
                     table.properties["clustered.by"] = ",".join(part.name for part in node.expressions)
+                case exp.Property(this=exp.Expr() as name) if type(node) is exp.Property:
+                    if name.name.upper() == "LIFECYCLE":
+                        table.lifecycle = int(node.args["value"].name)
+                    else:
+                        table.properties[name.name] = node.args["value"].name
                 case other:
                     raise invalid(f"CREATE TABLE: {other.sql(dialect='maxcompute')} is not supported here")
 
