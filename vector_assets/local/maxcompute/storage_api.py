@@ -13,7 +13,6 @@ from vector_assets.local.maxcompute.sessions import CLOSED, Session, Sessions
 from vector_assets.local.maxcompute.splits import Piece, by_count, by_offset, by_size
 from vector_assets.local.maxcompute.store import Store
 from vector_assets.local.maxcompute.tunnel import quota_of
-from vector_assets.local.maxcompute.types import Type
 
 _CODECS = {"": None, "ZSTD": "zstd", "LZ4_FRAME": "lz4"}
 _UNITS = {"second": "s", "milli": "ms", "micro": "us", "nano": "ns"}
@@ -38,6 +37,7 @@ class Storage:
             Refusal: there is no such session, it is not open, or the request is wrong.
         """
         quota_of(request)
+        _check_format(request)
         kind = request.query.get("session_type", "")
         match request.method, tail:
             case "POST", ("sessions",) if kind == "batch_read":
@@ -198,6 +198,12 @@ class Storage:
             raise
 
 
+def _check_format(request: Request) -> None:
+    for key, known in (("data_format_type", "arrow"), ("data_format_version", "v5")):
+        if request.query.get(key, "").lower() not in {"", known}:
+            raise invalid(f"{key} is {request.query[key]}; known: {known}")
+
+
 def _chosen(names: list[str] | None, columns: list[Column], table: Table) -> list[Column]:
     """The columns of these names in table order; all when none are named."""
     if not names:
@@ -239,13 +245,9 @@ def _in_units(schema: pa.Schema, units: dict[str, str]) -> pa.Schema:
 
 def _listed(columns: list[Column]) -> list[dict[str, Any]]:
     return [
-        {"Name": column.name, "Type": _upper(column.type), "Comment": column.comment, "Nullable": column.nullable}
+        {"Name": column.name, "Type": str(column.type), "Comment": column.comment, "Nullable": column.nullable}
         for column in columns
     ]
-
-
-def _upper(kind: Type) -> str:
-    return str(kind) if kind.is_nested else str(kind).upper()
 
 
 def _stream(rows: pa.Table, request: Request) -> bytes:
