@@ -204,6 +204,9 @@ def test_results_come_as_text_too_and_as_ten_thousand_rows_at_most(maxcompute):
         assert reader.count == 12000
     with instance.open_reader(tunnel=True, arrow=True) as reader:
         assert reader.read_all().num_rows == 12000
+    stamp = maxcompute.sql("SELECT CAST('2026-05-11 12:34:53.123421123' AS TIMESTAMP) AS ts")
+    with stamp.open_reader(tunnel=True, arrow=True) as reader:
+        assert str(reader.read_all().column("ts")[0]).endswith("34:53.123421123")
 
 
 def test_instances_tell_their_source_status_and_error(maxcompute):

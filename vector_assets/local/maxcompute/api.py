@@ -66,6 +66,8 @@ class Api:
         match request.path:
             case ("tenants",):
                 return self._tenant(request)
+            case ("logview", "host"):
+                raise Refusal(404, "NoSuchObject", "there is no log view here")
             case ("projects",):
                 return self._metadata.projects(request)
             case ("api", "storage", "v1", "projects", project, "schemas", schema, "tables", name, *rest):
@@ -173,7 +175,7 @@ class Api:
             columns = [column for column in columns if column.name in names]
             rows = rows.select([column.name for column in columns])
         start, count = wire.row_range(request, len(rows))
-        return wire.outgoing(rows.slice(start, count), columns, request)
+        return wire.outgoing(rows.slice(start, count), columns, request, splits_stamps=True)
 
 
 def _nothing(request: Request) -> Refusal:

@@ -151,7 +151,7 @@ def _project(body: dict[str, Any]) -> ET.Element:
     properties = {"odps.schema.model.enabled": str(body["schemas"]).lower(), **body["properties"]}
     listed = [element("Property", Name=name, Value=value) for name, value in properties.items()]
     root = element("Project", Name=body["name"], Owner=OWNER, State="AVAILABLE", Comment="", Type="managed")
-    root.append(element("Properties", *listed))
+    root.extend([element("Properties", *listed), element("ExtendedProperties")])
     return root
 
 

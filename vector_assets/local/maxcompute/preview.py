@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
+from vector_assets.local.maxcompute import wire
 from vector_assets.local.maxcompute.catalog import Column, Table
 from vector_assets.local.maxcompute.http import Reply, Request
 from vector_assets.local.maxcompute.results import csv_text
 from vector_assets.local.maxcompute.rows import Rows
 
 _MOST_ROWS = 10_000
-_NANOS = 1_000_000_000
 
 
 class Previews:
@@ -23,9 +22,7 @@ class Previews:
     def arrow(self, table: Table, request: Request) -> Reply:
         """A plain Arrow stream; timestamps are structs of seconds and nanoseconds."""
         rows, _ = self._head(table, request, request.number("limit", _MOST_ROWS))
-        for place, part in enumerate(rows.schema):
-            if part.type == pa.timestamp("ns"):
-                rows = rows.set_column(place, part.name, _split(rows.column(place).combine_chunks()))
+        rows = wire.split_stamps(rows)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as writer:
             writer.write_table(rows)
@@ -46,11 +43,3 @@ class Previews:
         wanted = {name.lower() for name in names.split(",")} if names else {c.name.lower() for c in table.all_columns}
         columns = [column for column in table.all_columns if column.name.lower() in wanted]
         return rows.select([column.name for column in columns]), columns
-
-
-def _split(stamps: pa.Array) -> pa.Array:
-    seconds, nanos = np.divmod(np.asarray(stamps.cast(pa.int64()).fill_null(0)), _NANOS)
-    absent = stamps.is_null()
-    # the client looks at the parts only
-    parts = [pa.array(each, mask=np.asarray(absent)) for each in (seconds, nanos.astype(np.int32))]
-    return pa.StructArray.from_arrays(parts, ["sec", "nano"], mask=absent)

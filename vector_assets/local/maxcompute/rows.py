@@ -55,7 +55,13 @@ class Rows:
         query = f"SELECT {names(columns)} FROM {table.rows_name}{condition}"
         with self._store.reading() as connection:
             found: pa.Table = connection.sql(query, params=given).to_arrow_table()
-        return found.cast(arrow_schema(columns))
+        found = found.cast(arrow_schema(columns))
+        for place, column in enumerate(columns):
+            if column.type.name == "char":
+                # a CHAR has its length, whatever was written
+                padded = pc.utf8_rpad(found.column(place), column.type.numbers[0])
+                found = found.set_column(place, column.name, padded)
+        return found
 
     def head(self, table: Table, values: tuple[str, ...], count: int) -> pa.Table:
         """The first rows of a table, view or partition, with all columns."""
