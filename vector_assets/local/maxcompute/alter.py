@@ -169,7 +169,7 @@ class Alterations:
         chosen = list(_all_levels(table, found["rest"])) if found["rest"] else list(table.extents)
         for values in chosen:
             extent = table.extent(values)
-            extent.modified = time.time()
+            extent.modified = extent.ddl = time.time()
             self._catalog.save_extent(table, extent)
         table.modified = time.time()
         self._catalog.save(table)

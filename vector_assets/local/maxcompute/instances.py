@@ -23,6 +23,9 @@ RUNNING, TERMINATED = "Running", "Terminated"
 _PATIENCE_S = 2.0
 """A job that ends this soon has ended when its number is answered, so that no client need poll."""
 
+_TASKS = ("SQL", "Merge")
+"""A Merge task joins small files, of which there are none here: it succeeds at once."""
+
 
 @dataclass
 class Instance:
@@ -166,8 +169,9 @@ def _read_job(request: Request, scope: Scope) -> Instance:
     task = job.find("./Tasks/*") if job is not None else None
     if job is None or task is None:
         raise invalid("the body has no Job with a task")
-    if task.tag != "SQL":
-        raise Refusal(400, "InvalidArgument", f"a {task.tag} task is not supported here; known: SQL")
+    if task.tag not in _TASKS:
+        known = ", ".join(_TASKS)
+        raise Refusal(400, "InvalidArgument", f"a {task.tag} task is not supported here; known: {known}")
     properties = {each.findtext("Name"): each.findtext("Value") or "" for each in task.iterfind("./Config/Property")}
     settings: dict[str, Any] = orjson.loads(properties.get("settings") or "{}")
     number = time.strftime("%Y%m%d%H%M%S", time.gmtime()) + uuid.uuid4().hex[:12]

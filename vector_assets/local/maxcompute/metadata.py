@@ -102,8 +102,10 @@ class Metadata:
             if table.name.lower().startswith(prefix) and kind in {"", table.kind} and owner in {"", OWNER}
         }
         chosen, marker = _page(sorted(found), request)
-        extended = "extended" in request.query
-        shown = [_table(found[name], extended=extended) for name in chosen]
+        if "extended" in request.query:
+            shown = [_table(found[name], extended=True) for name in chosen]
+        else:
+            shown = [element("Table", Name=name, Owner=OWNER, Type=found[name].kind) for name in chosen]
         return xml_reply(element("Tables", *shown, Marker=marker, MaxItems=_PAGE))
 
     def table(self, table: Table, request: Request) -> Reply:
@@ -229,16 +231,9 @@ def _listed(table: Table, extent: Extent) -> ET.Element:
 
 
 def _partition(extent: Extent, *, extended: bool) -> ET.Element:
-    found: dict[str, Any] = {
-        "createTime": int(extent.created),
-        "lastDDLTime": int(extent.ddl),
-        "lastModifiedTime": int(extent.modified),
-        "lastAccessTime": int(extent.modified),
-        "partitionSize": extent.size,
-        "partitionRecordNum": extent.rows,
-    }
     if extended:
-        found |= {
+        # only these: the client asks for the others by themselves
+        found: dict[str, Any] = {
             "IsArchived": False,
             "IsExstore": False,
             "LifeCycle": -1,
@@ -246,4 +241,13 @@ def _partition(extent: Extent, *, extended: bool) -> ET.Element:
             "FileNum": int(extent.rows > 0),
             "Reserved": "{}",
         }
+        return element("Partition", Schema=orjson.dumps(found).decode())
+    found = {
+        "createTime": int(extent.created),
+        "lastDDLTime": int(extent.ddl),
+        "lastModifiedTime": int(extent.modified),
+        "lastAccessTime": int(extent.modified),
+        "partitionSize": extent.size,
+        "partitionRecordNum": extent.rows,
+    }
     return element("Partition", Schema=orjson.dumps(found).decode())
