@@ -216,6 +216,8 @@ def test_instances_tell_their_source_status_and_error(maxcompute):
     assert instance.get_sql_query() == "SELECT 1 AS a;"
     assert [task.status.value for task in instance.get_task_statuses().values()] == ["SUCCESS"]
     assert instance.start_time <= instance.end_time
+    assert instance.id in [each.id for each in maxcompute.odps.list_instances(status="terminated")]
+    assert list(maxcompute.odps.list_instances(status="running")) == []
     failed = maxcompute.odps.run_sql("SELECT * FROM nowhere")
     with pytest.raises(errors.NoSuchTable):
         failed.wait_for_success()

@@ -150,7 +150,7 @@ class Api:
 
     def _submit(self, project: str, schema: str, request: Request) -> Reply:
         if request.method == "GET":
-            return results.listing(self._instances.of_project(project))
+            return results.listing(self._instances.of_project(project), request)
         instance = self._instances.submit(request, Scope(self.catalog, project, schema))
         place = f"http://{self.address}/projects/{project}/instances/{instance.id}"
         return Reply(status=201, headers={"Location": place})

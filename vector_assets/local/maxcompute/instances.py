@@ -36,6 +36,7 @@ class Instance:
     task: str
     query: str
     settings: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
     priority: int = 9
     outcome: str = RUNNING
     text: str = ""
@@ -183,5 +184,6 @@ def _read_job(request: Request, scope: Scope) -> Instance:
         settings={
             key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in settings.items()
         },
+        properties={name: value for name, value in properties.items() if name},
         priority=int(job.findtext("Priority") or 9),
     )

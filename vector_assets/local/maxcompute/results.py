@@ -14,6 +14,7 @@ from vector_assets.local.maxcompute.instances import TERMINATED, Instance, Insta
 from vector_assets.local.maxcompute.refusal import invalid
 from vector_assets.local.maxcompute.show import OWNER
 
+_PAGE = 1000
 _MOST_ROWS = 10_000
 """As many rows as the service gives without the tunnel."""
 
@@ -46,8 +47,19 @@ def answer(instances: Instances, instance: Instance, request: Request) -> Reply:
     return xml_reply(element("Instance", Status=instance.status), headers)
 
 
-def listing(instances: list[Instance]) -> Reply:
-    """The jobs of a project."""
+def listing(instances: list[Instance], request: Request) -> Reply:
+    """The jobs of a project, those of a status and from a time on if the request says so, a page at a time."""
+    status = request.query.get("status", "").lower()
+    first, _, last = request.query.get("daterange", "").partition(":")
+    chosen = [
+        each
+        for each in instances
+        if status in {"", each.status.lower()}
+        and (not first or each.started >= int(first))
+        and (not last or each.started < int(last))
+    ]
+    start = request.number("marker", 0)
+    page = chosen[start : start + max(1, min(request.number("maxitems", _PAGE), _PAGE))]
     shown = [
         element(
             "Instance",
@@ -57,9 +69,10 @@ def listing(instances: list[Instance]) -> Reply:
             EndTime=date(each.ended),
             Status=each.status,
         )
-        for each in instances
+        for each in page
     ]
-    return xml_reply(element("Instances", *shown, Marker="", MaxItems=len(shown)))
+    rest = start + len(page)
+    return xml_reply(element("Instances", *shown, Marker=rest if rest < len(chosen) else "", MaxItems=len(shown)))
 
 
 def _task(instance: Instance) -> ET.Element:
@@ -75,7 +88,8 @@ def _progress(instance: Instance) -> ET.Element:
 
 
 def _source(instance: Instance) -> ET.Element:
-    config = element("Config", element("Property", Name="settings", Value=orjson.dumps(instance.settings).decode()))
+    given = [element("Property", Name=name, Value=value) for name, value in instance.properties.items()]
+    config = element("Config", *given)
     task = element("SQL", config, Name=instance.task, Query=instance.query)
     return element("Job", element("Tasks", task), element("DAG"), Name=instance.id, Priority=instance.priority)
 
