@@ -168,7 +168,13 @@ class Api:
         if "data" not in query:
             schema = {"columns": columns_json(columns), "partitionKeys": []}
             return json_reply(
-                {"DownloadID": instance.id, "Status": "normal", "RecordCount": len(rows), "Schema": schema}
+                {
+                    "DownloadID": instance.id,
+                    "Status": "normal",
+                    "RecordCount": len(rows),
+                    "Schema": schema,
+                    "QuotaName": tunnel.quota_of(request),
+                }
             )
         if query.get("columns"):
             names = query["columns"].split(",")
