@@ -13,6 +13,7 @@ from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, TransientError
 from vector_assets.local import process
 from vector_assets.local.kafka import KafkaService
+from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.schema_registry import SchemaRegistryService
@@ -23,6 +24,7 @@ _KINDS: dict[str, type[LocalService]] = {
     "kafka": KafkaService,
     "milvus": MilvusService,
     "registry": SchemaRegistryService,
+    "maxcompute": MaxComputeService,
 }
 
 

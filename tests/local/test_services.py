@@ -30,7 +30,7 @@ def home(services_home: Path, request: pytest.FixtureRequest, monkeypatch: pytes
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(home: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown service mongo; known: kafka, postgres, milvus"):
+    with pytest.raises(ConfigError, match="unknown service mongo; known: kafka, postgres, schema-registry, milvus"):
         services.up(["mongo"])
     assert not home.exists()
 
@@ -41,6 +41,7 @@ def test_services_that_never_ran_are_down_and_looking_at_them_leaves_nothing(hom
         ("postgres", "down", "", None),
         ("schema-registry", "down", "", None),
         ("milvus", "down", "", None),
+        ("maxcompute", "down", "", None),
     ]
     services.down()
     assert not home.exists()
@@ -55,14 +56,16 @@ def test_up_publishes_what_down_withdraws(home: Path) -> None:
         ("postgres", "up"),
         ("schema-registry", "up"),
         ("milvus", "up"),
+        ("maxcompute", "up"),
     ]
     assert {"formatting the storage of kafka", "creating the postgres cluster"} < set(steps)
-    kafka, postgres, registry, milvus = rows
+    kafka, postgres, registry, milvus, maxcompute = rows
     assert env.services_file().stat().st_mode & 0o777 == 0o600
     assert env.secret("KAFKA_BOOTSTRAP_SERVERS") == kafka.address
     assert env.secret("POSTGRES_ADDRESS") == postgres.address
     assert env.secret("SCHEMA_REGISTRY_URL") == f"http://{registry.address}"
     assert f"{env.secret('MILVUS_ENDPOINT')}:{env.secret('MILVUS_PORT')}" == milvus.address
+    assert env.secret("MAXCOMPUTE_ENDPOINT") == f"http://{maxcompute.address}"
     assert env.secret("POSTGRES_USER") == PostgresService.user
     assert env.secret("POSTGRES_PASSWORD") == (home / "postgres" / "password").read_text()
     assert all(row.log.is_relative_to(home) and row.log.exists() for row in rows)
@@ -78,7 +81,7 @@ def test_up_publishes_what_down_withdraws(home: Path) -> None:
         env.secret("POSTGRES_ADDRESS")
     services.down()
     assert env.services_file().read_text() == ""
-    assert [row.state for row in services.status()] == ["down"] * 4
+    assert [row.state for row in services.status()] == ["down"] * len(SERVICES)
     assert [process.find(row.pid) for row in rows if row.pid] == [None] * 4
 
 

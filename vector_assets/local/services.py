@@ -7,6 +7,7 @@ from pathlib import Path
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
 from vector_assets.local.kafka import KafkaService
+from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.schema_registry import SchemaRegistryService
@@ -17,6 +18,7 @@ SERVICES: Mapping[str, type[LocalService]] = {
     PostgresService.name: PostgresService,
     SchemaRegistryService.name: SchemaRegistryService,
     MilvusService.name: MilvusService,
+    MaxComputeService.name: MaxComputeService,
 }
 
 
