@@ -15,7 +15,17 @@ import pyarrow.compute as pc
 
 from vector_assets.engine import sidecar
 from vector_assets.engine.archive import ArchiveFile
-from vector_assets.engine.core import BatchKind, BatchToken, Counts, Receipt, Span, State, canonical, no_rejects
+from vector_assets.engine.core import (
+    POSITION,
+    BatchKind,
+    BatchToken,
+    Counts,
+    Receipt,
+    Span,
+    State,
+    canonical,
+    no_rejects,
+)
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetter
 from vector_assets.engine.evidence import ArchivedBatch
 from vector_assets.engine.hours import Calendar
@@ -186,7 +196,7 @@ class _Writer:
             elif work is None:
                 # what its records were is not known; what became of its rows is
                 record = replace(record, counts=replace(known.counts, rows=gone(known.counts)))
-            elif record.kind is BatchKind.DEAD_LETTERS and not self._tie(record, work.raw):
+            elif record.kind is BatchKind.DEAD_LETTERS and not self._tie(record, work):
                 self.notes.append(f"batch {record.seq}: {_UNTIED}")
                 record = replace(record, counts=settled(receipt.counts, work.counts, 0), note=_UNTIED)
             else:
@@ -234,11 +244,13 @@ class _Writer:
         sink = self.session.sink
         return call(self.stages.policy, lambda: sink.receipt(token), place=f"{record.pipeline}: batch {record.seq}")
 
-    def _tie(self, record: BatchRecord, raw: pa.Table) -> bool:
-        """Find the open dead letters that a replay wrote again, by their bytes; True when all were found.
+    def _tie(self, record: BatchRecord, work: _Work) -> bool:
+        """Find the open dead letters that a replay wrote again, by their bytes; True when all were found, in order.
 
-        Those that were found count as replayed either way: the target has them. One of another value was edited.
+        Else those that were found count as replayed, for the target has them, but for what was rejected again: that
+        stays open. One of another value was edited.
         """
+        raw = work.raw
         if len(self.ledger.dead_letters.claimed(*self.where, record.seq)) == raw.num_rows:
             return True
         letters: dict[tuple[object, ...], list[int]] = defaultdict(list)
@@ -255,18 +267,20 @@ class _Writer:
         edited: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for identity, ids in letters.items():
             edited[identity[:3]] += ids
-        found = []
-        for each, letter_id in zip(wanted, exact, strict=True):
+        found, again = [], set(work.rejected.column(POSITION).to_pylist())
+        accepted = []
+        for place, (each, letter_id) in enumerate(zip(wanted, exact, strict=True)):
             if letter_id is None and len(edited[each[:3]]) == 1 and isinstance(each[3], bytes):
                 letter_id = edited[each[:3]].pop()
                 self.ledger.dead_letters.edit(letter_id, each[3], now_ms=self.ledger.now_ms())
             if letter_id is not None:
                 found.append(letter_id)
-        self.ledger.dead_letters.claim(*self.where, record.seq, found)
-        if len(found) < len(wanted) or found != sorted(found):
+                accepted += [] if place in again else [letter_id]
+        is_whole = len(found) == len(wanted) and found == sorted(found)
+        self.ledger.dead_letters.claim(*self.where, record.seq, found if is_whole else accepted)
+        if not is_whole:
             self.ledger.dead_letters.reveal(record.place)
-            return False
-        return True
+        return is_whole
 
     def _sealed(self, archived: ArchivedBatch) -> BatchRecord:
         record = self._record(archived, State.SEALED, note=NOTE)
