@@ -2,6 +2,7 @@ import pytest
 
 from tests.faults.car import CarJob, record
 from vector_assets.engine import operate
+from vector_assets.engine.reconcile import reconcile
 
 pytestmark = pytest.mark.service
 
@@ -81,3 +82,18 @@ def test_a_replayed_dead_letter_does_not_overwrite_what_came_later(tmp_path, kaf
         outcome = operate.replay_dead_letters(session, session.ledger.dead_letters.listed("cars"))
         assert (outcome.batch.counts.written, outcome.batch.counts.superseded) == (0, 1)
     assert job.rows("id, price") == [(7, 999)]
+
+
+def test_a_change_that_the_target_refuses_hides_none_before_it(tmp_path, kafka, postgres):
+    """Both in one batch: the last good change of a key stands, the refused one is a dead letter."""
+    job = CarJob(tmp_path, kafka, postgres, partitions=1, conflictmode="update")
+    refused = b"1\t2026-03-01 12:00:00\tred\t9\t{1,2}"
+    job.produce_raw([record(1, 5), record(2), record(1, 7), refused, record(3)])
+    (outcome,) = job.run()
+    assert job.rows("id, price") == [(1, 7), (2, 2), (3, 3)]
+    counts = outcome.batch.counts
+    assert (counts.written, counts.compacted, counts.refused) == (3, 1, 1)
+    with job.open() as session:
+        (letter,) = session.ledger.dead_letters.listed("cars")
+        assert (letter.offset, letter.stage) == (3, "write")
+        assert reconcile(session).is_right()

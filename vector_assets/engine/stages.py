@@ -32,6 +32,7 @@ from vector_assets.engine.core import (
     Transform,
     canonical,
     kinds_of,
+    no_rejects,
 )
 from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
@@ -150,13 +151,9 @@ class Stages:
         # a decoder may ask a service, such as a schema registry
         decoded = call(self.policy, lambda: self.decode(raw, splits, chosen), place=f"{batch.pipeline}: decoding")
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
-        is_rewrite = batch.kind is BatchKind.REWRITE
-        folded = self.fold(rows, is_rewrite=is_rewrite)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
-        token = batch.token(self.lease.fence)
-        handed = Batch(folded.upserts, folded.deletes, batch.schema_version, reject_limit=allowed, rewrites=is_rewrite)
-        staged = call(self.policy, lambda: self.sink.stage(handed, token), place=f"{batch.pipeline}: staging")
+        folded, staged, refused = self._staged(batch, rows, allowed)
         rejected = pa.concat_tables([decoded.rejected, staged.rejected])
         self._check_budget(allowed - staged.rejected.num_rows, rejected, raw.num_rows)
         counts = Counts(
@@ -168,11 +165,33 @@ class Stages:
             filtered=decoded.filtered,
             compacted=folded.dropped,
             superseded=left_alone,
-            refused=staged.rejected.num_rows,
+            refused=refused,
             nulled=decoded.nulled,
         )
-        note = self._no_longer_made(batch, decoded.rows) if is_rewrite else None
+        note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
         return Prepared(batch, raw, staged, counts, rejected, note), folded.upserts, folded.deletes
+
+    def _staged(self, batch: BatchRecord, rows: pa.Table, allowed: int) -> tuple[compact.Compacted, Staged, int]:
+        """The rows folded and staged, and how many the sink refused.
+
+        A record that is refused hides no change before it: without it, the rows are folded and staged once more.
+        """
+        is_rewrite, token, came = batch.kind is BatchKind.REWRITE, batch.token(self.lease.fence), rows.num_rows
+        refused = no_rejects()
+        while True:
+            folded = self.fold(rows, is_rewrite=is_rewrite)
+            handed = Batch(
+                folded.upserts, folded.deletes, batch.schema_version, reject_limit=allowed - refused.num_rows,
+                rewrites=is_rewrite,
+            )  # fmt: skip
+            staged = call(self.policy, lambda: self.sink.stage(handed, token), place=f"{batch.pipeline}: staging")  # noqa: B023
+            hides = self.sink.merge is Merge.LAST and (folded.dropped > 0 or folded.deletes is not None)
+            refused = pa.concat_tables([refused, staged.rejected])
+            if not (staged.rejected.num_rows and hides):
+                count = came - rows.num_rows + staged.rejected.num_rows
+                return folded, replace(staged, rejected=refused.sort_by(POSITION)), count
+            is_refused = pc.is_in(rows.column(POSITION), value_set=staged.rejected.column(POSITION).combine_chunks())
+            rows = rows.filter(pc.invert(is_refused))
 
     def splits(self, batch: BatchRecord) -> list[Split]:
         """The splits that the numbers in the raw records' column `split` mean."""
