@@ -147,7 +147,7 @@ class Runner:
         return self._settle(stages, stages.stage(stages.seal(batch, raw, span), raw), frontier=None)
 
     def finish(self, stages: Stages, batch: BatchRecord, *, is_last: bool = True) -> Outcome:
-        """Take one unfinished batch, whatever its state, to DONE; one that reads nothing is given up over its budget."""
+        """Take one unfinished batch, to DONE; one that reads nothing is given up when over its budget."""
         try:
             return self._finish(stages, batch, is_last=is_last)
         except BudgetError as error:
