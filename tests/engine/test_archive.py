@@ -55,7 +55,9 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def names_below(archive: Archive) -> list[str]:
-    return sorted(path.relative_to(archive.root).as_posix() for path in archive.root.rglob("*") if path.is_file())
+    """Every file but the list of hashes."""
+    files = (path for path in archive.root.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
+    return sorted(path.relative_to(archive.root).as_posix() for path in files)
 
 
 def write_one(archive: Archive, raw: pa.Table | None = None, seq: int = 1) -> ArchiveFile:
@@ -277,10 +279,10 @@ def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_after(
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "replace", noted_rename)
     write_one(archive, seq=2)
-    assert done == ["file", "rename", "folder"]
+    assert done == ["file", "file", "rename", "folder"], "the second is the list of hashes"
     done.clear()
     archive.write("boats", HOUR, 1, records())
-    assert done == ["folder", "folder", "file", "rename", "folder"]
+    assert done == ["folder", "folder", "file", "file", "rename", "folder"]
 
 
 DYING = """
@@ -345,3 +347,28 @@ def test_a_file_that_is_not_ours_stops_the_search(archive: Archive) -> None:
     (folder / "0000000001.parquet").write_bytes(b"nonsense")
     with pytest.raises(FatalError, match="not a Parquet file"):
         list(archive.files("cars"))
+
+
+def test_the_hashes_of_a_folder_are_as_sha256sum_reads_them(archive: Archive) -> None:
+    files = [write_one(archive, seq=seq) for seq in (1, 2)]
+    folder = (archive.root / files[0].path).parent
+    run = subprocess.run(
+        ["sha256sum", "--check", "SHA256SUMS"], cwd=folder, check=False, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines() == ["0000000001.parquet: OK", "0000000002.parquet: OK"]
+
+
+@pytest.mark.parametrize("place", [10, -40, -9, -1], ids=["head", "footer", "length", "magic"])
+def test_a_flipped_bit_anywhere_is_found_without_a_ledger(archive: Archive, place: int) -> None:
+    path = archive.root / write_one(archive).path
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(FatalError, match=f"archive: {path} refused"):
+        list(archive.files("cars"))
+
+
+def test_a_batch_written_twice_is_what_either_writing_made_of_it(archive: Archive) -> None:
+    write_one(archive)
+    again = write_one(archive, records().slice(1))
+    assert [file.sha256 for file in archive.files("cars")] == [again.sha256]

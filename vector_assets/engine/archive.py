@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 FORMAT = "1"
 """Version of the files' layout; a file of another version is refused, not guessed at."""
 
+SUMS = "SHA256SUMS"
+"""In each folder of files: their hashes, as `sha256sum --check` reads them; one line more when a file is replaced."""
+
 _FORMAT_KEY = "vector_assets.format"
 _OWN_METADATA = {b"ARROW:schema", _FORMAT_KEY.encode()}
 _BATCH_FILE = re.compile(r"\d{10,}\.parquet")
@@ -106,6 +109,7 @@ class Archive:
         try:
             _make_folder(final.parent)
             digest, size = _write_parquet(temporary, tagged, layout)
+            _note_hash(final, digest)
             temporary.replace(final)
             _sync_folder(final.parent)
         except OSError as error:
@@ -240,16 +244,21 @@ class Archive:
 
     def _as_found(self, path: Path) -> ArchiveFile:
         data = _read_bytes(path)
+        noted, found = _noted_hashes(path), hashlib.sha256(data).hexdigest()
+        if noted and found not in noted:
+            raise FatalError(
+                f"archive: {path} refused: found sha256 {found}, wanted {noted[-1]}; move it away to go on without"
+            )
         parquet = _parquet(path, data)
         try:
-            # nobody remembers the hash: the pages' own checksums tell whether a bit has turned
+            # a file of older code has no noted hash: its pages' own checksums tell whether a bit has turned
             parquet.read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise FatalError(
                 f"archive: {path} refused: it is damaged: {error}; move it away to go on without"
             ) from error
         rows = parquet.metadata.num_rows
-        return ArchiveFile(path.relative_to(self.root).as_posix(), hashlib.sha256(data).hexdigest(), rows, len(data))
+        return ArchiveFile(path.relative_to(self.root).as_posix(), found, rows, len(data))
 
     def _unlink(self, path: Path) -> int:
         """Delete a file; its bytes, 0 when it was gone."""
@@ -257,7 +266,8 @@ class Archive:
             size = path.stat().st_size
             path.unlink()
             # a partition's folder goes with its last file
-            if not any(path.parent.iterdir()):
+            if all(left.name == SUMS for left in path.parent.iterdir()):
+                (path.parent / SUMS).unlink(missing_ok=True)
                 path.parent.rmdir()
         except FileNotFoundError:
             return 0
@@ -283,6 +293,21 @@ def whole(rows: pa.Table) -> pa.Table:
     for field in _LATER:
         rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     return rows
+
+
+def _note_hash(final: Path, digest: str) -> None:
+    """Write down the hash of a file that is about to appear: what a lost ledger can be rebuilt by."""
+    with (final.parent / SUMS).open("ab") as file:
+        file.write(f"{digest}  {final.name}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _noted_hashes(path: Path) -> list[str]:
+    """Hashes that a file of that name had, the newest last; none of a file of older code."""
+    sums = path.parent / SUMS
+    lines = sums.read_text().splitlines() if sums.is_file() else []
+    return [digest for digest, _, name in (line.partition("  ") for line in lines) if name == path.name]
 
 
 def identity(pipeline: str, hour: str, seq: int, metadata: Mapping[str, str] | None) -> dict[str, str]:
