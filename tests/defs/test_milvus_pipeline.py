@@ -66,7 +66,7 @@ def looked_at(pipeline, instance):
 def test_asset_sensor_and_checks_of_a_collection(people, instance, milvus):
     pipeline, collection, produce = people
     (spec,) = assets.of(pipeline).specs
-    assert spec.kinds == {"upsert-kafka", "milvus"}
+    assert spec.kinds == {"kafka", "milvus"}
     assert spec.metadata["dagster/table_name"] == collection
     assert factory.definitions([pipeline]).get_asset_checks_def(dg.AssetCheckKey(spec.key, "reconcile"))
     produce((1, [1, 1]), (2, [2, 1]), (3, [3, 1]))

@@ -192,7 +192,7 @@ def test_a_run_whose_process_died_with_the_lease_is_booked_as_failed(world, tick
     leases = world.books.ledger.leases
     leases.acquire(*WHERE, ttl=30, wait=0, run_id=f"dagster:{run.run_id}")
     assert tick().endswith("is started")
-    world.books.ledger.store.change("UPDATE leases SET pid_born = 'long ago'")
+    world.books.ledger.store.change("UPDATE leases SET pid_born = '1'")
     assert tick().startswith("backing off after a failed run")
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
 
