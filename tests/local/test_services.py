@@ -82,7 +82,7 @@ def test_up_publishes_what_down_withdraws(home: Path) -> None:
     services.down()
     assert env.services_file().read_text() == ""
     assert [row.state for row in services.status()] == ["down"] * len(SERVICES)
-    assert [process.find(row.pid) for row in rows if row.pid] == [None] * 4
+    assert [process.find(row.pid) for row in rows if row.pid] == [None] * len(SERVICES)
 
 
 @pytest.mark.service
