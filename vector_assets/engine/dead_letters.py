@@ -94,7 +94,7 @@ class DeadLetters:
         """The dead letters a dead-letter batch replays, by ordinal; None for a batch of records."""
         rows = self.store.rows(
             "SELECT split, origin_seq, attempt FROM dead_letters WHERE pipeline = ? AND target = ? AND replayed_by = ?"
-            " ORDER BY id",
+            " ORDER BY seq, ordinal",
             (batch.pipeline, batch.target, batch.root or batch.seq),
         )
         return rows if len(rows) == raw.num_rows and rows else None
@@ -137,9 +137,14 @@ class DeadLetters:
         )
 
     def claimed(self, pipeline: str, target: str, seq: int) -> list[DeadLetter]:
-        """The dead letters of a dead-letter batch, in its order."""
+        """The dead letters of a dead-letter batch, in its order: by the batch that rejected them and their place there.
+
+        Their ids are in another order where batches were staged side by side, and when a lost ledger was rebuilt.
+        """
         return self._select(
-            "pipeline = ? AND target = ? AND replayed_by = ? ORDER BY id", (pipeline, target, seq), with_bytes=True
+            "pipeline = ? AND target = ? AND replayed_by = ? ORDER BY seq, ordinal",
+            (pipeline, target, seq),
+            with_bytes=True,
         )
 
     def open_with_bytes(self, pipeline: str, target: str) -> list[DeadLetter]:

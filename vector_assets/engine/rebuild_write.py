@@ -254,7 +254,9 @@ class _Writer:
         if len(self.ledger.dead_letters.claimed(*self.where, record.seq)) == raw.num_rows:
             return True
         letters: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        for letter in self.ledger.dead_letters.open_with_bytes(*self.where):
+        known = self.ledger.dead_letters.open_with_bytes(*self.where)
+        places = {letter.id: (letter.seq, letter.ordinal) for letter in known}
+        for letter in sorted(known, key=lambda letter: places[letter.id]):
             letters[_identity(letter)].append(letter.id)
         columns = [
             raw.column("offset"),
@@ -276,7 +278,7 @@ class _Writer:
             if letter_id is not None:
                 found.append(letter_id)
                 accepted += [] if place in again else [letter_id]
-        is_whole = len(found) == len(wanted) and found == sorted(found)
+        is_whole = len(found) == len(wanted) and found == sorted(found, key=places.__getitem__)
         self.ledger.dead_letters.claim(*self.where, record.seq, found if is_whole else accepted)
         if not is_whole:
             self.ledger.dead_letters.reveal(record.place)
