@@ -158,7 +158,8 @@ INSERT INTO dst SELECT id, CAST(headers['trace'] AS STRING), topic FROM src;
 
 def test_a_header_can_be_picked_out_in_sql():
     (pipeline,) = flink_sql.compile_script(HEADERS, "p.sql", offline=True)
-    assert pipeline.reports == ("option 'scan.parallelism' has no effect: one consumer reads all partitions",)
+    (report,) = pipeline.reports
+    assert report.endswith("option 'scan.parallelism' has no effect: one consumer reads all partitions")
     headers = [{"key": "other", "value": b"x"}, {"key": "trace", "value": b"abc"}]
     table = raw({"value": b"1", "headers": headers}, {"value": b"2", "offset": 1})
     numbered = table.append_column(POSITION, pa.array([0, 1], pa.int64()))
