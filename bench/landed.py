@@ -2,9 +2,7 @@
 
 import argparse
 import os
-import resource
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,27 +111,7 @@ def _records(start: int, end: int, chance: np.random.Generator) -> pa.Table:
             pa.repeat(pa.scalar(1_772_366_400_000, pa.timestamp("ms", "UTC")), count),
             pa.array(np.zeros(count, np.int16)),
             pa.array(ids, pa.int64()),
+            *(pa.nulls(count, RAW_SCHEMA.field(name).type) for name in ("leader_epoch", "timestamp_type")),
         ],
         schema=RAW_SCHEMA,
     )
-
-
-class PeakMemory:
-    """Highest resident memory of this process while it is entered, in MB."""
-
-    def __enter__(self) -> "PeakMemory":
-        self._stop = threading.Event()
-        self.mb = 0
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        page = resource.getpagesize()
-        while not self._stop.wait(0.02):
-            resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
-            self.mb = max(self.mb, round(resident / 1024**2))
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()

@@ -7,7 +7,8 @@ import json
 import sys
 import time
 
-from bench.landed import Landed, PeakMemory, landed, parser
+from bench.kafka_adbpg import PeakMemory
+from bench.landed import Landed, landed, parser
 from vector_assets.engine.reconcile import Reconciliation, reconcile
 from vector_assets.engine.sample import reconcile_sample
 

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Iterable
 
-from bench.landed import Landed, PeakMemory, landed, parser
+from bench.kafka_adbpg import PeakMemory
+from bench.landed import Landed, landed, parser
 from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Outcome, Runner
 
