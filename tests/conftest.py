@@ -1,5 +1,7 @@
 """What every test may use: services as plugins, their versions in the header, their skips in the summary."""
 
+import os
+
 import pytest
 
 pytest_plugins = [
@@ -22,6 +24,12 @@ _SERVICE_FIXTURES = frozenset(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="twenty seeds of the long random fault mix instead of one")
+
+
+def pytest_configure() -> None:
+    """The shell's own settings (`make test` sets DAGSTER_HOME) reach no test."""
+    for name in [name for name in os.environ if name == "DAGSTER_HOME" or name.startswith("VECTOR_ASSETS_")]:
+        del os.environ[name]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,6 +2,8 @@
 
 import hashlib
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -58,6 +60,20 @@ def test_a_ledger_of_version_1_goes_on_under_todays_code(tmp_path):
         assert plan(ledger, lease).seq == 3
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
+def test_ten_that_open_a_new_ledger_at_once_all_open_it(tmp_path):
+    """SQLite answers one that enters WAL while another does with "locked", without waiting."""
+    for attempt in range(10):
+        path, barrier = tmp_path / f"{attempt}.db", threading.Barrier(10)
+
+        def open_it(path=path, barrier=barrier):
+            barrier.wait()
+            with closing(Ledger(path)) as ledger:
+                return ledger.batches("p")
+
+        with ThreadPoolExecutor(10) as pool:
+            assert [each.result() for each in [pool.submit(open_it) for _ in range(10)]] == [[]] * 10
 
 
 def test_a_migration_that_fails_leaves_the_old_ledger(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_a_metric_without_an_index_is_answered_by_comparing_and_says_so(filled):
 COLUMNS = {
     "vector": ("vector(4)", "USING hnsw (feature vector_l2_ops)", "::real[]::vector"),
     "halfvec": ("halfvec(4)", "USING hnsw (feature halfvec_l2_ops)", "::real[]::halfvec"),
-    "ivfflat": ("vector(4)", "USING ivfflat (feature vector_l2_ops) WITH (lists = 4)", "::real[]::vector"),
+    "ivfflat": ("vector(4)", "USING ivfflat (feature vector_l2_ops) WITH (lists = 1)", "::real[]::vector"),
     "array over halfvec": ("float4[]", "USING hnsw ((feature::halfvec(4)) halfvec_l2_ops)", ""),
     "float8[]": ("float8[]", "USING hnsw ((feature::vector(4)) vector_l2_ops)", ""),
 }

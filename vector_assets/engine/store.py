@@ -13,11 +13,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import tenacity
+
 from vector_assets.engine.errors import ConfigError, FatalError
 from vector_assets.engine.store_schema import SCHEMA_VERSION, statements_after
 
 Row = dict[str, Any]
 _URL_SCHEMES = ("postgresql://", "postgres://")
+_LOCK_S = 30.0
+"""How long one writer waits for another."""
 
 
 class Store(ABC):
@@ -112,6 +116,10 @@ def _named(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
     return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
 
 
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
 class SqliteStore(Store):
     """One SQLite file.
 
@@ -125,13 +133,23 @@ class SqliteStore(Store):
         self._lock = threading.RLock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, timeout=_LOCK_S, isolation_level=None, check_same_thread=False)
             self._connection.row_factory = _named
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._enter_wal()
             self._connection.execute("PRAGMA synchronous=FULL")
             self._migrate()
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"{self.place}: cannot be opened: {error}") from error
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception(_is_busy),
+        wait=tenacity.wait_random(0.01, 0.1),
+        stop=tenacity.stop_after_delay(_LOCK_S),
+        reraise=True,
+    )
+    def _enter_wal(self) -> None:
+        """Two processes that open a new ledger at once: SQLite answers the second without waiting for its lock."""
+        self._connection.execute("PRAGMA journal_mode=WAL")
 
     def _migrate(self) -> None:
         if not pending(self.place, self._version()):
