@@ -4,7 +4,8 @@ A sink class that has a protocol's methods has the ability. Each is read-only fo
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -230,4 +231,70 @@ class Checkable(Protocol):
         Raises:
             VectorAssetsError: what is looked at cannot be reached, or refuses us.
         """
+        ...
+
+
+@runtime_checkable
+class Evolvable(Protocol):
+    """Can change its target while the pipeline runs; only the committer asks, between two batches."""
+
+    def evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """Make the target take rows of `schema`: columns it lacks are added (nullable, at the end), types that got
+        wider are widened, columns that `schema` lacks are kept. What was changed, one sentence each; a second call
+        changes nothing, so it may be repeated after a crash.
+
+        Raises:
+            PlanError: a change the target cannot make (a narrower or an unrelated type); nothing was changed.
+        """
+        ...
+
+
+MaintenanceTask = Literal["compact", "expire", "orphans"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """Limits of a maintenance task: files younger than `grace` and the newest `keep_snapshots` snapshots are left
+    alone, files of at least `target_bytes` are not compacted."""
+
+    grace: timedelta = timedelta(hours=24)
+    keep_snapshots: int = 100
+    keep_for: timedelta = timedelta(days=5)
+    target_bytes: int = 128 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What a maintenance task found and left: data files and bytes, and anything else worth a number or a line."""
+
+    task: MaintenanceTask
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    removed: int = 0
+    notes: tuple[str, ...] = ()
+    numbers: dict[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Maintainable(Protocol):
+    """A lake table that has to be kept in order. Rows never change, tokens are kept, and whatever a batch in flight
+    may have written is left alone; it may run beside a committer of the same table."""
+
+    def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:
+        """Do one task.
+
+        Raises:
+            TransientError: another writer won, or the store does not answer; nothing was lost, ask again.
+        """
+        ...
+
+
+@runtime_checkable
+class Queryable(Protocol):
+    """Rows that DuckDB can read where they lie."""
+
+    def relation(self) -> pa.RecordBatchReader:
+        """The table as it is now, in bounded memory, column names and types as Arrow sees them."""
         ...
