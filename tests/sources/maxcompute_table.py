@@ -53,6 +53,9 @@ def source_of(server: Server, table: str, columns: str = COLUMNS, **more: Any) -
 
 def fill(server: Server, table: str, spec: str, rows: Sequence[Sequence[Any]]) -> None:
     """Add rows to a partition (`ds=a,hh=01`), which is made first, or to a table without any."""
+    if not rows:
+        server.odps.get_table(table).create_partition(spec)
+        return
     handle = server.odps.get_table(table)
     with handle.open_writer(partition=spec or None, create_partition=bool(spec), arrow=False) as writer:
         writer.write([list(row) for row in rows])
