@@ -84,8 +84,8 @@ def test_a_full_dagster_home_fails_the_run_and_the_next_one_completes(tmp_path, 
         fill(ballast)
         done = project.materialize()
         assert done.returncode != 0
-        # Dagster's own storage says so before any of our code runs, and does not name the path
         assert any(words in done.stderr for words in ("disk is full", "disk I/O error", "No space left"))
+        assert f"file: {disk.folder}/dagster_home/" in done.stderr, done.stderr
         with closing(project.books()) as books:
             assert check_books(books, deep=True).findings == ()
         ballast.unlink()
