@@ -1,7 +1,7 @@
 """Dagster's own SQLite storage, whose errors name the file they are about.
 
-`dagster.yaml` names it, so that every process of Dagster has it: the UI's, the daemon's, those of runs. SQLite itself says
-"disk I/O error" or "database or disk is full" and leaves open of which of the dozen files under DAGSTER_HOME.
+`dagster.yaml` names it, so that every process of Dagster has it: the UI's, the daemon's, those of runs. SQLite itself
+says "disk I/O error" or "database or disk is full" and leaves open of which of the dozen files under DAGSTER_HOME.
 
 The storage is that of dagster 1.13, from its private module: Dagster offers no public class to build on.
 """
