@@ -14,6 +14,7 @@
         +-- FencedError         somebody else owns the pipeline now, or the target is ahead of us
         +-- TargetReplacedError the target is not the object the last batch was written to
         +-- BudgetError         more rejected records than the error budget allows
+        +-- DamagedError        a file of the archive is gone, or not as it was written
         +-- ExpiredError        retention has removed what is asked for
         +-- LedgerLostError     the target holds batches that the ledger never heard of
 
@@ -120,6 +121,10 @@ class TargetReplacedError(FatalError):
 
 class BudgetError(FatalError):
     """The error budget of the pipeline is used up."""
+
+
+class DamagedError(FatalError):
+    """A file of the archive is missing, cannot be read, or is not byte for byte what the ledger knows."""
 
 
 class ExpiredError(FatalError):

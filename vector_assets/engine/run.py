@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, Receipt, Span, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, FatalError, PositionLostError, RowsRefusedError
+from vector_assets.engine.errors import BudgetError, DamagedError, FatalError, PositionLostError, RowsRefusedError
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
@@ -152,7 +152,7 @@ class Runner:
         """Take one unfinished batch, whatever its state, to DONE; one that reads nothing may be given up."""
         try:
             return self._finish(stages, batch, is_last=is_last)
-        except BudgetError as error:
+        except (BudgetError, DamagedError) as error:
             if batch.kind in {BatchKind.DEAD_LETTERS, BatchKind.REWRITE}:
                 # what it holds is kept elsewhere: it shall not stand in the way of new records
                 self.ledger.discard(stages.lease, batch.seq, f"given up: {error}")
