@@ -582,6 +582,8 @@ def test_the_datastream_example_of_the_seed_iterates_arrow_batches(maxcompute: S
         batches = list(source.batches(max_rows=1))
         assert [batch.rows.to_pylist() for batch in batches] == [[{"cid": "a", "rt": 1.5}], [{"cid": "b", "rt": 2.5}]]
         assert [batch.rows.num_rows for batch in source.batches(start=batches[0].position)] == [1]
+        assert [batch.rows.num_rows for batch in source.batches(until="ds=20180905:1;ds=20180906:0")] == [1]
+        assert list(source.batches(until="earliest")) == []
 
 
 def test_preview_plan_and_doctor_know_the_source(maxcompute: Server, tmp_path: Path) -> None:
@@ -621,8 +623,11 @@ def test_a_run_that_dies_is_resumed_with_every_row_once(
     maxcompute.service.ask("POST", "sessions", {"expire": "all"})
     run(pipeline, tmp_path)
     books = Books(Ledger(tmp_path / "ledger.db"), Archive(tmp_path / "archive"))
-    batches = [books.archive.read(each.archive) for each in books.ledger.batches(pipeline.name, pipeline.target)]
+    done = list(books.ledger.batches(pipeline.name, pipeline.target))
+    batches = [books.archive.read(each.archive) for each in done]
     books.close()
+    lag = pipeline.open_source().lag
+    assert [lag(each.span.start, each.span.end) for each in done] == [batch.num_rows for batch in batches]
     assert values_of(batches).column("id").to_pylist() == [*range(33), *range(9)]
 
 
