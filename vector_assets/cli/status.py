@@ -133,6 +133,7 @@ def batch_json(batch: "BatchRecord") -> dict[str, Any]:
         "done": moment(batch.done_ms),
         "commit_seconds": batch.commit_seconds,
         "note": batch.note,
+        "lookups": batch.lookups or {},
     }
 
 

@@ -1,0 +1,3 @@
+"""What rows are looked up in: connector name -> class, imported when asked for."""
+
+LOOKUPS: dict[str, str] = {}
