@@ -28,13 +28,11 @@ _CLOCK = re.compile(r"\d{2}:\d{2}(?::\d{2})?")
 class Part:
     """One partition (or the whole table, then `name` is empty) as the service describes it.
 
-    `modified_ms` is when its rows last changed and `state` anything else that changes with them, such as its size;
-    `rows` is None where the service does not count.
+    `modified_ms` is when its rows last changed and `state` anything else that changes with them, such as its size.
     """
 
     name: str
     modified_ms: int | None
-    rows: int | None = None
     state: str = ""
 
 
@@ -45,19 +43,13 @@ class Snapshot:
     parts: tuple[Part, ...]
 
     @property
-    def rows(self) -> int | None:
-        """Rows of all parts, None where one of them is not counted."""
-        counts = [part.rows for part in self.parts]
-        return sum(count for count in counts if count is not None) if None not in counts else None
-
-    @property
     def partitions(self) -> str:
         """The partitions' names; `-` for a table that has none."""
         return " and ".join(part.name for part in self.parts) or "-"
 
     def to_json(self) -> list[Json]:
         """What two snapshots of the same rows have in common."""
-        return [[part.name, part.modified_ms, part.rows, part.state] for part in self.parts]
+        return [[part.name, part.modified_ms, part.state] for part in self.parts]
 
     def short(self) -> str:
         """For people: every part with the time of its last change, in UTC."""
@@ -76,6 +68,15 @@ class LookupTable(Protocol):
 
         Raises:
             PlanError: the table or its partition is not there.
+            TransientError: the service does not answer.
+        """
+        ...
+
+    def count(self, snapshot: Snapshot) -> int | None:
+        """Rows of all its parts, None where that cannot be known before they are read.
+
+        Raises:
+            PlanError: a part cannot be read.
             TransientError: the service does not answer.
         """
         ...
@@ -113,11 +114,9 @@ class Blackout:
         return first <= at < last if first < last else at >= first or at < last
 
 
-def parse_blackouts(text: object) -> tuple[Blackout, ...]:
+def parse_blackouts(text: str) -> tuple[Blackout, ...]:
     """`2017-10-24 14:00 -> 2017-10-24 15:00, 23:30 -> 08:00`: moments or times of day, separated by commas, in UTC."""
-    if isinstance(text, tuple):
-        return text
-    return tuple(_blackout(part.strip()) for part in str(text).split(","))
+    return tuple(_blackout(part.strip()) for part in text.split(","))
 
 
 def _blackout(text: str) -> Blackout:

@@ -1,3 +1,5 @@
 """What rows are looked up in: connector name -> class, imported when asked for."""
 
-LOOKUPS: dict[str, str] = {}
+LOOKUPS = {
+    "odps": "vector_assets.lookups.maxcompute:MaxComputeLookup",
+}

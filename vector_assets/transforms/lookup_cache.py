@@ -186,7 +186,8 @@ class LookupCache:
             ):
                 return old
             began = int(self._clock() * 1000)
-            self._check_count(snapshot, snapshot.rows)
+            if (rows := table.count(snapshot)) is not None:
+                self._check_count(snapshot, rows)
             stored, written = self._load(files, table, snapshot, began)
             try:
                 after = table.snapshot()
@@ -202,12 +203,12 @@ class LookupCache:
         log.info("%s: loaded %d rows, version %s", self.name, stored.rows, stored.version)
         return loaded
 
-    def _check_count(self, snapshot: Snapshot, rows: int | None) -> None:
-        """The seed's error for a table that is too large."""
-        if rows is not None and rows > self.policy.max_rows and not self.policy.spill:
+    def _check_count(self, snapshot: Snapshot, rows: int) -> None:
+        """The service's own error for a table that is too large."""
+        if rows > self.policy.max_rows and not self.policy.spill:
             raise PlanError(
                 f"Row count of table {self.name} partition {snapshot.partitions} exceeds maxRowCount limit:"
-                f" {'at least ' if snapshot.rows is None else ''}{rows} rows, cacheSize is {self.policy.max_rows};"
+                f" {rows} rows, cacheSize is {self.policy.max_rows};"
                 " raise cacheSize, or set 'cache.spill' = 'true' to join it from disk"
             )
 
