@@ -16,6 +16,7 @@ from vector_assets.transforms.lookup_index import Numbers
 _PLACE = "_lookup_place"
 _ROW = "_lookup_row"
 _MEMORY = "512MB"
+_INSERTED_ROWS = 50_000
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
     "autoinstall_known_extensions": False,
@@ -35,6 +36,8 @@ class SpillWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
         self._rows = 0
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
         self._connection = duckdb.connect(str(path), config=_CONFIG)
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute(f"SET temp_directory = '{str(path).replace(chr(39), chr(39) * 2)}.tmp'")
@@ -48,6 +51,17 @@ class SpillWriter:
 
     def add(self, rows: pa.Table) -> None:
         """Some more rows."""
+        self._waiting.append(rows)
+        self._waiting_rows += rows.num_rows
+        if self._waiting_rows >= _INSERTED_ROWS:
+            self._insert()
+
+    def _insert(self) -> None:
+        """What came since the last time; few large statements instead of one for each batch."""
+        if not self._waiting:
+            return
+        rows = pa.concat_tables(self._waiting)
+        self._waiting, self._waiting_rows = [], 0
         numbers = np.arange(self._rows, self._rows + rows.num_rows, dtype=np.int64)
         self._connection.register("arrived", rows.append_column(_ROW, pa.array(numbers)))
         self._connection.execute("INSERT INTO dim SELECT * FROM arrived")
@@ -56,6 +70,7 @@ class SpillWriter:
 
     def finish(self, key: Sequence[str]) -> tuple[int, int, str]:
         """Rows kept, rows left out as duplicates of the key (the last one stays), and a sum over what was kept."""
+        self._insert()
         removed = 0
         if key:
             names = ", ".join(quoted(name) for name in key)
