@@ -42,7 +42,7 @@ def plan(**changes: Any) -> LookupPlan:
     return LookupPlan(**({"keys": (INT,), "carried": ("k",), "added": (("v", "d.v"),)} | changes))
 
 
-def join(made: LookupPlan, rows: pa.Table, dim: pa.Table = DIM, *, spill: bool = False) -> Decoded:
+def join(made: LookupPlan, rows: pa.Table, dim: pa.Table = DIM, *, spill=False) -> Decoded:
     # one row fits into memory, so that with `spill` everything else is joined from disk
     policy = {"max_rows": 1, "spill": True} if spill else {"max_rows": 10**6}
     return LookupTransform(made, "dim", Dimension(dim).cache(**policy)).apply(rows)
@@ -53,7 +53,7 @@ def shown(decoded: Decoded) -> list[tuple[Any, ...]]:
 
 
 @STORED
-def test_inner_and_left_joins_keep_the_order_and_give_a_row_for_each_match(spill: bool) -> None:
+def test_inner_and_left_joins_keep_the_order_and_give_a_row_for_each_match(spill) -> None:
     rows = probe(k=pa.array([2, 9, 1, None, 2], pa.int32()))
     inner = join(plan(), rows, spill=spill)
     assert shown(inner) == [(2, "b", 0), (2, "c", 0), (1, "a", 2), (2, "b", 4), (2, "c", 4)]
@@ -67,7 +67,7 @@ def test_inner_and_left_joins_keep_the_order_and_give_a_row_for_each_match(spill
 
 @STORED
 @pytest.mark.parametrize("is_left", [False, True], ids=["inner", "left"])
-def test_a_primary_key_gives_one_row_at_most(spill: bool, is_left: bool) -> None:
+def test_a_primary_key_gives_one_row_at_most(spill, is_left) -> None:
     cache = Dimension(DIM).cache(("k",), max_rows=1 if spill else 100, spill=spill)
     rows = probe(k=pa.array([2, 9, 4], pa.int32()))
     found = LookupTransform(plan(is_left=is_left), "dim", cache).apply(rows)
@@ -76,7 +76,7 @@ def test_a_primary_key_gives_one_row_at_most(spill: bool, is_left: bool) -> None
 
 
 @STORED
-def test_every_row_matches_copies_no_probe_row(spill: bool) -> None:
+def test_every_row_matches_copies_no_probe_row(spill) -> None:
     rows = probe(k=pa.array([1, 4, 1], pa.int32()))
     found = join(plan(), rows, DIM.slice(3).append_column("x", pa.array([0, 0])).select(["k", "v"]), spill=spill)
     assert shown(found) == [(4, "d", 1)]
@@ -84,7 +84,7 @@ def test_every_row_matches_copies_no_probe_row(spill: bool) -> None:
 
 
 @STORED
-def test_an_empty_dimension_table_and_an_empty_batch(spill: bool) -> None:
+def test_an_empty_dimension_table_and_an_empty_batch(spill) -> None:
     none = DIM.slice(0, 0)
     assert shown(join(plan(is_left=True), probe(k=pa.array([1], pa.int32())), none, spill=spill)) == [(1, None, 0)]
     assert shown(join(plan(), probe(k=pa.array([], pa.int32())), spill=spill)) == []
@@ -92,7 +92,7 @@ def test_an_empty_dimension_table_and_an_empty_batch(spill: bool) -> None:
 
 
 @STORED
-def test_several_keys_constants_and_expressions(spill: bool) -> None:
+def test_several_keys_constants_and_expressions(spill) -> None:
     dim = pa.table({"a": ["x", "x", "y", None], "b": pa.array([1, 2, 1, 1], pa.int32()), "v": ["x1", "x2", "y1", "n1"]})
     keys = (
         LookupKey('lower("a")', '"a"', pa.string()),
@@ -105,7 +105,7 @@ def test_several_keys_constants_and_expressions(spill: bool) -> None:
 
 
 @STORED
-def test_a_residual_condition_belongs_to_the_join(spill: bool) -> None:
+def test_a_residual_condition_belongs_to_the_join(spill) -> None:
     rows = probe(k=pa.array([2, 2, 1], pa.int32()), least=["b", "c", "z"])
     made = plan(carried=("k", "least"), residual='"d.v" >= "least"')
     inner = join(made, rows, spill=spill)
@@ -181,7 +181,7 @@ KINDS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_the_index_finds_what_duckdb_joins(name: str, data: st.DataObject) -> None:
     kind, values = KINDS[name]
@@ -207,15 +207,13 @@ def test_the_index_finds_what_duckdb_joins(name: str, data: st.DataObject) -> No
         )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     dim=st.lists(st.tuples(st.none() | st.integers(0, 5), st.sampled_from("abc")), min_size=2, max_size=12),
     keys=st.lists(st.none() | st.integers(0, 6), max_size=12),
     is_left=st.booleans(),
 )
-def test_memory_and_disk_give_the_same_rows(
-    dim: list[tuple[int | None, str]], keys: list[int | None], is_left: bool
-) -> None:
+def test_memory_and_disk_give_the_same_rows(dim: list[tuple[int | None, str]], keys: list[int | None], is_left) -> None:
     table = pa.table({"k": pa.array([k for k, _ in dim], pa.int32()), "v": [v for _, v in dim]})
     rows = probe(k=pa.array(keys, pa.int32()))
     with tempfile.TemporaryDirectory() as home, env.overridden(VECTOR_ASSETS_HOME=home):

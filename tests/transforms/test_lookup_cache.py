@@ -98,7 +98,10 @@ def test_in_a_blackout_nothing_is_loaded_again_but_the_first_load_is() -> None:
 
 BLACKOUTS = {
     "one": ("2017-10-24 14:00 -> 2017-10-24 15:00", "2017-10-24 14:59:59", "2017-10-24 15:00:00"),
-    "the second of two": ("2017-10-24 14:00 -> 2017-10-24 15:00, 2017-11-10 23:30 -> 2017-11-11 08:00", "2017-11-11 00:00:00", "2017-11-11 08:00:00"),
+    "the second of two": (
+        "2017-10-24 14:00 -> 2017-10-24 15:00, 2017-11-10 23:30 -> 2017-11-11 08:00",
+        "2017-11-11 00:00:00", "2017-11-11 08:00:00",
+    ),
     "every day": ("14:00 -> 15:00", "2027-03-01 14:30:00", "2027-03-01 13:59:59"),
     "every day over midnight": ("23:30->08:00", "2027-03-01 07:59:59", "2027-03-01 08:00:00"),
     "before midnight": ("23:30 -> 08:00:30", "2027-03-01 23:30:00", "2027-03-01 23:29:59"),
@@ -186,7 +189,7 @@ def test_a_change_within_the_second_of_the_last_one_is_seen() -> None:
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["counted", "counted while loading"])
-def test_too_many_rows_are_the_document_s_error(counted: bool) -> None:
+def test_too_many_rows_are_the_document_s_error(counted) -> None:
     dim = Dimension(rows(*range(101)), counted=counted)
     wanted = "Row count of table p.dim partition ds=1 exceeds maxRowCount limit"
     with pytest.raises(PlanError, match=wanted):

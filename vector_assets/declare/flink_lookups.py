@@ -9,7 +9,9 @@ from vector_assets.declare.flink_joins import TranslatedJoin
 from vector_assets.declare.flink_options import Secrets
 from vector_assets.declare.flink_script import Script
 from vector_assets.declare.flink_select import Selection
+from vector_assets.declare.flink_tables import Declared
 from vector_assets.engine.core import Transform
+from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Lookup
 from vector_assets.engine.schema import Table
 from vector_assets.transforms.lookup import LookupPlan, LookupTransform
@@ -43,6 +45,21 @@ def lookup_stages(
         plan = _plan(selection, number, join, replaces=reader.is_upsert)
         transforms.append(LookupTransform(plan, table.name, caches[table.name]))
     return tuple(lookups), tuple(transforms)
+
+
+def check_deletes(source: Declared, sink: Declared, selection: Selection) -> None:
+    """Make sure that a delete of the source finds its row whatever the dimension table says by then.
+
+    Raises:
+        ConfigError: at the sink table: it has no key, or its key is made of a dimension table's columns.
+    """
+    gives = f"table {sink.name}: table {source.name} gives updates and deletes, which look nothing up"
+    if not sink.table.primary_key:
+        raise ConfigError(f"{gives}: the sink table wants a PRIMARY KEY made of columns of {source.name}", sink.place)
+    columns = {column.name for column in source.table.columns}
+    for column in sink.table.primary_key:
+        if other := sorted(selection.reads.get(column, frozenset()) - columns):
+            raise ConfigError(f"{gives}: key column {column} is made of {', '.join(other)}", sink.place)
 
 
 def _loaded_schema(table: Table) -> pa.Schema:

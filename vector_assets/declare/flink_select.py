@@ -35,6 +35,10 @@ _REFUSED = {
     "limit": f"LIMIT is not supported: {_ENDLESS.format('cut off')}",
     "offset": f"OFFSET is not supported: {_ENDLESS.format('cut off')}",
 }
+_PLAIN = (
+    exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.In, exp.Between, exp.Like, exp.Is, exp.And, exp.Or, exp.Not,
+    exp.Paren, exp.Column, exp.Identifier, exp.Literal, exp.Null, exp.Boolean,
+)  # fmt: skip
 _KEPT = {"expressions", "from_", "where", "joins"}
 _CAST_BY_ARROW = (types.NUMERIC, types.STRINGS, types.BYTES, ("TIMESTAMP",))
 
@@ -44,14 +48,18 @@ class Selection:
     """The SELECT over `source` in DuckDB's words: (expression, column of the sink) pairs, and the condition.
 
     `reads` says which columns of the source a column of the sink is made of; `conjuncts` are the parts of the condition
-    that all have to hold, each with the columns it reads. With `lookups`, source means the joined rows; `used` are the
-    columns of these that anything reads. `notes` say what was understood that the script does not spell out.
+    that all have to hold, each with the columns it reads; `plain` are those that compare columns of the source with
+    constants. `named` are the source's stored columns that the query names anywhere. With `lookups`, source means the
+    joined rows; `used` are the columns of these that anything reads. `notes` say what was understood that the script
+    does not spell out.
     """
 
     projections: tuple[tuple[str, str], ...]
     where: str | None
     reads: Mapping[str, frozenset[str]] = field(default_factory=dict)
     conjuncts: tuple[tuple[str, frozenset[str]], ...] = ()
+    plain: tuple[tuple[str, frozenset[str]], ...] = ()
+    named: frozenset[str] = frozenset()
     lookups: tuple[TranslatedJoin, ...] = ()
     used: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
@@ -151,12 +159,17 @@ def select(
     )
     reads = {target.name: _reads(t, item) for item, target in zip(items, targets, strict=True)}
     notes = [note for pair in zip(items, targets, strict=True) if (note := _cast_note(script, sink.name, *pair))]
-    used = t.used if isinstance(t, JoinedTranslator) else frozenset(columns)
-    if any(name in used for name in source.computed):
-        used = used | {column.name for column in source.table.columns}
+    plain = ((t.predicate(node).sql, t.reads(node)) for node in _parts(query) if _is_plain(node))
+    conjuncts = tuple(_conjuncts(t, query))
+    named = _stored(query, source)
+    used = frozenset[str]()
+    if isinstance(t, JoinedTranslator):
+        every = t.used | (set(columns) if t.used & set(source.computed) else set())
+        used = frozenset(every & {column.name for column in stored})
+        named = used & set(columns)
     return Selection(
-        projections, where.sql if where else None, reads, tuple(_conjuncts(t, query)), lookups,
-        frozenset(column.name for column in stored if column.name in used),
+        projections, where.sql if where else None, reads, conjuncts,
+        tuple((sql, names) for sql, names in plain if names <= set(columns)), named, lookups, used,
         (*(t.notes if isinstance(t, JoinedTranslator) else ()), *notes),
     )  # fmt: skip
 
@@ -176,11 +189,29 @@ def _is_integer_to_text(source: types.Type, target: LogicalType) -> bool:
 
 def _conjuncts(t: Translator, query: exp.Select) -> Iterable[tuple[str, frozenset[str]]]:
     """The parts of the WHERE between its outer ANDs, and the columns that each reads."""
+    for node in _parts(query):
+        yield t.predicate(node).sql, t.reads(node)
+
+
+def _parts(query: exp.Select) -> list[exp.Expr]:
+    """The parts of the WHERE between its outer ANDs."""
     clause = query.args.get("where")
-    if clause is not None:
-        parts = clause.this.flatten() if isinstance(clause.this, exp.And) else [clause.this]
-        for node in parts:
-            yield t.predicate(node).sql, t.reads(node)
+    if clause is None:
+        return []
+    return list(clause.this.flatten()) if isinstance(clause.this, exp.And) else [clause.this]
+
+
+def _is_plain(node: exp.Expr) -> bool:
+    """True for comparisons of columns with constants: always the same result for the same values."""
+    return all(isinstance(part, _PLAIN) for part in node.walk())
+
+
+def _stored(query: exp.Select, source: Declared) -> frozenset[str]:
+    """The stored columns that a query names, by itself, by `*`, or by a computed column or watermark."""
+    stored = frozenset(column.name for column in source.table.columns if column.kind != "computed")
+    if source.computed or any(isinstance(part, exp.Star) for part in query.walk()):
+        return stored
+    return frozenset(part.name for part in query.find_all(exp.Identifier)) & stored
 
 
 def _reads(t: Translator, item: _Item) -> frozenset[str]:

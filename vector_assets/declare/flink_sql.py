@@ -14,20 +14,23 @@ from vector_assets.declare.flink_connectors import (
     SourceEnd,
     check_connector,
     connector_of,
+    pruned,
     sink_end,
     source_end,
 )
 from vector_assets.declare.flink_joins import LookupJoin, check_times, clauses_of, hint_reports
-from vector_assets.declare.flink_lookups import lookup_stages
+from vector_assets.declare.flink_lookups import check_deletes, lookup_stages
 from vector_assets.declare.flink_options import Secrets, check_placeholders, registry_name
 from vector_assets.declare.flink_script import Script, Statement, hint
 from vector_assets.declare.flink_select import Selection, query_of, select, source_of
 from vector_assets.declare.flink_settings import Settings
 from vector_assets.declare.flink_tables import Declared, declare
 from vector_assets.engine import env
+from vector_assets.engine.core import Source
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.options import Options
 from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.schema import Table
 from vector_assets.lookups import LOOKUPS
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
@@ -180,6 +183,7 @@ class _Compiler:
         hints = hint_reports(self.script, query, [alias, *(each.clause.alias for each in joins)])
         selection = select(self.script, insert, query, alias, source, sink, joins)
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
+        reader, read_table = pruned(reader, source.table, selection.named)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
         _check_changes(self.script, reader, writer, source, sink, selection)
         lookups, joining = lookup_stages(self.script, selection, self.secrets, reader, offline=self.offline)
@@ -210,7 +214,7 @@ class _Compiler:
             reads=selection.reads,
             lookups=lookups,
             notes=selection.notes,
-            open_source=partial(reader.make, reader.options, source.table, pipeline=name),
+            open_source=_opening(reader, read_table, selection, name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
             reports=(
                 *reports,
@@ -227,6 +231,12 @@ class _Compiler:
                 ),
             ),
         )
+
+
+def _opening(reader: SourceEnd, table: Table, selection: Selection, name: str) -> Callable[[], Source]:
+    """How the source of a pipeline is opened; one that prunes is told the conditions that rows meet."""
+    more = {"conditions": selection.plain} if getattr(reader.make, "PRUNES", False) else {}
+    return partial(reader.make, reader.options, table, pipeline=name, **more)
 
 
 def _without_effect(table: Declared, options: Options | None) -> tuple[str, ...]:
@@ -255,6 +265,8 @@ def _check_changes(
         what = f"connector {reader.connector}" if reader.is_upsert else f"format {reader.format}"
         gives = f"table {source.name} ({what}) gives updates and deletes"
         raise script.error(f"table {sink.name}: {gives}, {remedy}", blamed)
+    if reader.is_changelog and selection.lookups:
+        check_deletes(source, sink, selection)
     for column in sink.table.primary_key if reader.is_upsert else ():
         other = sorted(selection.reads.get(column, frozenset()) - set(source.table.primary_key))
         if other:

@@ -24,11 +24,11 @@ def asset_key(pipeline: Pipeline) -> dg.AssetKey:
 
 
 def origin_keys(pipeline: Pipeline) -> list[dg.AssetKey]:
-    """The keys of the external assets it reads, shared by all that read them.
+    """The keys of the external assets it reads or looks rows up in, shared by all that read them.
 
     Dagster makes names of an op's inputs of them, so what is not a letter, digit, `-` or `_` becomes `_`.
     """
-    origins = pipeline.source_options.origins()
+    origins = dict.fromkeys((*pipeline.source_options.origins(), *(each.options.origin() for each in pipeline.lookups)))
     return [dg.AssetKey([re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in origin]) for origin in origins]
 
 

@@ -53,8 +53,8 @@ class MaxComputeLookupOptions(MaxComputeOptions, LookupOptions):
             raise OptionError("cache", f"found {self.cache!r}: dimension tables require cache=ALL; known values: ALL")
 
     def origin(self) -> tuple[str, ...]:
-        """Connector and full name of the table."""
-        return ("odps", *self.full_name.split("."))
+        """As the source of the same table has it."""
+        return ("maxcompute", *self.full_name.split("."))
 
     def shown_name(self) -> str:
         """`project.table`, or `project.schema.table`."""
