@@ -4,7 +4,7 @@ import re
 
 import dagster as dg
 
-from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.pipeline import Lookup, Pipeline
 
 PIPELINE_TAG = "vector_assets/pipeline"
 """On every run that a sensor or a job of ours starts."""
@@ -24,12 +24,20 @@ def asset_key(pipeline: Pipeline) -> dg.AssetKey:
 
 
 def origin_keys(pipeline: Pipeline) -> list[dg.AssetKey]:
-    """The keys of the external assets it reads or looks rows up in, shared by all that read them.
+    """The keys of the external assets it reads, shared by all that read them.
 
     Dagster makes names of an op's inputs of them, so what is not a letter, digit, `-` or `_` becomes `_`.
     """
-    origins = dict.fromkeys((*pipeline.source_options.origins(), *(each.options.origin() for each in pipeline.lookups)))
-    return [dg.AssetKey([re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in origin]) for origin in origins]
+    return [_key(origin) for origin in pipeline.source_options.origins()]
+
+
+def lookup_key(lookup: Lookup) -> dg.AssetKey:
+    """The key of a dimension table's external asset: that of the same table as a source."""
+    return _key(lookup.options.origin())
+
+
+def _key(origin: tuple[str, ...]) -> dg.AssetKey:
+    return dg.AssetKey([re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in origin])
 
 
 def pool(pipeline: Pipeline) -> str:
