@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Lookup joins in scripts: what they compile to, what is understood without being written, what is refused where."""
 
 import pytest
@@ -12,7 +13,8 @@ KAFKA = """WITH (
 )"""
 ODPS = """'connector' = 'odps', 'endpoint' = 'http://127.0.0.1:1', 'project' = 'p', 'tableName' = 't',
   'accessId' = 'me', 'accessKey' = 'hidden'"""
-SRC = f"""CREATE TABLE src (id BIGINT NOT NULL, name STRING, k INT, at TIMESTAMP(3), twice AS k * 2, clock AS PROCTIME())
+SRC = f"""CREATE TABLE src (
+  id BIGINT NOT NULL, name STRING, k INT, at TIMESTAMP(3), twice AS k * 2, clock AS PROCTIME())
 {KAFKA};
 """
 DIM = f"CREATE TABLE dim (k BIGINT, name STRING, v STRING, day DATE) WITH ({ODPS}, 'cache' = 'ALL');\n"
@@ -76,7 +78,8 @@ def test_star_is_every_table_s_columns() -> None:
     script = TABLES.replace(", twice AS k * 2, clock AS PROCTIME()", "") + (
         "CREATE TABLE all_ (a BIGINT, b STRING, c INT, d TIMESTAMP(3), e BIGINT, f STRING, g STRING, h DATE)"
         f" WITH ('connector' = 'blackhole');\nINSERT INTO all_ SELECT * FROM src JOIN dim {NOW} ON src.k = dim.k;"
-        f"\nSET 'pipeline.name' = 'two';\nINSERT INTO all_ (e, f, g, h) SELECT d.* FROM src JOIN dim {NOW} d ON src.k = d.k;"
+        f"\nSET 'pipeline.name' = 'two';\nINSERT INTO all_ (e, f, g, h)"
+        f" SELECT d.* FROM src JOIN dim {NOW} d ON src.k = d.k;"
     )
     whole, part = compiled(script)
     assert whole.reads["e"] == {"dim.k"}
