@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
-BENCHES ?= kafka-adbpg adbpg-latency kafka-milvus milvus-latency formats replay reconcile
+BENCHES ?= kafka-adbpg adbpg-latency kafka-milvus milvus-latency formats replay reconcile lookup
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 .DEFAULT_GOAL := help

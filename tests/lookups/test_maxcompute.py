@@ -1,4 +1,4 @@
-"""MaxCompute dimension tables on a real server: the document's scripts, every option, faults, versions in the ledger."""
+"""MaxCompute dimension tables on a real server: the document's scripts, options, faults, versions in the ledger."""
 
 import json
 import time
@@ -189,9 +189,12 @@ def test_table_without_partitions(maxcompute) -> None:
 
 
 WRONG = {
-    "no partition": ({"partition": None}, PlanError, "is partitioned by ds: a dimension table over it wants the option"),
+    "no partition": ({"partition": None}, PlanError, "is partitioned by ds: a dimension table over it wants"),
     "no such partition": ({"partition": "ds=1"}, PlanError, "ds=1"),
-    "no match": ({"partition": "ds=3*"}, PlanError, "no partition is meant by option 'partition' = 'ds=3*'; its newest: ds=20180905"),
+    "no match": (
+        {"partition": "ds=3*"}, PlanError,
+        "no partition is meant by option 'partition' = 'ds=3*'; its newest: ds=20180905",
+    ),
     "no such level": ({"partition": "hh=1"}, PlanError, "there is no level hh"),
     "no such table": ({"tableName": "nothing_here"}, PlanError, "nothing_here"),
     "wrong key": ({"accessKey": "hunter2"}, ConfigError, "check accessId and accessKey"),
