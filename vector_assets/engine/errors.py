@@ -24,9 +24,11 @@ Messages name the pipeline or connector, the place, what was found and what was 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    # --help must not wait for it
+    import pyarrow as pa
 
 GapKind = Literal["TRUNCATED", "RECREATED", "DELETED", "BEYOND_END", "NEW_SPLIT"]
 """The named outcomes of a source that changed under us (ARCHITECTURE section 3)."""
@@ -82,7 +84,7 @@ class RowsRefusedError(VectorAssetsError):
     the batch. `rejected` (core.REJECT_SCHEMA) names the rows.
     """
 
-    def __init__(self, rejected: pa.Table) -> None:
+    def __init__(self, rejected: "pa.Table") -> None:
         super().__init__(f"the target refuses {rejected.num_rows} rows; the batch is made again without them")
         self.rejected = rejected
 
