@@ -21,14 +21,12 @@ _REFUSED = {
     "the sink can keep one row per key",
     "joins": "joins are not supported: a pipeline has one source",
     "laterals": "LATERAL is not supported",
-    "group": "GROUP BY is not supported: a pipeline transforms records one by one, it does not aggregate them",
-    "having": "HAVING is not supported: a pipeline transforms records one by one, it does not aggregate them",
     "windows": "WINDOW is not supported: a pipeline transforms records one by one",
     "order": f"ORDER BY is not supported: {_ENDLESS.format('sorted')}",
     "limit": f"LIMIT is not supported: {_ENDLESS.format('cut off')}",
     "offset": f"OFFSET is not supported: {_ENDLESS.format('cut off')}",
 }
-_KEPT = {"expressions", "from_", "where"}
+_KEPT = {"expressions", "from_", "where", "group", "having"}
 _CAST_BY_ARROW = (types.NUMERIC, types.STRINGS, types.BYTES, ("TIMESTAMP",))
 
 
@@ -53,7 +51,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class Item:
     """One expression of the SELECT after `*` is written out."""
 
     node: exp.Expr
@@ -126,9 +124,9 @@ def select(
     columns = {column.name: column for column in source.table.columns}
     t = translator(script, source.name, columns, source.computed, alias)
     items = list(_items(t, query, source.table))
-    targets = _targets(script, insert, sink.table)
-    _check_count(script, query, items, targets, sink.name)
-    chosen = {target.name: _fitted(t, item, target, sink.name) for item, target in zip(items, targets, strict=True)}
+    targets = targets_of(script, insert, sink.table)
+    check_count(script, query, items, targets, sink.name)
+    chosen = {target.name: fitted(t, item, target, sink.name) for item, target in zip(items, targets, strict=True)}
     where = t.predicate(query.args["where"].this) if query.args.get("where") else None
     checks = [(f"SELECT {sql} FROM source", item.node) for sql, item in zip(chosen.values(), items, strict=True)]
     if where is not None:
@@ -139,48 +137,53 @@ def select(
         (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
     )
     reads = {target.name: _reads(item, columns) for item, target in zip(items, targets, strict=True)}
-    return Selection(projections, where.sql if where else None, reads, tuple(_conjuncts(t, query)))
+    return Selection(projections, where.sql if where else None, reads, tuple(conjuncts_of(t, query)))
 
 
-def _conjuncts(t: Translator, query: exp.Select) -> Iterable[tuple[str, frozenset[str]]]:
+def conjuncts_of(t: Translator, query: exp.Select) -> Iterable[tuple[str, frozenset[str]]]:
     """The parts of the WHERE between its outer ANDs, and the columns that each reads."""
     clause = query.args.get("where")
     if clause is not None:
         parts = clause.this.flatten() if isinstance(clause.this, exp.And) else [clause.this]
         for node in parts:
-            yield t.predicate(node).sql, _named(node, t.columns)
+            yield t.predicate(node).sql, named_in(node, t.columns)
 
 
-def _reads(item: _Item, columns: Mapping[str, Column]) -> frozenset[str]:
+def _reads(item: Item, columns: Mapping[str, Column]) -> frozenset[str]:
     """Columns of the source that an expression names; a computed column counts as itself."""
     if item.column is not None:
         return frozenset({item.column.name})
-    return _named(item.node, columns)
+    return named_in(item.node, columns)
 
 
-def _named(node: exp.Expr, columns: Mapping[str, Column]) -> frozenset[str]:
+def named_in(node: exp.Expr, columns: Mapping[str, Column]) -> frozenset[str]:
+    """The columns that an expression names."""
     return frozenset(part.name for part in node.find_all(exp.Identifier) if part.name in columns)
 
 
-def _items(t: Translator, query: exp.Select, table: Table) -> Iterable[_Item]:
+def _items(t: Translator, query: exp.Select, table: Table) -> Iterable[Item]:
     for node in query.expressions:
         inner = node.this if isinstance(node, exp.Alias) else node
         star = inner.this if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star) else inner
         if not isinstance(star, exp.Star):
             typed = t.translate(inner)
             column = t.columns.get(inner.name) if isinstance(inner, exp.Column) else None
-            yield _Item(node, typed, column if column and typed == t.named(column) else None)
+            yield Item(node, typed, column if column and typed == t.named(column) else None)
             continue
         if any(star.args.values()):
             raise t.error("* takes no EXCEPT, REPLACE or RENAME in Flink SQL", node)
         if isinstance(inner, exp.Column) and inner.table != t.alias:
             raise t.error(f"{inner.table} is not the source of this query, which is {t.alias}", node)
         for column in table.columns:
-            yield _Item(node, t.named(column), column)
+            yield Item(node, t.named(column), column)
 
 
-def _targets(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
-    """The sink's columns that the SELECT fills, in its order."""
+def targets_of(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
+    """The sink's columns that the SELECT fills, in its order.
+
+    Raises:
+        ConfigError: at a column that the sink has not, that is named twice, or that must not be left out.
+    """
     columns = {column.name: column for column in sink.columns}
     if not isinstance(insert.this, exp.Schema):
         return list(sink.columns)
@@ -200,7 +203,12 @@ def _targets(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
     return list(targets.values())
 
 
-def _check_count(script: Script, query: exp.Select, items: list[_Item], targets: list[Column], sink: str) -> None:
+def check_count(script: Script, query: exp.Select, items: list[Item], targets: list[Column], sink: str) -> None:
+    """Refuse a SELECT of more or fewer columns than the INSERT fills.
+
+    Raises:
+        ConfigError: at the first column too many, or at the SELECT.
+    """
     if len(items) == len(targets):
         return
     names = ", ".join(target.name for target in targets)
@@ -209,8 +217,12 @@ def _check_count(script: Script, query: exp.Select, items: list[_Item], targets:
     raise script.error(f"INSERT INTO {sink} fills {len(targets)} columns ({names}), {gives}", node)
 
 
-def _fitted(t: Translator, item: _Item, target: Column, sink: str) -> str:
-    """The expression as the target's type, where Flink converts it without CAST."""
+def fitted(t: Translator, item: Item, target: Column, sink: str) -> str:
+    """The expression as the target's type, where Flink converts it without CAST.
+
+    Raises:
+        ConfigError: at the expression that does not fit.
+    """
     kind = item.typed.type
     if kind is Pseudo.NULL and not target.type.nullable:
         raise t.error(f"column {target.name} of table {sink} is NOT NULL, the SELECT gives NULL", item.node)

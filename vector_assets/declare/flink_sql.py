@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from sqlglot import exp
 
+from vector_assets.declare.flink_aggregates import grouped, is_grouped
 from vector_assets.declare.flink_connectors import (
     SinkEnd,
     SourceEnd,
@@ -165,15 +166,23 @@ class _Compiler:
         source = self._table(source_node, "source", SOURCES)
         settings, reports = self.settings.take()
         name = self._name(statement, settings.name, sink.name)
-        selection = select(self.script, insert, query, alias, source, sink)
+        made = grouped(self.script, insert, query, alias, source, sink) if is_grouped(query) else None
+        selection = made.selection if made else select(self.script, insert, query, alias, source, sink)
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
-        _check_changes(self.script, reader, writer, source, sink, selection)
+        if made:
+            _check_groups(self.script, query, reader, writer, source, sink)
+        else:
+            _check_changes(self.script, reader, writer, source, sink, selection)
         schema = sink.table.schema
         where, deletes_unless = _conditions(reader, source, selection)
-        transform = SqlTransform(
-            selection.projections, "source", where, schema, key=sink.table.primary_key, deletes_unless=deletes_unless
-        )
+        if made:
+            transform = SqlTransform(selection.projections, "source", where, made.inputs.schema)
+        else:
+            transform = SqlTransform(
+                selection.projections, "source", where, schema, key=sink.table.primary_key,
+                deletes_unless=deletes_unless,
+            )  # fmt: skip
         return Pipeline(
             name=name,
             place=self.script.place(statement.start),
@@ -188,11 +197,12 @@ class _Compiler:
             sink_options=writer.options,
             settings=settings,
             schema=schema,
-            transform_text=selection.text,
+            transform_text=made.text if made else selection.text,
             decoder=reader.decoder,
             raw_schema=reader.raw_schema,
             metadata=reader.metadata,
             transforms=(transform,),
+            aggregation=made.groups if made else None,
             reads=selection.reads,
             open_source=partial(reader.make, reader.options, source.table, pipeline=name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
@@ -239,6 +249,29 @@ def _check_changes(
             key = ", ".join(source.table.primary_key)
             what = f"key column {column} is made of {', '.join(other)}, a delete of table {source.name} holds only its"
             raise ConfigError(f"table {sink.name}: {what} key ({key})", sink.place)
+
+
+def _check_groups(
+    script: Script, query: exp.Select, reader: SourceEnd, writer: SinkEnd, source: Declared, sink: Declared
+) -> None:
+    """Refuse a sink that cannot take the updates of a GROUP BY, and a source that takes records back.
+
+    Raises:
+        ConfigError: at the sink's option to set, or at the GROUP BY.
+    """
+    where = query.args.get("group") or query.args.get("having") or query.expressions[0]
+    if reader.is_changelog:
+        what = f"connector {reader.connector}" if reader.is_upsert else f"format {reader.format}"
+        raise script.error(
+            f"GROUP BY over table {source.name} ({what}) is not supported: it gives updates and deletes, and a group"
+            " only adds records up; group a source of inserts, such as format json or csv",
+            where,
+        )
+    refusal = writer.options.refusal_of_changes()
+    if refusal is not None:
+        option, remedy = refusal
+        blamed = sink.options.get(option) or sink.options["connector"]
+        raise script.error(f"table {sink.name}: a GROUP BY gives updates of its groups' rows, {remedy}", blamed)
 
 
 def _conditions(reader: SourceEnd, source: Declared, selection: Selection) -> tuple[str | None, str | None]:
