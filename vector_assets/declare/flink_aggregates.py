@@ -1,10 +1,11 @@
 """SELECT ... GROUP BY: which values a record adds to its group, and what the sink gets of a group.
 
 Result types are Flink's: COUNT is BIGINT, SUM and AVG of a number are of its type (SUM of DECIMAL(p, s) is
-DECIMAL(38, s), AVG of it DECIMAL(38, max(6, s))), MIN and MAX of their argument's. Integers are summed exactly, and a sum
-that does not fit its type is an error where Flink wraps it.
+DECIMAL(38, s), AVG of it DECIMAL(38, max(6, s))), MIN and MAX of their argument's. Integers are summed exactly, and a
+sum that does not fit its type is an error where Flink wraps it.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -32,7 +33,7 @@ from vector_assets.transforms.groups import GroupBy, Kept, Key, Result
 SUPPORTED = ("AVG", "COUNT", "MAX", "MIN", "SUM")
 _KNOWN = "known: COUNT, SUM, MIN, MAX, AVG and COUNT(DISTINCT ...)"
 _WINDOWS = {"TUMBLE", "HOP", "CUMULATE", "SESSION"}
-_SETS = {exp.GroupingSets: "GROUPING SETS", exp.Rollup: "ROLLUP", exp.Cube: "CUBE"}
+_SETS: dict[type[exp.Expr], str] = {exp.GroupingSets: "GROUPING SETS", exp.Rollup: "ROLLUP", exp.Cube: "CUBE"}
 _COMPARABLE = (*types.NUMERIC, *types.STRINGS, "BOOLEAN", "DATE", "TIME", *types.TIMESTAMPS)
 
 
@@ -77,7 +78,9 @@ def grouped(
     chosen = {target.name: fitted(after, item, target, sink.name) for item, target in zip(items, targets, strict=True)}
     condition = after.predicate(having).sql if having is not None else None
     where = t.predicate(query.args["where"].this).sql if query.args.get("where") else None
-    _check(script, query, source, parts, where, list(zip(chosen.values(), (i.node for i in items), strict=True)), condition)
+    _check(
+        script, query, source, parts, where, list(zip(chosen.values(), (i.node for i in items), strict=True)), condition
+    )
     projections = tuple(
         (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
     )
@@ -211,7 +214,9 @@ class _Parts:
         return self._summed(name, column, kind)
 
     def _check_argument(self, name: str, kind: LogicalType, node: exp.Expr, *, is_distinct: bool) -> None:
-        wanted = types.NUMERIC if name in {"SUM", "AVG"} else _COMPARABLE if name in {"MIN", "MAX"} or is_distinct else ()
+        wanted = (
+            types.NUMERIC if name in {"SUM", "AVG"} else _COMPARABLE if name in {"MIN", "MAX"} or is_distinct else ()
+        )
         if wanted and kind.name not in wanted:
             what = "a number" if wanted is types.NUMERIC else "a number, a text, a BOOLEAN or a time"
             raise self.t.error(f"{name} wants {what}, found {shown(kind)}; use CAST", node)
@@ -272,9 +277,7 @@ class _Parts:
         sums = ", ".join(f"{part.partial} AS {part.name} {part.type}" for part in kept)
         results = tuple(result for result, _ in self.results.values())
         meaning = f"{rows} -> {', '.join(f'{key.name} {key.type}' for key in keys)}: {sums}"
-        return GroupBy(
-            keys, kept, results, projections, having, sink.table.schema, sink.table.primary_key, meaning
-        )
+        return GroupBy(keys, kept, results, projections, having, sink.table.schema, sink.table.primary_key, meaning)
 
 
 _ADDED = "coalesce({old}, 0) + coalesce({new}, 0)"
@@ -379,10 +382,18 @@ def _check_key(
 
 
 def _text(groups: GroupBy, where: str | None) -> str:
-    keys = [f"{key.text} AS {key.name}" for key in groups.group_keys]
-    results = [f"{result.text} AS {result.name}" for result in groups.results]
-    columns = ", ".join(f"{sql} AS {quoted(name)}" for sql, name in groups.projections)
-    inner = f"SELECT {', '.join([*keys, *results])} FROM source"
-    inner += f" WHERE {where}" if where else ""
-    inner += f" GROUP BY {', '.join(key.text for key in groups.group_keys)}" if keys else ""
-    return f"SELECT {columns} FROM ({inner})" + (f" WHERE {groups.having}" if groups.having else "")
+    """The query for people: expressions over groups with the script's own words for keys and aggregates."""
+    words = {quoted(part.name): part.text for part in (*groups.group_keys, *groups.results)}
+    told = re.compile("|".join(map(re.escape, words)) or "(?!)")
+
+    def plain(sql: str) -> str:
+        return told.sub(lambda found: words[found[0]], sql)
+
+    columns = ", ".join(f"{plain(sql)} AS {quoted(name)}" for sql, name in groups.projections)
+    keys = ", ".join(key.text for key in groups.group_keys)
+    return (
+        f"SELECT {columns} FROM source"
+        + (f" WHERE {where}" if where else "")
+        + (f" GROUP BY {keys}" if keys else "")
+        + (f" HAVING {plain(groups.having)}" if groups.having else "")
+    )

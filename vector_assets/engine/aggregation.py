@@ -1,4 +1,4 @@
-"""What the engine asks of a GROUP BY: records become parts of groups, parts are merged into groups, groups give changes.
+"""What the engine asks of a GROUP BY: records become parts of groups, which are merged into groups, which give changes.
 
 `partial` is a function of one batch and runs in any worker; groups are merged batch after batch, in order. So what a
 batch gives depends on its own records and on the groups as the batch before left them, on nothing else.
@@ -35,6 +35,14 @@ class Groups(Protocol):
 
         Raises:
             FatalError: a group has no row (a value does not fit its type); what the groups are then is not defined.
+        """
+        ...
+
+    def add(self, partial: pa.Table) -> None:
+        """Add a batch's part; what changes is not asked for.
+
+        Raises:
+            FatalError: as `merge`.
         """
         ...
 

@@ -3,7 +3,7 @@
 archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key sidecar -> STAGED
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -36,7 +36,9 @@ from vector_assets.engine.core import (
 )
 from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, PlanError
+from vector_assets.engine.errors import BudgetError, FatalError, PlanError
+from vector_assets.engine.group_files import COUNTED, GroupFile, GroupFiles
+from vector_assets.engine.keyed_state import KeyedState, Merged, says_before
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.ledger_records import BatchRecord
@@ -45,6 +47,9 @@ from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.schema import Column
 from vector_assets.engine.touches import Numbers, Touches, kept_rows, place, superseded
+
+Merging = Callable[[pa.Table], Merged]
+"""Takes a batch's part of the groups; gives what it did to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Prepared:
     counts: Counts
     rejected: pa.Table
     note: str | None = None
+    merged: Merged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,12 @@ class Stages:
     policy: RetryPolicy
     schema_version: int = 1
     touches: Touches = field(default_factory=Touches)
+    keyed: KeyedState | None = None
+
+    @property
+    def group_files(self) -> GroupFiles:
+        """The files of the pipeline's groups."""
+        return GroupFiles(self.ledger, self.archive, self.pipeline.name, self.pipeline.target)
 
     @property
     def code_version(self) -> str:
@@ -109,14 +121,27 @@ class Stages:
         """SEALED (or STAGED before a crash) -> STAGED."""
         prepared, upserts, deletes = self.prepare(batch, raw)
         self._keep_rejects(batch, prepared)
+        groups = self._write_groups(batch, prepared.merged) if prepared.merged else None
         place = (batch.pipeline, batch.hour, batch.seq)
         keys = sidecar.write(self.archive, *place, upserts, deletes, self.target.key, self._of_rewrite(batch, prepared))
-        self.ledger.stage(
-            self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected, counts=prepared.counts,
-            code_version=self.code_version,
-        )  # fmt: skip
+        with self.ledger.store.transaction():
+            self.ledger.stage(
+                self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected,
+                counts=prepared.counts, code_version=self.code_version,
+            )  # fmt: skip
+            if groups is not None:
+                self.group_files.note(groups)
         failpoint("staged")
         return prepared
+
+    def _write_groups(self, batch: BatchRecord, merged: Merged) -> GroupFile:
+        """Keep what the batch did to its groups; it counts once the ledger says so."""
+        assert self.keyed is not None, "who merged keeps"
+        signature = self.keyed.aggregation.signature
+        where = (batch.seq, batch.hour, self.lease.fence)
+        found = self.group_files.write(*where, merged.kind, signature, merged.kept, merged.groups)
+        self.keyed.wrote(found)
+        return found
 
     def _of_rewrite(self, batch: BatchRecord, prepared: Prepared) -> dict[str, str]:
         """What the sidecar of a rewrite says, for it has no file of records: enough to rebuild a lost ledger's row."""
@@ -139,11 +164,16 @@ class Stages:
             notes = {"counts": canonical(prepared.counts.to_dict()), "code_version": self.code_version}
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
-    def prepare(self, batch: BatchRecord, raw: pa.Table) -> tuple[Prepared, pa.Table, pa.Table | None]:
+    def prepare(
+        self, batch: BatchRecord, raw: pa.Table, merge: Merging | None = None
+    ) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
+
+        `merge` takes the batch's part of the groups where they are not those that the batch before left.
 
         Raises:
             BudgetError: more rejects than the error budget allows.
+            StateLostError: the groups of the batch before cannot be read.
         """
         chosen = self._unrejected(batch, raw.num_rows)
         records = raw.num_rows if chosen is None else len(chosen)
@@ -153,7 +183,15 @@ class Stages:
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
+        merged = None
+        if self.pipeline.aggregation is not None:
+            merged = self._merged(batch, rows, merge)
+            rows = merged.rows if merged else self._no_changes()
+            # a group's row has no record that could be set aside
+            allowed = 0
         folded, staged, refused = self._staged(batch, rows, allowed)
+        if merged and refused:
+            raise FatalError(self._refused_group(batch, staged))
         rejected = pa.concat_tables([decoded.rejected, staged.rejected])
         self._check_budget(allowed - staged.rejected.num_rows, rejected, raw.num_rows)
         counts = Counts(
@@ -161,7 +199,7 @@ class Stages:
             bytes=batch.counts.bytes,
             decoded=records - decoded.rejected.num_rows,
             rejected=decoded.rejected.num_rows,
-            rows=decoded.rows.num_rows + decoded.filtered,
+            rows=(merged.rows if merged else decoded.rows).num_rows + decoded.filtered,
             filtered=decoded.filtered,
             compacted=folded.dropped,
             superseded=left_alone,
@@ -169,7 +207,30 @@ class Stages:
             nulled=decoded.nulled,
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
-        return Prepared(batch, raw, staged, counts, rejected, note), folded.upserts, folded.deletes
+        return Prepared(batch, raw, staged, counts, rejected, note, merged), folded.upserts, folded.deletes
+
+    def _merged(self, batch: BatchRecord, rows: pa.Table, merge: Merging | None) -> Merged | None:
+        """What the batch does to the groups; None of a batch that holds no records."""
+        aggregation = self.pipeline.aggregation
+        if batch.kind not in COUNTED or aggregation is None:
+            return None
+        partial = aggregation.partial(rows)
+        if merge is not None:
+            return merge(partial)
+        assert self.keyed is not None, "a session that prepares batches keeps their groups"
+        before = says_before(self.pipeline, self.sink, self.target)
+        return self.keyed.merge(self.group_files, batch, self.lease.fence, partial, before=before)
+
+    def _no_changes(self) -> pa.Table:
+        return pa.schema([*self.pipeline.schema, pa.field(POSITION, pa.int64(), nullable=False)]).empty_table()
+
+    def _refused_group(self, batch: BatchRecord, staged: Staged) -> str:
+        first = staged.rejected.slice(0, 1).to_pylist()[0]
+        return (
+            f"{batch.pipeline}: {self.target.name} refuses {staged.rejected.num_rows} rows of groups; the first:"
+            f" {first['error']}. A group has no record of its own to be set aside, so nothing of batch {batch.seq} was"
+            " written; leave such groups out with WHERE or HAVING, or mend the target, then run again"
+        )
 
     def _staged(self, batch: BatchRecord, rows: pa.Table, allowed: int) -> tuple[compact.Compacted, Staged, int]:
         """The rows folded and staged, and how many the sink refused.
@@ -240,6 +301,9 @@ class Stages:
     ) -> tuple[pa.Table, int]:
         """Of dead letters and rewrites: rows whose key no other record's row owns, and how many were left out."""
         rows = decoded.rows
+        if self.pipeline.aggregation is not None:
+            # records add to their groups in any order
+            return rows, 0
         is_letters = batch.kind is BatchKind.DEAD_LETTERS and self.sink.merge is Merge.LAST
         if not (is_letters or batch.kind is BatchKind.REWRITE) or rows.num_rows == 0:
             return rows, 0

@@ -88,7 +88,13 @@ class GroupBy:
     @property
     def columns(self) -> pa.Schema:
         """Keys, then what is kept."""
-        return pa.schema([pa.field(part.name, part.arrow) for part in (*self.group_keys, *self.kept)])
+        parts: tuple[Key | Kept, ...] = (*self.group_keys, *self.kept)
+        return pa.schema([pa.field(part.name, part.arrow) for part in parts])
+
+    @property
+    def names(self) -> str:
+        """The columns of a group as a list in SQL."""
+        return ", ".join(quoted(name) for name in self.columns.names)
 
     @property
     def keys(self) -> Mapping[str, frozenset[str]]:
@@ -138,7 +144,8 @@ class GroupTable:
         self._define()
 
     def _define(self) -> None:
-        columns = ", ".join(f"{quoted(part.name)} {part.type}" for part in (*self._plan.group_keys, *self._plan.kept))
+        parts: tuple[Key | Kept, ...] = (*self._plan.group_keys, *self._plan.kept)
+        columns = ", ".join(f"{quoted(part.name)} {part.type}" for part in parts)
         self._connection.execute(f"CREATE OR REPLACE TABLE groups ({columns})")
 
     def load(self, parts: Iterable[pa.Table]) -> None:
@@ -148,9 +155,8 @@ class GroupTable:
             FatalError: DuckDB fails.
         """
         self._define()
-        names = [quoted(part.name) for part in (*self._plan.group_keys, *self._plan.kept)]
+        columns = self._plan.names
         keys = ", ".join(quoted(key.name) for key in self._plan.group_keys)
-        columns = ", ".join(names)
         _run(self._connection, "CREATE OR REPLACE TEMP TABLE loading AS SELECT *, 0 AS _part FROM groups LIMIT 0")
         for number, part in enumerate(parts):
             self._connection.register("part", part)
@@ -166,18 +172,22 @@ class GroupTable:
         Raises:
             FatalError: a value does not fit its type, or DuckDB fails; the groups have to be loaded again.
         """
-        self._connection.register("partial", partial)
-        try:
-            self._touch()
-        finally:
-            self._connection.unregister("partial")
+        self._touch(partial)
         rows = self._changes(before=before)
-        names = ", ".join(quoted(part.name) for part in (*self._plan.group_keys, *self._plan.kept))
-        touched = _asked(self._connection, f"SELECT {names} FROM touched ORDER BY {POSITION}").cast(self._plan.columns)
-        self._replace(names)
-        return Changes(rows, touched)
+        touched = _asked(self._connection, f"SELECT {self._plan.names} FROM touched ORDER BY {POSITION}")
+        self._replace()
+        return Changes(rows, touched.cast(self._plan.columns))
 
-    def _touch(self) -> None:
+    def add(self, partial: pa.Table) -> None:
+        """Add a batch's part; what changes is not asked for.
+
+        Raises:
+            FatalError: as `merge`.
+        """
+        self._touch(partial)
+        self._replace()
+
+    def _touch(self, partial: pa.Table) -> None:
         """The temporary table `touched`: every group of the part as it was (`_old ...`) and as it is now."""
         plan = self._plan
         keys = [f"p.{quoted(key.name)}" for key in plan.group_keys]
@@ -188,6 +198,7 @@ class GroupTable:
         ]
         on = [f"s.{quoted(key.name)} IS NOT DISTINCT FROM p.{quoted(key.name)}" for key in plan.group_keys]
         columns = ", ".join([f"p.{POSITION}", "s.rowid AS _row", *keys, *old, *merged])
+        self._connection.register("partial", partial)
         try:
             _run(
                 self._connection,
@@ -195,7 +206,11 @@ class GroupTable:
                 f" ON {' AND '.join(on) or 'true'}",
             )
         except duckdb.Error as error:
-            raise FatalError(f"GROUP BY: a group cannot be added to: {_first_line(error)}; nothing was written") from error
+            raise FatalError(
+                f"GROUP BY: a group cannot be added to: {_first_line(error)}; nothing was written"
+            ) from error
+        finally:
+            self._connection.unregister("partial")
 
     def _changes(self, *, before: bool) -> pa.Table:
         plan = self._plan
@@ -263,12 +278,13 @@ class GroupTable:
         types = {KIND: pa.field(KIND, pa.int8()), POSITION: pa.field(POSITION, pa.int64(), nullable=False)}
         return pa.Table.from_arrays(columns, schema=pa.schema([*plan.output, *(types[name] for name in hidden)]))
 
-    def _replace(self, names: str) -> None:
+    def _replace(self) -> None:
         """The touched groups take the place of what they were."""
         kept = ", ".join(f"{quoted(kept.name)} = t.{quoted(kept.name)}" for kept in self._plan.kept)
         if kept:
             _run(self._connection, f"UPDATE groups SET {kept} FROM touched t WHERE groups.rowid = t._row")
-        _run(self._connection, f"INSERT INTO groups SELECT {names} FROM touched WHERE _row IS NULL ORDER BY {POSITION}")
+        new = f"SELECT {self._plan.names} FROM touched WHERE _row IS NULL ORDER BY {POSITION}"
+        _run(self._connection, f"INSERT INTO groups {new}")
         if self._number("max(rowid)") > 2 * self.count() + _PIECE_ROWS:
             # DuckDB updates lists by deleting the row and adding another one, and keeps the room of the old one
             _run(self._connection, "CREATE OR REPLACE TABLE dense AS SELECT * FROM groups")
