@@ -176,13 +176,13 @@ class _Parts:
             (argument,) = argument.expressions
             if name in {"SUM", "AVG"}:
                 raise self.t.error(f"{name}(DISTINCT ...) is not supported; {_KNOWN}", call)
-        text = call.sql()
-        result, kind = self._made(name, argument, condition, call, text, is_distinct=is_distinct and name == "COUNT")
+        text = node.sql()
+        result, kind = self._made(name, argument, condition, call, is_distinct=is_distinct and name == "COUNT")
         known = self.results.setdefault(result, (Result(f"_agg{len(self.results) + 1}", result, text), kind))
         return known[0].name
 
     def _made(
-        self, name: str, argument: exp.Expr, condition: exp.Expr | None, call: exp.Expr, text: str, *, is_distinct: bool
+        self, name: str, argument: exp.Expr, condition: exp.Expr | None, call: exp.Expr, *, is_distinct: bool
     ) -> tuple[str, LogicalType]:
         """DuckDB's text of the aggregate over what is kept of a group, and its type."""
         chosen = self.t.predicate(condition).sql if condition is not None else None
@@ -383,7 +383,8 @@ def _check_key(
 
 def _text(groups: GroupBy, where: str | None) -> str:
     """The query for people: expressions over groups with the script's own words for keys and aggregates."""
-    words = {quoted(part.name): part.text for part in (*groups.group_keys, *groups.results)}
+    parts: tuple[Key | Result, ...] = (*groups.group_keys, *groups.results)
+    words = {quoted(part.name): part.text for part in parts}
     told = re.compile("|".join(map(re.escape, words)) or "(?!)")
 
     def plain(sql: str) -> str:

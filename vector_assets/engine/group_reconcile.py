@@ -5,7 +5,7 @@ That they in turn are what the archive comes to, `state check` says.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -100,11 +100,12 @@ def compare_groups(session: Session, sink: Auditable, is_applied: IsApplied, sho
     """
     began = time.monotonic()
     where = (session.pipeline.name, session.pipeline.target)
-    scan = iter(sink.scan())
     with session.leased() as stages:
         batches = [b for b in session.ledger.batches(*where) if is_applied(session, stages, b)]
         last = next((b for b in reversed(batches) if b.kind in COUNTED or stages.group_files.is_start(b.seq)), None)
         groups = kept_groups(stages, last)
+        # its rows are of the moment of the first batch
+        scan = sink.scan()
         first = next(scan, None)
         position = session.ledger.position(*where)
     try:
@@ -113,8 +114,12 @@ def compare_groups(session: Session, sink: Auditable, is_applied: IsApplied, sho
         groups.close()
     stored = pa.concat_tables(pieces) if pieces else sink.as_stored(_nothing(session))
     difference = GroupDifference(stored, stages.target.key, shown)
-    for rows in chain([first] if first is not None else [], scan):
-        difference.add(pa.Table.from_batches([rows]))
+    try:
+        for rows in chain([first] if first is not None else [], scan):
+            difference.add(pa.Table.from_batches([rows]))
+    finally:
+        if isinstance(scan, Generator):
+            scan.close()
     difference.finish()
     absent = tuple(name for name in session.pipeline.schema.names if name not in stored.column_names)
     return GroupComparison(batches, position, difference, absent, round(time.monotonic() - began, 3))
