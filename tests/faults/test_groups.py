@@ -206,7 +206,7 @@ def test_a_row_that_the_target_refuses_stops_the_batch(make_job):
     with job.people.server.connect(job.people.database, autocommit=True) as connection:
         connection.execute("ALTER TABLE counts ADD CHECK (n < 5)")
     job.produce(counts.records(300))
-    with pytest.raises(FatalError, match="counts_n_check|refuses|budget"):
+    with pytest.raises(FatalError, match=r"counts_n_check|refuses|budget"):
         job.run()
     with job.open() as session:
         assert session.ledger.dead_letters.listed() == []

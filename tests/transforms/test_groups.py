@@ -191,7 +191,9 @@ def test_expressions_may_stand_over_keys_and_aggregates():
 
 
 def test_a_filter_counts_only_what_meets_it():
-    select = "SELECT name, COUNT(*) FILTER (WHERE price > 2), SUM(price) FILTER (WHERE price > 2) FROM src GROUP BY name"
+    select = (
+        "SELECT name, COUNT(*) FILTER (WHERE price > 2), SUM(price) FILTER (WHERE price > 2) FROM src GROUP BY name"
+    )
     grouping = Grouping(select, "name STRING, n BIGINT, s INT")
     assert grouping.give([row("a", 1), row("a", 3), row("a", None), row("b", 1)]) == [
         ("+I", ("a", 1, 3)),

@@ -229,7 +229,7 @@ class _Writer:
             counts = Counts(records=raw.num_rows, bytes=raw.nbytes, decoded=raw.num_rows, rows=raw.num_rows)
             return _Work(raw, no_rejects(), counts, self.stages.code_version, record.sidecar)
         prepared, upserts, deletes = self.stages.prepare(
-            replace(record, counts=Counts(bytes=raw.nbytes)), raw, lambda part: self.past.merge(record, part)
+            replace(record, counts=Counts(bytes=raw.nbytes)), raw, merge=lambda part: self.past.merge(record, part)
         )
         keys = record.sidecar or sidecar.write(
             archive, record.pipeline, record.hour, record.seq, upserts, deletes, self.stages.target.key

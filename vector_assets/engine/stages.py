@@ -117,9 +117,9 @@ class Stages:
             "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
         }
 
-    def stage(self, batch: BatchRecord, raw: pa.Table) -> Prepared:
-        """SEALED (or STAGED before a crash) -> STAGED."""
-        prepared, upserts, deletes = self.prepare(batch, raw)
+    def stage(self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None) -> Prepared:
+        """SEALED (or STAGED before a crash) -> STAGED; `refused` are rejects of rows the target is known to refuse."""
+        prepared, upserts, deletes = self.prepare(batch, raw, refused)
         self._keep_rejects(batch, prepared)
         groups = self._write_groups(batch, prepared.merged) if prepared.merged else None
         place = (batch.pipeline, batch.hour, batch.seq)
@@ -165,7 +165,7 @@ class Stages:
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
     def prepare(
-        self, batch: BatchRecord, raw: pa.Table, merge: Merging | None = None
+        self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None, merge: Merging | None = None
     ) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
 
@@ -183,15 +183,16 @@ class Stages:
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
-        merged = None
+        refused, merged = no_rejects() if refused is None else refused, None
         if self.pipeline.aggregation is not None:
+            self._check_refused(batch, refused)
             merged = self._merged(batch, rows, merge)
             rows = merged.rows if merged else self._no_changes()
             # a group's row has no record that could be set aside
             allowed = 0
-        folded, staged, refused = self._staged(batch, rows, allowed)
-        if merged and refused:
-            raise FatalError(self._refused_group(batch, staged))
+        folded, staged, left_out = self._staged(batch, rows, allowed, refused)
+        if merged:
+            self._check_refused(batch, staged.rejected)
         rejected = pa.concat_tables([decoded.rejected, staged.rejected])
         self._check_budget(allowed - staged.rejected.num_rows, rejected, raw.num_rows)
         counts = Counts(
@@ -203,7 +204,7 @@ class Stages:
             filtered=decoded.filtered,
             compacted=folded.dropped,
             superseded=left_alone,
-            refused=refused,
+            refused=left_out,
             nulled=decoded.nulled,
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
@@ -224,21 +225,25 @@ class Stages:
     def _no_changes(self) -> pa.Table:
         return pa.schema([*self.pipeline.schema, pa.field(POSITION, pa.int64(), nullable=False)]).empty_table()
 
-    def _refused_group(self, batch: BatchRecord, staged: Staged) -> str:
-        first = staged.rejected.slice(0, 1).to_pylist()[0]
-        return (
-            f"{batch.pipeline}: {self.target.name} refuses {staged.rejected.num_rows} rows of groups; the first:"
-            f" {first['error']}. A group has no record of its own to be set aside, so nothing of batch {batch.seq} was"
-            " written; leave such groups out with WHERE or HAVING, or mend the target, then run again"
-        )
+    def _check_refused(self, batch: BatchRecord, refused: pa.Table) -> None:
+        """A group's row that the target refuses stops the pipeline."""
+        if refused.num_rows:
+            first = refused.slice(0, 1).to_pylist()[0]
+            raise FatalError(
+                f"{batch.pipeline}: {self.target.name} refuses {refused.num_rows} rows of groups; the first:"
+                f" {first['error']}. A group has no record of its own to be set aside, so nothing of batch {batch.seq}"
+                " was written; leave such groups out with WHERE or HAVING, or mend the target, then run again"
+            )
 
-    def _staged(self, batch: BatchRecord, rows: pa.Table, allowed: int) -> tuple[compact.Compacted, Staged, int]:
-        """The rows folded and staged, and how many the sink refused.
+    def _staged(
+        self, batch: BatchRecord, rows: pa.Table, allowed: int, refused: pa.Table
+    ) -> tuple[compact.Compacted, Staged, int]:
+        """The rows but those that are `refused` folded and staged, and how many are refused in the end.
 
         A record that is refused hides no change before it: without it, the rows are folded and staged once more.
         """
         is_rewrite, token, came = batch.kind is BatchKind.REWRITE, batch.token(self.lease.fence), rows.num_rows
-        refused = no_rejects()
+        rows = without(rows, refused)
         while True:
             folded = self.fold(rows, is_rewrite=is_rewrite)
             handed = Batch(
@@ -250,9 +255,8 @@ class Stages:
             refused = pa.concat_tables([refused, staged.rejected])
             if not (staged.rejected.num_rows and hides):
                 count = came - rows.num_rows + staged.rejected.num_rows
-                return folded, replace(staged, rejected=refused.sort_by(POSITION)), count
-            is_refused = pc.is_in(rows.column(POSITION), value_set=staged.rejected.column(POSITION).combine_chunks())
-            rows = rows.filter(pc.invert(is_refused))
+                return folded, replace(staged, rejected=refused.sort_by(POSITION), hides=hides), count
+            rows = without(rows, staged.rejected)
 
     def splits(self, batch: BatchRecord) -> list[Split]:
         """The splits that the numbers in the raw records' column `split` mean."""
@@ -357,6 +361,13 @@ class Stages:
                 f" {self.pipeline.settings.error_budget}; the first: {first['stage']}: {first['error']}. Nothing of"
                 " this batch was written; mend the declaration or raise vector-assets.error-budget, then run again"
             )
+
+
+def without(rows: pa.Table, rejected: pa.Table) -> pa.Table:
+    """The rows whose record is not among the rejects."""
+    if rejected.num_rows == 0:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows.column(POSITION), value_set=rejected.column(POSITION).combine_chunks())))
 
 
 def folded(rows: pa.Table, merge: Merge, target: Target, *, place: str) -> compact.Compacted:
