@@ -19,9 +19,9 @@ from vector_assets.declare.flink_select import (
     Item,
     Selection,
     check_count,
-    conjuncts_of,
     fitted,
     named_in,
+    selection_of,
     targets_of,
 )
 from vector_assets.declare.flink_tables import Declared
@@ -85,7 +85,7 @@ def grouped(
         (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
     )
     reads = {target.name: named_in(node, columns) for (node, _), target in zip(rewritten, targets, strict=True)}
-    selection = Selection(parts.projections(), where, reads, tuple(conjuncts_of(t, query)))
+    selection = selection_of(t, query, source, parts.projections(), where, reads)
     holders = {target.name: over.name for (_, over), target in zip(rewritten, targets, strict=True)}
     _check_key(script, query, parts, holders, sink)
     groups = parts.group_by(holders, projections, condition, sink, f"{selection.text}")
