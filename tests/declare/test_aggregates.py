@@ -71,7 +71,7 @@ ERRORS = {
     "sum of star": ("SELECT name, §SUM(*) FROM src GROUP BY name", "SUM takes a value, found *"),
     "null": ("SELECT name, §COUNT(NULL) FROM src GROUP BY name", "COUNT wants a value of a known type, found NULL"),
     "over": ("SELECT name, §COUNT(*) OVER (PARTITION BY id) FROM src GROUP BY name", "OVER is not supported"),
-    "sets": ("SELECT name, COUNT(*) FROM src GROUP BY GROUPING SETS ((§name), (id))", "GROUPING SETS is not supported"),
+    "sets": ("SELECT name, COUNT(*) FROM src GROUP BY GROUPING SETS (§(name), (id))", "GROUPING SETS is not supported"),
     "rollup": ("SELECT name, COUNT(*) FROM src GROUP BY ROLLUP (§name)", "ROLLUP is not supported in GROUP BY"),
     "tumble": (
         "SELECT name, COUNT(*) FROM src GROUP BY name, §TUMBLE(at, INTERVAL '1' MINUTE)",
