@@ -108,7 +108,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(batches=st.lists(ROWS, min_size=1, max_size=4))
 def test_groups_are_what_the_records_come_to_however_they_are_batched(batches):
     grouping = Grouping(f"{SELECT} GROUP BY name")
@@ -125,7 +125,7 @@ def _listed(table: pa.Table) -> list[dict]:
     return table.drop_columns(POSITION).to_pylist()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(batches=st.lists(ROWS, min_size=2, max_size=4))
 def test_parts_loaded_one_over_the_other_are_the_groups(batches):
     grouping, parts = Grouping(f"{SELECT} GROUP BY name"), []
@@ -245,3 +245,13 @@ def test_without_old_rows_only_what_a_row_is_now_is_given():
     grouping = Grouping("SELECT name, COUNT(*) FROM src GROUP BY name", "name STRING, n BIGINT", before=False)
     grouping.give([row("a")])
     assert grouping.give([row("a")]) == [("+U", ("a", 2))]
+
+
+def test_groups_beyond_their_memory_go_to_disk():
+    aggregation = pipeline_of("SELECT id, COUNT(*) FROM src GROUP BY id", "id BIGINT, n BIGINT").aggregation
+    groups = aggregation.open(24 << 20)
+    for start in range(0, 2_000_000, 500_000):
+        keys = np.arange(start, start + 500_000)
+        groups.add(pa.table({"_key1": keys, "_kept1": keys, POSITION: np.arange(500_000)}))
+    assert groups.count() == 2_000_000
+    groups.close()

@@ -229,5 +229,5 @@ class _Named:
 def differing(made: pa.Table, found: pa.Table) -> tuple[str, ...]:
     """Columns in which two single rows differ."""
     names = values_of(made)
-    both = pa.concat_tables([made.select(names), found.select(names)])
+    both = pa.concat_tables([made.select(names), found.select(names)], promote_options="default")
     return tuple(name for name in names if len(set(hashes_of(both, [name]).tolist())) > 1)
