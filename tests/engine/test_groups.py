@@ -129,12 +129,12 @@ def test_a_batch_waits_for_the_groups_of_the_one_before(world, monkeypatch):
     """The first batch is slow to be prepared; the second comes to its groups first, and waits."""
     waited, prepare = threading.Event(), Stages.decode
 
-    def slow(self, raw, splits, chosen=None):
+    def slow(self, raw, *rest):
         if raw.column("offset")[0].as_py() == 0:
             assert waited.wait(30)
         else:
             waited.set()
-        return prepare(self, raw, splits, chosen)
+        return prepare(self, raw, *rest)
 
     monkeypatch.setattr(Stages, "decode", slow)
     world.run()
@@ -144,10 +144,10 @@ def test_a_batch_waits_for_the_groups_of_the_one_before(world, monkeypatch):
 def test_a_batch_whose_predecessor_fails_does_not_wait_for_ever(world, monkeypatch):
     prepare = Stages.decode
 
-    def failing(self, raw, splits, chosen=None):
+    def failing(self, raw, *rest):
         if raw.column("offset")[0].as_py() == 0:
             raise TransientError("no registry")
-        return prepare(self, raw, splits, chosen)
+        return prepare(self, raw, *rest)
 
     monkeypatch.setattr(Stages, "decode", failing)
     world.settings["vector-assets.outage.timeout"] = "1 s"

@@ -20,7 +20,6 @@ from vector_assets.declare.flink_select import (
     Selection,
     check_count,
     fitted,
-    named_in,
     selection_of,
     targets_of,
 )
@@ -84,7 +83,7 @@ def grouped(
     projections = tuple(
         (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
     )
-    reads = {target.name: named_in(node, columns) for (node, _), target in zip(rewritten, targets, strict=True)}
+    reads = {target.name: t.reads(node) for (node, _), target in zip(rewritten, targets, strict=True)}
     selection = selection_of(t, query, source, parts.projections(), where, reads)
     holders = {target.name: over.name for (_, over), target in zip(rewritten, targets, strict=True)}
     _check_key(script, query, parts, holders, sink)
