@@ -49,6 +49,7 @@ SLOW_PATHS = {
     "engine/origin.py:origins": "the few records that a report names",
     "engine/rebuild_write.py:_Writer._tie": "dead letters that a replay wrote again, when a lost ledger is rebuilt",
     "engine/stages.py:Stages._check_budget": "the first reject, for the error that ends the run",
+    "engine/stages.py:Stages._check_refused": "the first refused row of a group, for the error that ends the run",
     "formats/canal_json.py:CanalJsonDecoder._typed": "what a reject held, for its error",
     "formats/changelog.py:unknown_operations": "what a reject held, for its error",
     "formats/csv.py:CsvDecoder._first_bad": "what a reject held, for its error",

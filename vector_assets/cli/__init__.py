@@ -24,6 +24,7 @@ from vector_assets.cli import (
     run,
     search,
     services,
+    state,
     status,
     target,
     topic,
@@ -82,6 +83,7 @@ for module in (plan, preview, run, status, reset, retention, maintain, reconcile
 letter_edit.register(dead_letters.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(state.app, name="state")
 app.add_typer(services.app, name="services")
 app.add_typer(topic.app, name="topic")
 app.add_typer(target.app, name="target")

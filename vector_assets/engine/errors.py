@@ -17,6 +17,7 @@
         +-- DamagedError        a file of the archive is gone, or not as it was written
         +-- ExpiredError        retention has removed what is asked for
         +-- LedgerLostError     the target holds batches that the ledger never heard of
+        +-- StateLostError      the groups of a GROUP BY are missing, damaged or mean something else
 
 A connector catches its vendor's exceptions by name at its edge and raises one of these `from` them.
 Messages name the pipeline or connector, the place, what was found and what was wanted; never a credential, never a row.
@@ -135,3 +136,13 @@ class ExpiredError(FatalError):
 
 class LedgerLostError(FatalError):
     """The target holds batches that the ledger never heard of: it was lost, or restored from an older copy."""
+
+
+class StateLostError(FatalError):
+    """The groups of a GROUP BY are missing, damaged or mean something else than today's script says."""
+
+    def __init__(self, pipeline: str, message: str) -> None:
+        super().__init__(
+            f"STATE_LOST: {pipeline}: {message}. Nothing was read or written; `vector-assets state rebuild {pipeline}`"
+            " makes the groups again from the archive"
+        )

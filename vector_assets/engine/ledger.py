@@ -190,6 +190,10 @@ class Ledger:
             self._move(lease, seq, UNFINISHED, State.DISCARDED, {"note": note})
             self.dead_letters.drop_hidden(BatchPlace(lease.pipeline, lease.target, seq, ""))
             self.dead_letters.unclaim(lease.pipeline, lease.target, seq)
+            self.store.change(
+                "DELETE FROM group_files WHERE pipeline = ? AND target = ? AND seq = ?",
+                (lease.pipeline, lease.target, seq),
+            )
 
     def restore(self, record: BatchRecord) -> None:
         """Write a batch's row as it is, over what is there; inside a transaction of the lease's holder."""
@@ -330,6 +334,14 @@ class Ledger:
                 f"{pipeline}: batches up to {fold.seq} (partitions up to {fold.hour}) are expired: retention folded"
                 " them into one position, and their records are not in the archive any more"
             )
+
+    def oldest_groups(self, pipeline: str, target: str) -> int | None:
+        """The batch that left the oldest file of all groups that is kept; None without one."""
+        row = self.store.row(
+            "SELECT min(seq) AS seq FROM group_files WHERE pipeline = ? AND target = ? AND kind = 'base'",
+            (pipeline, target),
+        )
+        return int(row["seq"]) if row and row["seq"] is not None else None
 
     def known(self) -> list[str]:
         """Names of the pipelines that ever ran."""

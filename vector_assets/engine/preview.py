@@ -5,6 +5,7 @@ No ledger, no archive and no lease is touched, so it works beside a run of the s
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine.abilities import Vetting
+from vector_assets.engine.aggregation import Aggregation
 from vector_assets.engine.compact import compact
 from vector_assets.engine.core import (
     KIND,
@@ -127,6 +129,8 @@ class _Reading:
 
 def _shown(pipeline: Pipeline, raw: pa.Table, splits: tuple[Split, ...]) -> Preview:
     decoded = decode(pipeline, raw, splits)
+    if pipeline.aggregation is not None:
+        decoded = replace(decoded, rows=_grouped(pipeline, pipeline.aggregation, decoded.rows))
     counts = Counts(
         records=raw.num_rows,
         decoded=raw.num_rows - decoded.rejected.num_rows,
@@ -147,6 +151,12 @@ def _shown(pipeline: Pipeline, raw: pa.Table, splits: tuple[Split, ...]) -> Prev
     rows = rows.filter(pc.invert(pc.is_in(rows.column(POSITION), refused.column(POSITION))))
     rejected = pa.concat_tables([decoded.rejected, refused]).sort_by(POSITION)
     return Preview(raw, splits, rows, deletes, rejected, counts, doubt)
+
+
+def _grouped(pipeline: Pipeline, aggregation: Aggregation, rows: pa.Table) -> pa.Table:
+    """The rows of the groups that these records alone would make."""
+    with closing(aggregation.open(pipeline.settings.state_memory)) as groups:
+        return groups.merge(aggregation.partial(rows), before=True).rows
 
 
 def _handed_over(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,7 @@ from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
+from vector_assets.engine.past_groups import PastGroups
 from vector_assets.engine.retry import attempts, call
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Prepared, Stages, is_balanced, settled
@@ -100,25 +102,28 @@ class Runner:
         What is unfinished comes last, as everywhere: a target made anew takes it only after all that was done before.
         """
         where = (self.pipeline.name, self.pipeline.target)
-        with self.session.leased() as stages:
+        with self.session.leased() as stages, closing(PastGroups(stages)) as past:
             self.ledger.check_kept(*where, hour=hour, first=first, last=last)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
                 if batch.state is State.DONE and is_asked_for:
-                    yield self._apply_again(stages, batch)
+                    yield self._apply_again(stages, batch, past)
                     self.has_batch_in_hand = False
             for outcome in self.resume(stages):
                 if hour in (None, outcome.batch.hour):
                     yield outcome
                 self.has_batch_in_hand = False
 
-    def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
+    def _apply_again(self, stages: Stages, batch: BatchRecord, past: PastGroups) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
             return Outcome(batch, "found")
         batch.check_kept()
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
-        prepared, _, _ = stages.prepare(batch, raw)
-        _, receipt, _ = self._commit(stages, prepared, lambda refused: stages.prepare(batch, raw, refused)[0])
+
+        def prepare(refused: pa.Table | None) -> Prepared:
+            return stages.prepare(batch, raw, refused, lambda part: past.merge(batch, part))[0]
+
+        _, receipt, _ = self._commit(stages, prepare(None), prepare)
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
         return Outcome(batch, "applied")
 
@@ -147,6 +152,13 @@ class Runner:
             error, position, self._limit(None).rows, lambda kind, span: self.plan(stages, kind, span, hour)
         )
         return self._settle(stages, stages.stage(stages.seal(batch, raw, span), raw), frontier=None)
+
+    def close_found(self, stages: Stages) -> None:
+        """Close the books on batches that the target has although the ledger did not hear of it; nothing is written."""
+        for batch in self.ledger.unfinished(stages.lease.pipeline, stages.lease.target):
+            if batch.state is not State.STAGED or self._find(stages, batch) != "APPLIED":
+                return
+            self._found(stages, batch)
 
     def finish(self, stages: Stages, batch: BatchRecord, *, is_last: bool = True) -> Outcome:
         """Take one unfinished batch, whatever its state, to DONE; one that reads nothing may be given up."""
@@ -249,6 +261,8 @@ class Runner:
             log.error("%s: batch %d: %s: %s", batch.pipeline, batch.seq, note, counts)
         self.ledger.finish(stages.lease, batch, receipt, raw, counts=counts, seconds=seconds, note=note)
         failpoint("done")
+        if stages.keyed is not None and stages.group_files.is_start(batch.seq):
+            stages.group_files.prune(stages.lease)
         if seconds is not None:
             self._observe(counts, seconds)
         done = self.ledger.batch(batch.pipeline, batch.target, batch.seq)
@@ -422,7 +436,13 @@ class _ReadAhead:
         return is_open and not self._closing.is_set() and not runner.stop.is_set()
 
     def _prepare(self, batch: BatchRecord, raw: pa.Table, span: Span) -> Prepared:
-        return self._stages.stage(self._stages.seal(batch, raw, span), raw)
+        try:
+            return self._stages.stage(self._stages.seal(batch, raw, span), raw)
+        except BaseException:
+            if self._stages.keyed is not None:
+                # the batch after this one waits for its groups
+                self._stages.keyed.fail(self._stages.lease.fence)
+            raise
 
 
 def collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.Table, Span]:

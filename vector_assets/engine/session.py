@@ -16,6 +16,7 @@ from vector_assets.engine.core import Sink, Source, Target
 from vector_assets.engine.env import archive_dir, ledger_location
 from vector_assets.engine.errors import LedgerLostError, TargetReplacedError
 from vector_assets.engine.hours import Calendar
+from vector_assets.engine.keyed_state import KeyedState, check_groups
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
@@ -60,6 +61,7 @@ class Session:
     _target: Target | None = field(default=None, init=False)
     _is_ledger_checked: bool = field(default=False, init=False)
     _touches: Touches = field(default_factory=Touches, init=False)
+    _keyed: KeyedState | None = field(default=None, init=False)
 
     @property
     def calendar(self) -> Calendar:
@@ -114,7 +116,15 @@ class Session:
                 lambda: self.sink.prepare(self.pipeline.schema, self.pipeline.sink_table.primary_key),
                 place=f"{self.pipeline.name}: preparing {self.pipeline.target}",
             )
+            check_groups(self.pipeline, self.sink, self._target)
         return self._target
+
+    @property
+    def keyed(self) -> KeyedState | None:
+        """The groups of a pipeline that has some, in memory from their first use on."""
+        if self._keyed is None and self.pipeline.aggregation is not None:
+            self._keyed = KeyedState(self.pipeline.aggregation, self.pipeline.settings.state_memory)
+        return self._keyed
 
     def lease(self) -> AbstractContextManager[Lease]:
         """Hold the pipeline's lease for this session's run, by the pipeline's settings; nothing is checked."""
@@ -148,6 +158,7 @@ class Session:
             yield Stages(
                 self.pipeline, self.ledger, self.books.archive, self.sink, target, lease, self.sink_policy,
                 schema_version=self.ledger.schema_version(lease, self.pipeline.columns), touches=self._touches,
+                keyed=self.keyed,
             )  # fmt: skip
 
     def _check_ledger(self, lease: Lease) -> None:
@@ -184,6 +195,8 @@ class Session:
             if part is not None:
                 part.close()
         self._source = self._sink = self._target = None
+        if self._keyed is not None:
+            self._keyed.close()
 
     def __enter__(self) -> "Session":
         return self
