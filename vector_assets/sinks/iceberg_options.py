@@ -177,6 +177,13 @@ class IcebergOptions(SinkOptions):
     def _explain(cls, name: str, first: Any, raw: Mapping[str, str]) -> str:
         return super()._explain(name, first, {**raw, "uri": _without_credentials(raw.get("uri", ""))})
 
+    def shown(self) -> dict[str, str]:
+        """Every option as users spell it; secrets, and credentials in the `uri`, as stars."""
+        found = super().shown()
+        if self.uri is not None:
+            found["uri"] = re.sub(r"(?<=//)[^/]*(?=@)", "***", _without_parameters(self.uri))
+        return found
+
     @property
     def kind(self) -> str:
         """`sql`, `rest`, `glue` or `hive`."""
@@ -272,7 +279,11 @@ class IcebergOptions(SinkOptions):
 
 
 def _without_credentials(uri: str) -> str:
-    return re.sub(r"([?&](?:user|\w*password))=[^&]*", r"\1=***", re.sub(r"//[^/]*@", "//", uri), flags=re.IGNORECASE)
+    return _without_parameters(re.sub(r"//[^/]*@", "//", uri))
+
+
+def _without_parameters(uri: str) -> str:
+    return re.sub(r"([?&](?:user|\w*password))=[^&]*", r"\1=***", uri, flags=re.IGNORECASE)
 
 
 def _dimensions(text: str) -> dict[str, int]:
