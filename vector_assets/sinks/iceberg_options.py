@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from vector_assets.clients.iceberg import CatalogLogin
 from vector_assets.engine import env
@@ -141,6 +142,8 @@ class IcebergOptions(SinkOptions):
     """Hive's own properties."""
     header: Secrets = Field(default_factory=dict, alias="header.")
     """HTTP headers for a REST catalog."""
+    # the home of the time when the declaration was read
+    _home: Path = PrivateAttr(default_factory=env.home)
 
     @field_validator("catalog_impl")
     @classmethod
@@ -238,7 +241,7 @@ class IcebergOptions(SinkOptions):
         if self.kind != "sql":
             return self.uri or ""
         if self.uri is None:
-            folder = env.home() / "lake"
+            folder = self._home / "lake"
             folder.mkdir(parents=True, exist_ok=True)
             return f"sqlite:///{folder / 'catalog.db'}"
         uri = self.uri.removeprefix("jdbc:")
@@ -253,7 +256,7 @@ class IcebergOptions(SinkOptions):
 
     def _warehouse(self) -> str:
         if self.warehouse is None and self.kind == "sql":
-            return f"file://{env.home() / 'lake' / 'warehouse'}"
+            return f"file://{self._home / 'lake' / 'warehouse'}"
         return self.warehouse or ""
 
     @property
