@@ -4,5 +4,6 @@ SINKS = {
     "adbpg": "vector_assets.sinks.adbpg:AdbPgSink",
     "blackhole": "vector_assets.sinks.console:BlackholeSink",
     "milvus": "vector_assets.sinks.milvus:MilvusSink",
+    "paimon": "vector_assets.sinks.paimon:PaimonSink",
     "print": "vector_assets.sinks.console:PrintSink",
 }
