@@ -224,18 +224,20 @@ def table_for(schema: pa.Schema, declared: Table | None, key: tuple[str, ...], o
     Raises:
         PlanError: the options do not fit the columns.
     """
-    from pypaimon.schema.data_types import AtomicType, DataField
+    from pypaimon.schema.data_types import AtomicInteger, AtomicType, DataField, reassign_field_id
     from pypaimon.schema.schema import Schema
 
     place = options.target()
     lengths = {c.name: c.type for c in declared.columns} if declared is not None else {}
     fields = []
-    for number, field in enumerate(schema):
+    ids = AtomicInteger(-1)
+    for field in schema:
+        number = ids.increment_and_get()
         kind = paimon_type(place, field.name, field.type, nullable=field.nullable and field.name not in key)
         logical = lengths.get(field.name)
         if logical is not None and logical.name in _LENGTHS and logical.precision is not None:
             kind = AtomicType(f"{logical.name}({logical.precision})", nullable=kind.nullable)
-        fields.append(DataField(number, field.name, kind))
+        fields.append(DataField(number, field.name, reassign_field_id(kind, ids)))
     partition = options.partition_columns
     _check_columns(place, schema, key, partition, options)
     settings = {
