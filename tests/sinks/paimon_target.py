@@ -51,12 +51,15 @@ class Lake:
         return sink
 
     def rows(self, **options: object) -> list[tuple[Any, ...]]:
-        """Every row by the table's columns, ordered by the first."""
+        """Every row by the table's columns, in order."""
         sink = PaimonSink(self.options(**options), None, "reader")
         if sink.storage.load() is None:
             return []
         rows = sink.relation().read_all().to_pylist()
-        return sorted((tuple(row.values()) for row in rows), key=lambda row: (row[0] is None, row[0]))
+        return sorted(
+            (tuple(row.values()) for row in rows),
+            key=lambda row: [(value is None, str(type(value)), value) for value in row],
+        )
 
     def numbers(self) -> list[int]:
         """Numbers of the snapshots that are there."""

@@ -202,6 +202,20 @@ class Storage:
             return self._create_s3(path, text.encode())
         return bool(self.file_io.try_to_write_atomic(path, text))
 
+    def replace_file(self, path: str, text: str) -> None:
+        """Write a file whether it is there or not; nobody ever sees half of it.
+
+        Raises:
+            OSError: the store failed.
+        """
+        if not self.is_local:
+            self.file_io.overwrite_file_utf8(path, text)
+            return
+        target = local_path(path)
+        draft = _draft(target, text.encode())
+        draft.replace(target)
+        sync(target.parent)
+
     @cached_property
     def _client(self) -> Any:
         try:
@@ -217,7 +231,9 @@ class Storage:
             aws_secret_access_key=self.login.secret_key,
             aws_session_token=self.login.session_token,
             region_name=self.login.region or "us-east-1",
-            config=Config(s3={"addressing_style": style}, connect_timeout=10, read_timeout=60, retries={"max_attempts": 1}),
+            config=Config(
+                s3={"addressing_style": style}, connect_timeout=10, read_timeout=60, retries={"max_attempts": 1}
+            ),
         )
 
     def _create_s3(self, path: str, data: bytes) -> bool:
@@ -256,7 +272,8 @@ def local_path(path: str) -> Path:
     return Path(parsed.path if parsed.scheme else path)
 
 
-def _create_local(path: Path, data: bytes) -> bool:
+def _draft(path: Path, data: bytes) -> Path:
+    """A file beside `path` that holds `data` for good."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4()}.tmp")
     try:
@@ -264,6 +281,15 @@ def _create_local(path: Path, data: bytes) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    return draft
+
+
+def _create_local(path: Path, data: bytes) -> bool:
+    draft = _draft(path, data)
+    try:
         os.link(draft, path)
     except FileExistsError:
         return False

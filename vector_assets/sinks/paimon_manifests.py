@@ -48,9 +48,7 @@ def merged(table: "FileStoreTable", manifests: "Iterable[ManifestFileMeta]") -> 
 def live(table: "FileStoreTable", snapshot: "Snapshot") -> "list[ManifestEntry]":
     """The data files that make up a snapshot."""
     lists, manager = ManifestListManager(table), ManifestFileManager(table)
-    entries = (
-        entry for meta in lists.read_all(snapshot) for entry in manager.read(meta.file_name, drop_stats=False)
-    )
+    entries = (entry for meta in lists.read_all(snapshot) for entry in manager.read(meta.file_name, drop_stats=False))
     return [entry for entry in FileEntry.merge_entries(entries) if entry.kind == 0]
 
 
@@ -127,6 +125,6 @@ class Referring:
         if name not in self._names:
             sets: tuple[set[str], set[str]] = (set(), set())
             for entry in self._manifests.read(name):
-                sets[entry.kind] |= {entry.file.file_name, *entry.file.extra_files}
+                sets[entry.kind].update((entry.file.file_name, *entry.file.extra_files))
             self._names[name] = sets
         return self._names[name]

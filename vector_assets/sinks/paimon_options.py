@@ -32,7 +32,7 @@ class PaimonOptions(SinkOptions):
     """Name of the table."""
     metastore: Literal["filesystem"] = Field("filesystem", alias="metastore")
     """Where tables are registered: `filesystem`, which is in the folders themselves; no other is supported."""
-    auto_create: Flag = Field(True, alias="auto-create")
+    auto_create: Flag = Field(default=True, alias="auto-create")
     """Make the table when it is missing, from the declared columns and key."""
     bucket: int = Field(-1, alias="bucket", ge=-1)
     """Buckets of a partition. -1: none in an append table, as many as needed in one with a primary key. (-2, postponed
@@ -68,7 +68,7 @@ class PaimonOptions(SinkOptions):
     """S3: token of temporary credentials."""
     s3_region: str | None = Field(None, alias="s3.region")
     """S3: region."""
-    s3_path_style: Flag = Field(False, alias="s3.path.style.access")
+    s3_path_style: Flag = Field(default=False, alias="s3.path.style.access")
     """S3: the bucket is in the path, not in the host's name."""
     oss_endpoint: str | None = Field(None, alias="fs.oss.endpoint")
     """OSS: address of the store."""
@@ -117,7 +117,9 @@ class PaimonOptions(SinkOptions):
             raise ValueError(f"'path' names the table already: leave out {', '.join(map(repr, given))}")
         missing = [repr(name) for name in parts if name not in given]
         if self.table_path is None and missing:
-            raise ValueError(f"want 'path', or 'warehouse', 'catalog-database' and 'catalog-table': without {missing[0]}")
+            raise ValueError(
+                f"want 'path', or 'warehouse', 'catalog-database' and 'catalog-table': without {missing[0]}"
+            )
         return self
 
     @property

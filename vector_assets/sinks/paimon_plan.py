@@ -65,10 +65,10 @@ def _converted(
             refuse(np.asarray(column.is_null()), "is null, the table takes no null there")
         if name in lengths and rows.num_rows:
             measure = pc.binary_length if pa.types.is_binary(field.type) else pc.utf8_length
-            too_long = pc.fill_null(pc.greater(measure(column), lengths[name]), False)
+            too_long = pc.fill_null(pc.greater(measure(column), lengths[name]), pa.scalar(value=False))
             refuse(np.asarray(too_long), f"is longer than {lengths[name]}")
         columns.append(column)
-    table = pa.table(columns, schema=pa.schema([schema.field(name).with_nullable(True) for name in names]))
+    table = pa.table(columns, schema=pa.schema([pa.field(name, schema.field(name).type) for name in names]))
     if not refusals.reasons:
         return table.cast(pa.schema([schema.field(name) for name in names])), {}
     keep = np.ones(rows.num_rows, dtype=bool)
@@ -132,11 +132,15 @@ def _check_settings(place: str, table: "FileStoreTable", options: PaimonOptions)
         if settings.get(name, "false") != "false":
             raise PlanError(f"{place}: the table has {name!r} = {settings[name]!r}, which is not supported")
     if str(settings.get("deletion-vectors.enabled", "false")).lower() == "true" and table.primary_keys:
-        raise PlanError(f"{place}: 'deletion-vectors.enabled' of the table is not supported: Java must compact each write")
+        raise PlanError(
+            f"{place}: 'deletion-vectors.enabled' of the table is not supported: Java must compact each write"
+        )
     if table.options.bucket() == -2:
         raise PlanError(f"{place}: postponed buckets ('bucket' = '-2') read as empty until a Java engine compacts them")
     if table.primary_keys and not set(table.partition_keys) <= set(table.primary_keys):
-        raise PlanError(f"{place}: partition columns {table.partition_keys} do not belong to the key {table.primary_keys}")
+        raise PlanError(
+            f"{place}: partition columns {table.partition_keys} do not belong to the key {table.primary_keys}"
+        )
     if settings.get("metadata.stats-mode", "none") == "none" and options.stats_mode == "full":
         raise PlanError(
             f"{place}: the table has no 'metadata.stats-mode' = 'full', without which Spark's filtered queries fail;"
@@ -179,7 +183,8 @@ def fits(source: pa.DataType, target: pa.DataType) -> bool:
     if pa.types.is_floating(source) and pa.types.is_floating(target):
         return bool(source.bit_width <= target.bit_width)
     if pa.types.is_decimal(source) and pa.types.is_decimal(target):
-        return source.scale <= target.scale and source.precision - source.scale <= target.precision - target.scale
+        whole = source.precision - source.scale <= target.precision - target.scale
+        return bool(whole and source.scale <= target.scale)
     if pa.types.is_timestamp(source) and pa.types.is_timestamp(target):
         is_finer = _UNITS.index(source.unit) <= _UNITS.index(target.unit)
         return is_finer and (source.tz is None) == (target.tz is None) and target.unit != "ns"
@@ -192,7 +197,7 @@ def fits(source: pa.DataType, target: pa.DataType) -> bool:
         return fits(source.key_type, target.key_type) and fits(source.item_type, target.item_type)
     if pa.types.is_struct(source) and pa.types.is_struct(target):
         names = [each.name for each in source] == [each.name for each in target]
-        return names and all(fits(a.type, b.type) for a, b in zip(source, target, strict=True))
+        return bool(names) and all(fits(a.type, b.type) for a, b in zip(source, target, strict=True))
     return False
 
 
@@ -206,10 +211,12 @@ def paimon_type(place: str, name: str, kind: pa.DataType, *, nullable: bool) -> 
 
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         raise PlanError(
-            f"{place}: column {name} is {kind}: nanoseconds are read back wrong by Spark; use TIMESTAMP(6) in the SELECT"
+            f"{place}: column {name} is {kind}: Spark reads nanoseconds back wrong; use TIMESTAMP(6) in the SELECT"
         )
     if pa.types.is_time(kind):
-        raise PlanError(f"{place}: column {name} is TIME: Spark has no such type; CAST it to STRING or INT in the SELECT")
+        raise PlanError(
+            f"{place}: column {name} is TIME: Spark has no such type; CAST it to STRING or INT in the SELECT"
+        )
     for child in range(kind.num_fields):
         paimon_type(place, f"{name}.{kind.field(child).name}", kind.field(child).type, nullable=True)
     try:

@@ -1,8 +1,8 @@
 """Positions and batches in the table's own snapshots: what makes a batch land once.
 
-Every snapshot of ours carries, as properties, where each pipeline stands (`vector_assets.at.<pipeline>`) and which batch
-it applied (`vector_assets.batch`), so rows and position become visible by one file. Snapshots of others carry nothing:
-the newest of ours counts. Expired snapshots are gone: the tag `vector_assets` keeps a copy of our newest one.
+Every snapshot of ours carries as properties where each pipeline stands (`vector_assets.at.<pipeline>`) and which
+batch it applied (`vector_assets.batch`), so rows and position become visible by one file. Snapshots of others carry
+nothing: the newest of ours counts. Expired snapshots are gone: the tag `vector_assets` keeps a copy of our newest one.
 """
 
 import re
@@ -102,9 +102,7 @@ class Marks:
         positions = dict(head.positions) if head else {}
         positions |= token.span.end
         at = {"seq": token.seq, "token": token.id, "fence": token.fence, "positions": positions}
-        batch = Applied(
-            token.pipeline, token.seq, token.id, token.fence, token.span, counts, int(time.time() * 1000)
-        )
+        batch = Applied(token.pipeline, token.seq, token.id, token.fence, token.span, counts, int(time.time() * 1000))
         return {**self.kept(), _AT + token.pipeline: canonical(at), _BATCH: batch.to_json()}
 
     def without(self, pipeline: str) -> dict[str, str]:
@@ -188,11 +186,13 @@ class Tokens:
 
     def remember(self, table: "FileStoreTable", number: int) -> None:
         """Let the tag keep snapshot `number`, so that its properties outlive it."""
+        from pypaimon.common.json_util import JSON
+
         with translated(self.storage.place):
             snapshot = table.snapshot_manager().get_snapshot_by_id(number)
             if snapshot is not None:
-                manager = table.tag_manager()
-                (manager.replace_tag if manager.tag_exists(TAG) else manager.create_tag)(snapshot, TAG)
+                # pypaimon writes a tag in place, where others would see half of it
+                self.storage.replace_file(table.tag_manager().tag_path(TAG), JSON.to_json(snapshot))
 
     def find(self, table: "FileStoreTable", token: BatchToken) -> Found:
         """Whether the table holds the batch; ABSENT only when it stands where the batch starts and nothing is lost."""

@@ -27,13 +27,18 @@ _SPARK_DECIMALS = {"store_decimal_as_integer": True}
 ONE_ATTEMPT = {"commit.max-retries": "0", "snapshot.ignore-empty-commit": "false", "commit.native.enabled": "false"}
 
 
+def _as_spark_reads(writer: Any) -> None:
+    """Set what pypaimon leaves to the Parquet library."""
+    if writer.file_format == "parquet":
+        writer.parquet_writer_options = {**writer.parquet_writer_options, **_SPARK_DECIMALS}
+
+
 class _AppendWriter(AppendOnlyDataWriter):  # type: ignore[misc]
     """Data files of an append table."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        if self.file_format == "parquet":
-            self.parquet_writer_options = {**self.parquet_writer_options, **_SPARK_DECIMALS}
+        _as_spark_reads(self)
 
 
 class _KeyedWriter(KeyValueDataWriter):  # type: ignore[misc]
@@ -47,8 +52,7 @@ class _KeyedWriter(KeyValueDataWriter):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        if self.file_format == "parquet":
-            self.parquet_writer_options = {**self.parquet_writer_options, **_SPARK_DECIMALS}
+        _as_spark_reads(self)
 
     def _add_system_fields(self, data: pa.RecordBatch) -> pa.RecordBatch:
         first = self.sequence_generator.current + 1
@@ -149,6 +153,7 @@ class Next(SnapshotCommit):  # type: ignore[misc]
         self.made: int | None = None
 
     def commit(self, base_snapshot_uuid: str | None, snapshot: "Snapshot", statistics: Any) -> bool:
+        """True when the snapshot was made; called by pypaimon."""
         from pypaimon.common.json_util import JSON
 
         if snapshot.id != (self.base.id + 1 if self.base else 1):
@@ -161,7 +166,7 @@ class Next(SnapshotCommit):  # type: ignore[misc]
             return False
         self.made = snapshot.id
         # a hint: readers look for a later snapshot by themselves
-        self.table.file_io.overwrite_file_utf8(manager.latest_file, str(snapshot.id))
+        self.storage.replace_file(manager.latest_file, str(snapshot.id))
         return True
 
     def _sync_manifests(self, snapshot: "Snapshot") -> None:
