@@ -20,7 +20,7 @@ from vector_assets.local.spark import java17, paimon_catalog
 pytestmark = pytest.mark.service
 _catalogs = itertools.count()
 
-NOON = dt.datetime(2026, 1, 2, 12, 4, 5, 678901)
+NOON = dt.datetime(2026, 1, 2, 12, 4, 5, 678901)  # noqa: DTZ001
 COLUMNS = pa.schema(
     [
         ("id", pa.int64()),

@@ -316,15 +316,12 @@ class PaimonSink:
         )
 
     def find(self, token: BatchToken, committable: Json) -> Found:
-        """Whether the table holds the batch.
+        """Whether the table holds the batch; a table made anew holds none.
 
         Raises:
-            TargetReplacedError: the batch was staged for a table that is gone.
+            TargetReplacedError: there is no table.
         """
-        table = self._existing()
-        if isinstance(committable, dict) and committable.get("incarnation"):
-            self._check_incarnation(str(committable["incarnation"]))
-        return self._tokens.find(table, token)
+        return self._tokens.find(self._existing(), token)
 
     def receipt(self, token: BatchToken) -> Receipt:
         """What the table noted when the batch was committed.
