@@ -70,7 +70,11 @@ def _measure(
 ) -> dict[str, object]:  # fmt: skip
     (pipeline,) = flink_sql.compile_script(script, "bench.sql")
     books = Books(Ledger(folder / "ledger.db"), Archive(folder / "archive"))
-    with env.overridden(VECTOR_ASSETS_NATIVE=arguments.native), PeakMemory() as peak, Session(pipeline, books) as session:
+    with (
+        env.overridden(VECTOR_ASSETS_NATIVE=arguments.native),
+        PeakMemory() as peak,
+        Session(pipeline, books) as session,
+    ):
         # pypaimon's import and the table are not what is measured
         session.target()
         figures = drain(session, arguments.rows)

@@ -32,7 +32,8 @@ def statement(requirements, warehouse) -> str:
     there = re.search(r"adb\.paimon\.warehouse=(\S+?)\.?\s", requirements)
     location = re.search(r"LOCATION=(\S+?)\.\s", requirements)
     assert location[1].startswith(f"{there[1]}/")
-    text = f"{head} kafka_paimon_external_db WITH DBPROPERTIES ({catalog}, {there[0].strip(' .\n')}, {location[0].strip(' .')});"
+    properties = ", ".join([catalog, there[0].strip(" .\n"), location[0].strip(" .")])
+    text = f"{head} kafka_paimon_external_db WITH DBPROPERTIES ({properties});"
     return text.replace(there[1], warehouse)
 
 

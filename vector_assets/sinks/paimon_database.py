@@ -1,7 +1,7 @@
 """The external database that a managed service's Paimon tables belong to: its DDL, and what it must be.
 
-A database is never made by itself: `vector-assets target create` takes its CREATE EXTERNAL DATABASE, checks it and notes
-it under the home folder, where whoever writes a Paimon table into it finds it again. The directory must be there before.
+A database is never made by itself: `vector-assets target create` takes its CREATE EXTERNAL DATABASE, checks it and
+notes it under the home folder, where whoever writes a Paimon table into it finds it again. The directory must be there.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vector_assets.clients.paimon import Storage
 from vector_assets.engine import env
-from vector_assets.engine.errors import ConfigError, PlanError, Place
+from vector_assets.engine.errors import ConfigError, Place, PlanError
 from vector_assets.sinks.paimon_options import PaimonOptions
 
 WAREHOUSE = "adb.paimon.warehouse"
@@ -66,18 +66,22 @@ def read_database(text: str, file: str) -> Database:
     """The one statement of a script.
 
     Raises:
-        ConfigError: it is no CREATE [EXTERNAL] DATABASE .. WITH DBPROPERTIES (..), or a property is unknown or said twice.
+        ConfigError: it is no CREATE [EXTERNAL] DATABASE .. WITH DBPROPERTIES (..), or a property is unknown or doubled.
     """
     place = Place(file, text[: len(text) - len(text.lstrip())].count("\n") + 1)
     found = _HEAD.fullmatch(_COMMENT.sub(" ", text))
     if found is None:
-        raise ConfigError("want one statement: CREATE EXTERNAL DATABASE <name> WITH DBPROPERTIES (<name> = <value>, ..)", place)
+        raise ConfigError(
+            "want one statement: CREATE EXTERNAL DATABASE <name> WITH DBPROPERTIES (<name> = <value>, ..)", place
+        )
     properties: dict[str, str] = {}
     rest = (found["properties"] or "").strip()
     while rest:
         pair = _PAIR.match(rest)
         if pair is None:
-            raise ConfigError(f"DBPROPERTIES: want <name> = <value>, separated by commas; cannot read {rest[:40]!r}", place)
+            raise ConfigError(
+                f"DBPROPERTIES: want <name> = <value>, separated by commas; cannot read {rest[:40]!r}", place
+            )
         name = pair["quoted"] or pair["double"] or pair["bare"]
         name = name.lower() if name.lower() in _OWN else name
         if name in properties:
@@ -110,7 +114,9 @@ def unmet(database: Database, with_secrets: Callable[[str], str] = str) -> tuple
     if not database.location:
         lines.append(f"DBPROPERTIES must include LOCATION, which ends in {suffix}/")
     elif not database.location.endswith(suffix):
-        lines.append(f"LOCATION must have .db after the database's name: it must end in {suffix}/, found {database.location}")
+        lines.append(
+            f"LOCATION must have .db after the database's name: it must end in {suffix}/, found {database.location}"
+        )
     elif database.warehouse and database.location != database.warehouse + suffix:
         lines.append(
             f"LOCATION must lie in the warehouse, where engines look for tables: want {database.warehouse}{suffix}/,"
@@ -175,4 +181,3 @@ def noted(name: str) -> Database | None:
 
 def _file(name: str) -> Path:
     return env.home() / "databases" / f"{name}.json"
-
