@@ -15,7 +15,7 @@ from tests.sinks.paimon_target import Lake, lake, make_lake  # noqa: F401  (fixt
 from vector_assets.engine.abilities import Upkeep
 from vector_assets.engine.core import POSITION
 from vector_assets.engine.errors import ConfigError
-from vector_assets.local.spark import java17, paimon_catalog
+from vector_assets.local.spark import iceberg_catalog, java17, paimon_catalog
 
 pytestmark = pytest.mark.service
 _catalogs = itertools.count()
@@ -71,6 +71,35 @@ def plain(table: pa.Table) -> list[dict[str, object]]:
     return table.sort_by("id").to_pylist()
 
 
+FILTERS = {
+    "id = 13": {13},
+    "small < -16": {16, 17, 18},
+    "large = 1234567890123456789017.125": {5},
+    "us < timestamp'2026-01-04 00:00:00'": {0, 1},
+    "ltz > timestamp'2026-01-02 12:04:05' AND id < 2": {0, 1},
+    "ms = timestamp'2026-01-02 12:04:05.678' AND id = 3": {3},
+    "day = date'2026-01-06'": {4},
+    "part = 'odd' AND ratio > 4": {17},
+    "small IS NULL": {9, 19},
+    "array_contains(words, 'a') AND inner.x = 2 AND tags['k'] = 2": {2},
+}
+"""Conditions, and the ids of those of rows 0 to 19 that meet them."""
+COLUMNS_OF_ICEBERG = pa.schema(
+    [pa.field(f.name, pa.timestamp("us")) if f.type == pa.timestamp("ms") else f for f in COLUMNS]
+)
+"""Iceberg has no milliseconds."""
+
+
+def filtered(spark, table: str) -> dict[str, set[int]]:
+    """The ids that Spark finds by each condition, all asked for in one statement: each is a scan of its own."""
+    parts = [f"SELECT {n} AS n, id FROM {table} WHERE {where}" for n, where in enumerate(FILTERS)]
+    found = spark.sql(" UNION ALL ".join(parts))
+    ids = {where: set() for where in FILTERS}
+    for n, number in zip(found.column("n").to_pylist(), found.column("id").to_pylist(), strict=True):
+        ids[list(FILTERS)[n]].add(number)
+    return ids
+
+
 TABLES = {
     "append": {},
     "partitions": {"partition": "part"},
@@ -89,21 +118,7 @@ def test_spark_reads_append_tables_whole_and_filtered(spark, lake, catalog, opti
     wanted = plain(sink.relation().read_all())
     assert plain(spark.sql(f"SELECT * FROM {catalog}.cars")) == wanted
     assert [row["id"] for row in wanted] == list(range(20))
-    filters = {
-        "id = 13": {13},
-        "small < -16": {16, 17, 18},
-        "large = 1234567890123456789017.125": {5},
-        "us < timestamp'2026-01-04 00:00:00'": {0, 1},
-        "ltz > timestamp'2026-01-02 12:04:05' AND id < 2": {0, 1},
-        "ms = timestamp'2026-01-02 12:04:05.678' AND id = 3": {3},
-        "day = date'2026-01-06'": {4},
-        "part = 'odd' AND ratio > 4": {17},
-        "small IS NULL": {9, 19},
-        "array_contains(words, 'a') AND inner.x = 2 AND tags['k'] = 2": {2},
-    }
-    for where, ids in filters.items():
-        found = spark.sql(f"SELECT id FROM {catalog}.cars WHERE {where}")
-        assert set(found.column("id").to_pylist()) == ids, where
+    assert filtered(spark, f"{catalog}.cars") == FILTERS
 
 
 @pytest.mark.parametrize("buckets", [1, 2, -1], ids=["one bucket", "two buckets", "dynamic buckets"])
@@ -122,6 +137,51 @@ def test_spark_reads_updates_and_deletes_also_after_compaction(spark, lake, cata
         assert spark.sql(f"SELECT id FROM {catalog}.cars WHERE id IN (3, 99)").num_rows == 0
     assert spark.sql(f"SELECT count(*) n FROM {catalog}.cars").to_pydict() == {"n": [6]}
     assert spark.sql(f"SELECT color FROM {catalog}.cars WHERE id = 4").to_pydict() == {"color": ["green"]}
+
+
+@pytest.fixture
+def iceberg(spark, tmp_path):
+    """An Iceberg catalog and its name in Spark, which is that of pyiceberg's catalog."""
+    from tests.sinks.iceberg_target import Lake as IcebergLake
+
+    name = f"iceberg_{next(_catalogs)}"
+    made = IcebergLake(tmp_path)
+    spark.set(iceberg_catalog(name, made.warehouse, tmp_path / "catalog.db"))
+    yield lambda *arguments, **options: made.sink(*arguments, catalog___name=name, **options), f"{name}.shop"
+    made.close()
+
+
+ICEBERG_TABLES = {
+    "append": {},
+    "partitions": {"partition": "part"},
+    "transforms": {"partition": "day(us), bucket(4, id)"},
+}
+
+
+@pytest.mark.parametrize("options", ICEBERG_TABLES.values(), ids=list(ICEBERG_TABLES))
+def test_spark_reads_iceberg_tables_whole_and_filtered(spark, iceberg, options):
+    make, database = iceberg
+    sink = make(COLUMNS, (), **options)
+    feed = Feed(sink)
+    for first in (0, 10):
+        sink.commit(feed.stage(rows(first, 10)))
+    wanted = plain(sink.relation().read_all().cast(COLUMNS_OF_ICEBERG))
+    assert plain(spark.sql(f"SELECT * FROM {database}.cars")) == wanted
+    assert [row["id"] for row in wanted] == list(range(20))
+    assert filtered(spark, f"{database}.cars") == FILTERS
+    assert spark.sql(f"SHOW TABLES FROM {database}").column("tableName").to_pylist() == ["cars"]
+
+
+def test_spark_reads_iceberg_updates_and_deletes(spark, iceberg):
+    make, database = iceberg
+    schema = pa.schema([("id", pa.int32()), ("color", pa.string()), ("feature", pa.string())])
+    sink = make(schema, ("id",), vector__dimensions=None)
+    feed = Feed(sink)
+    feed.apply(*(car(number) for number in range(8)))
+    feed.apply(car(2, "blue"), deletes=(3, 99))
+    assert spark.sql(f"SELECT count(*) n FROM {database}.cars").to_pydict() == {"n": [7]}
+    assert spark.sql(f"SELECT id FROM {database}.cars WHERE color = 'blue'").to_pydict() == {"id": [2]}
+    assert spark.sql(f"SELECT id FROM {database}.cars WHERE id = 3").num_rows == 0
 
 
 def test_spark_lists_the_tables_and_reads_one_without_rows(spark, lake, catalog):  # noqa: F811
