@@ -1,4 +1,4 @@
-"""`vector-assets bench iceberg-commits`: what a commit of 1,000 rows costs as commits add up, for each `snapshots.keep`."""
+"""`vector-assets bench iceberg-commits`: what a commit of 1,000 rows costs as commits add up, by `snapshots.keep`."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`vector-assets bench kafka-iceberg`: Kafka JSON records of about 226 bytes into an Iceberg table, archive and tokens on.
+"""`vector-assets bench kafka-iceberg`: Kafka JSON records of about 226 bytes into an Iceberg table, everything on.
 
 The limits are measured in the same run: a bare confluent-kafka consume of the same topic, and a bare Parquet write of
 the same rows.
@@ -113,7 +113,11 @@ def _measure(
 ) -> dict[str, object]:  # fmt: skip
     (pipeline,) = flink_sql.compile_script(script, "bench.sql")
     books = Books(Ledger(folder / "ledger.db"), Archive(folder / "archive"))
-    with env.overridden(VECTOR_ASSETS_NATIVE=arguments.native), PeakMemory() as peak, Session(pipeline, books) as session:
+    with (
+        env.overridden(VECTOR_ASSETS_NATIVE=arguments.native),
+        PeakMemory() as peak,
+        Session(pipeline, books) as session,
+    ):
         # pyiceberg's import and the table are not what is measured
         session.target()
         figures = drain(session, arguments.rows)

@@ -1,9 +1,5 @@
 """Everything that a process of `ChangeJob.run_apart` needs, imported once by the server that forks it."""
 
-import pyiceberg.catalog.sql
-import pyiceberg.io.pyarrow
-import pyiceberg.table
-
 import vector_assets.clients.iceberg_transaction
 import vector_assets.clients.kafka
 import vector_assets.clients.milvus_api

@@ -151,7 +151,7 @@ def test_a_full_warehouse_is_named_and_the_next_run_completes(make_job, tmp_path
             while True:
                 filler.write(bytes(4096))
         job.produce(changes.records(120))
-        with pytest.raises(FatalError, match="iceberg: shop.people: cannot write: ENOSPC"):
+        with pytest.raises(FatalError, match=r"iceberg: shop\.people: cannot write: ENOSPC"):
             job.run()
         disk.grow()
         job.run()

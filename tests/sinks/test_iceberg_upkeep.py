@@ -8,10 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.sinks.contract import Feed, car, keys_of, rows_of
+from tests.sinks.contract import Feed, car, rows_of
 from tests.sinks.iceberg_target import lake  # noqa: F401  (fixture)
 from vector_assets.clients.iceberg import ConflictError
 from vector_assets.engine.abilities import Maintainable, Upkeep
+from vector_assets.engine.core import Batch
 
 SMALL = Upkeep(grace=timedelta(0), keep_snapshots=1, keep_for=timedelta(0))
 
@@ -86,7 +87,7 @@ def test_an_update_during_a_compaction_wins_and_the_new_files_are_removed(lake, 
     with pytest.raises(ConflictError, match="replaced while it was compacted"):
         lake.sink().maintain("compact", Upkeep())
     assert [row["color"] for row in lake.rows()] == ["blue", "red", "red", "red"]
-    on_disk = {path for path in lake.files("*.parquet")}
+    on_disk = lake.files("*.parquet")
     known = {file["file_path"].removeprefix("file://") for file in lake.table().inspect.all_files().to_pylist()}
     assert on_disk == known
 
@@ -126,7 +127,7 @@ def test_snapshots_that_are_young_or_among_the_newest_or_tagged_stay(lake):  # n
 def test_orphans_are_removed_after_the_grace_time_only(lake):  # noqa: F811
     sink = lake.sink()
     feed = feed_of(sink, 3)
-    staged = sink.stage(__import__("vector_assets.engine.core", fromlist=["Batch"]).Batch(rows_of(car(50))), feed.token(1))
+    staged = sink.stage(Batch(rows_of(car(50))), feed.token(1))
     name = staged.committable["files"]
     assert sink.maintain("orphans", Upkeep()).numbers["too_young"] == 1
     (orphan,) = [path for path in lake.files() if name in path]
@@ -151,4 +152,3 @@ def test_the_committer_keeps_the_number_of_snapshots_and_their_metadata_small(la
     assert len(lake.files("*.metadata.json")) <= 22
     assert sink.find(feed.token(1), None) == "ABSENT"
     assert pa.Table.from_batches(sink.scan()).num_rows == 40
-    assert keys_of(1).num_rows == 1

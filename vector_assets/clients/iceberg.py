@@ -7,10 +7,9 @@ and environment variables that no declaration names.
 import errno
 import importlib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vector_assets.engine.errors import ConfigError, FatalError, TransientError, UnavailableError
 
@@ -66,9 +65,8 @@ def said(error: BaseException) -> str:
     return _USER_INFO.sub("***", text.splitlines()[0] if text else text)[:500]
 
 
-@contextmanager
-def told(place: str) -> Iterator[None]:
-    """Errors of pyiceberg, of the catalog's driver and of the file system as ours.
+class told:  # noqa: N801  (used as the function `contextmanager` would make)
+    """Errors of pyiceberg, of the catalog's driver and of the file system as ours, by their names: nothing is imported.
 
     NoSuchTableError, NoSuchNamespaceError and TableAlreadyExistsError pass: the caller knows what they mean.
 
@@ -77,15 +75,19 @@ def told(place: str) -> Iterator[None]:
         TransientError: it may or may not have been done.
         UnavailableError: the catalog cannot be reached.
         ConfigError: credentials or a property are wrong.
-        FatalError: the store is full or refuses to be written, or a file is missing or damaged.
+        FatalError: the store is full or refuses to be written, or a file is damaged.
     """
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001  (translated by name below, and raised as it is when it is not known)
-        translated = _translated(error, place)
-        if translated is None:
-            raise
-        raise translated from error
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        translated = _translated(error, self.place) if isinstance(error, Exception) else None
+        if translated is not None:
+            raise translated from error
 
 
 def _translated(error: Exception, place: str) -> Exception | None:
@@ -134,7 +136,7 @@ def _conflict(place: str, error: Exception) -> Exception:
 
 
 # by module and name of the class (or of a class it derives from), so that nothing is imported for their sake
-_TRANSLATIONS: tuple[tuple[str, frozenset[str], Any], ...] = (
+_TRANSLATIONS: tuple[tuple[str, frozenset[str], Callable[[str, Exception], Exception]], ...] = (
     ("pyiceberg", frozenset({"CommitFailedException", "ValidationException", "WaitingForLockException"}), _conflict),
     ("pyiceberg", frozenset({"CommitStateUnknownException", "ServerError"}), _transient),
     ("pyiceberg", frozenset({"ServiceUnavailableError"}), _unavailable),

@@ -35,11 +35,13 @@ from vector_assets.engine.errors import (
     VectorAssetsError,
 )
 from vector_assets.engine.schema import Table
+from vector_assets.sinks import iceberg_read
 from vector_assets.sinks.iceberg_create import check_existing, create_table, find_table, partition_of
 from vector_assets.sinks.iceberg_options import IcebergOptions
 from vector_assets.sinks.iceberg_plan import Plan, convert, make_plan
 from vector_assets.sinks.iceberg_tokens import Tokens
-from vector_assets.sinks.iceberg_write import Change, commit, forget_manifests, has_key, key_range, read_file, write_files
+from vector_assets.sinks.iceberg_types import arrow_schema
+from vector_assets.sinks.iceberg_write import Change, commit, forget_manifests, write_files
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -187,7 +189,7 @@ class IcebergSink:
         if self.merge is Merge.LAST:
             return
         kinds = kinds_of(batch.upserts)
-        is_changed = kinds is not None and bool(pc.any(pc.not_equal(kinds, int(RowKind.INSERT))).as_py())
+        is_changed = kinds is not None and bool((kinds.to_numpy() != RowKind.INSERT).any())
         if is_changed or (batch.deletes is not None and batch.deletes.num_rows):
             raise PlanError(
                 f"{self._place}: the rows hold updates or deletes and the table is appended to: set"
@@ -311,36 +313,23 @@ class IcebergSink:
 
     def scan(self) -> Iterator[pa.RecordBatch]:
         """Every row of the table as it was when the first batch was asked for, one data file in memory."""
-        yield from self._read(tuple(self._prepared().names()))
-
-    def _read(self, columns: tuple[str, ...] | None) -> Iterator[pa.RecordBatch]:
         with told(self._place):
             table = self._fresh()
-            tasks = list(table.scan().plan_files())
-        for task in tasks:
-            with told(self._place):
-                rows = read_file(table, task, columns)
-            yield from rows.to_batches()
+        yield from iceberg_read.scan(table, tuple(self._prepared().names()), self._place)
 
     def rows_of(self, keys: pa.Table) -> pa.Table:
         """The rows that have one of these keys now."""
         plan = self._prepared()
-        wanted = self.as_stored_keys(keys).select(list(plan.key))
+        columns = pa.schema([(column.name, column.target) for column in plan.columns])
         with told(self._place):
-            table = self._fresh()
-            found = [pa.schema([(c.name, c.target) for c in plan.columns]).empty_table()]
-            for task in table.scan(row_filter=key_range(wanted)).plan_files() if wanted.num_rows else ():
-                rows = read_file(table, task, tuple(plan.names()))
-                found.append(rows.filter(has_key(rows, wanted)))
-        return pa.concat_tables([rows.cast(found[0].schema) for rows in found]).combine_chunks()
+            return iceberg_read.rows_of(self._fresh(), columns, self.as_stored_keys(keys).select(list(plan.key)))
 
     def relation(self) -> pa.RecordBatchReader:
         """The whole table as it is now, one data file in memory."""
-        from vector_assets.sinks.iceberg_types import arrow_schema
-
         with told(self._place):
-            schema = pa.schema([(part.name, part.type) for part in arrow_schema(self._fresh().schema())])
-        return pa.RecordBatchReader.from_batches(schema, self._read(None))
+            table = self._fresh()
+            schema = pa.schema([(part.name, part.type) for part in arrow_schema(table.schema())])
+        return pa.RecordBatchReader.from_batches(schema, iceberg_read.scan(table, None, self._place))
 
     def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:
         """Compact small files, expire old snapshots with their files, or remove files that no snapshot knows.
@@ -390,4 +379,3 @@ class IcebergSink:
 
     def _tokens(self, table: "IcebergTable", pipeline: str) -> Tokens:
         return Tokens(table, pipeline, self._place)
-

@@ -1,5 +1,6 @@
 """A table made from what the pipeline sends, and the check of one that is there."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -44,10 +45,8 @@ def create_table(
         spec = spec_of(partition, made)
     except ValueError as error:
         raise PlanError(f"iceberg: {options.full_name}: {error}") from error
-    try:
+    with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace_if_not_exists(options.identifier[:-1])
-    except NamespaceAlreadyExistsError:
-        pass
     try:
         return catalog.create_table(
             options.identifier, made, location=options.location, partition_spec=spec,
@@ -108,7 +107,9 @@ def _properties(options: IcebergOptions, pipeline: str) -> dict[str, str]:
     }
 
 
-def check_existing(table: "Table", options: IcebergOptions, partition: tuple[PartitionField, ...], pipeline: str) -> None:
+def check_existing(
+    table: "Table", options: IcebergOptions, partition: tuple[PartitionField, ...], pipeline: str
+) -> None:
     """Make sure that the table may be written by this pipeline and is partitioned as it says.
 
     Raises:
@@ -122,7 +123,7 @@ def check_existing(table: "Table", options: IcebergOptions, partition: tuple[Par
         )
     if table.metadata.format_version not in (1, 2):
         raise PlanError(
-            f"iceberg: table {options.full_name} has format version {table.metadata.format_version}; 1 and 2 are written"
+            f"iceberg: table {options.full_name} has format version {table.metadata.format_version}; want 1 or 2"
         )
     if not partition:
         return

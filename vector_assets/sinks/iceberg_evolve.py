@@ -33,7 +33,9 @@ def evolve(table: "Table", schema: pa.Schema, place: str) -> tuple[str, ...]:
         for path, kind, is_new in changes:
             _apply(update, path, kind, is_new=is_new)
     transaction.commit_transaction()
-    return tuple(f"column {'.'.join(path)} {'added as' if is_new else 'widened to'} {kind}" for path, kind, is_new in changes)
+    return tuple(
+        f"column {'.'.join(path)} {'added as' if is_new else 'widened to'} {kind}" for path, kind, is_new in changes
+    )
 
 
 def _apply(update: "UpdateSchema", path: Path, kind: pa.DataType, *, is_new: bool) -> None:
@@ -41,7 +43,7 @@ def _apply(update: "UpdateSchema", path: Path, kind: pa.DataType, *, is_new: boo
     if is_new:
         update.add_column(path, new, required=False)
     else:
-        update.update_column(path, field_type=new)  # type: ignore[arg-type]
+        update.update_column(path, field_type=new)
 
 
 def _changes(

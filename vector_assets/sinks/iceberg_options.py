@@ -1,4 +1,4 @@
-"""Options of the Iceberg sink, by the names of its Flink connector, Iceberg's table properties and pyiceberg's catalogs."""
+"""Options of the Iceberg sink, as its Flink connector, Iceberg's table properties and pyiceberg spell them."""
 
 import re
 from collections.abc import Mapping
@@ -106,15 +106,17 @@ class IcebergOptions(SinkOptions):
     parallelism: int | None = Field(None, alias="write.parallelism", ge=1)
     """Checked, without effect."""
     snapshots_kept: int = Field(100, alias="snapshots.keep", ge=0)
-    """Snapshots above this number leave the table with a later commit, oldest first, and their files with them: a commit
-    costs more the more there are. 0: none leaves but by maintenance."""
+    """Snapshots above this number leave the table with a later commit, oldest first: a commit costs more the more there
+    are. 0: none leaves but by maintenance."""
     metadata_kept: int = Field(20, alias="write.metadata.previous-versions-max", ge=1)
     """Metadata files of earlier commits that are kept, of a table that is made."""
     commit_retries: int = Field(4, alias="commit.retry.num-retries", ge=0)
     """Attempts after the first when another writer's commit came first."""
     commit_wait_ms: int = Field(100, alias="commit.retry.min-wait-ms", ge=0)
     """Wait between attempts, in milliseconds."""
-    io: str | None = Field(None, alias="py-io-impl", pattern=r"^pyiceberg\.io\.(pyarrow\.PyArrow|fsspec\.Fsspec)FileIO$")
+    io: str | None = Field(
+        None, alias="py-io-impl", pattern=r"^pyiceberg\.io\.(pyarrow\.PyArrow|fsspec\.Fsspec)FileIO$"
+    )
     """What reads and writes files: `pyiceberg.io.pyarrow.PyArrowFileIO` or `pyiceberg.io.fsspec.FsspecFileIO`."""
     s3: Secrets = Field(default_factory=dict, alias="s3.")
     """S3-compatible stores: `s3.endpoint`, `s3.access-key-id`, `s3.secret-access-key`, `s3.region`, ..., as pyiceberg
@@ -233,7 +235,8 @@ class IcebergOptions(SinkOptions):
             folder.mkdir(parents=True, exist_ok=True)
             return f"sqlite:///{folder / 'catalog.db'}"
         uri = self.uri.removeprefix("jdbc:")
-        if uri.startswith("sqlite:") and not uri.startswith("sqlite:/"):
+        if uri.startswith("sqlite:") and not uri.startswith("sqlite://"):
+            # the JDBC driver's spelling
             uri = uri.replace("sqlite:", "sqlite:///", 1)
         uri = re.sub(r"^postgres(ql)?:", "postgresql+psycopg:", uri)
         if self.jdbc_user and "@" not in uri:

@@ -55,7 +55,9 @@ def parse_partition(text: str) -> tuple[PartitionField, ...]:
     while at < len(text.rstrip()):
         match = _FIELD.match(text, at)
         if match is None:
-            raise ValueError(f"want columns or transforms such as 'day(ts), bucket(16, id)', found {text[at:].strip()!r}")
+            raise ValueError(
+                f"want columns or transforms such as 'day(ts), bucket(16, id)', found {text[at:].strip()!r}"
+            )
         fields.append(_field(match))
         at = match.end()
     if len({field.name for field in fields}) < len(fields):

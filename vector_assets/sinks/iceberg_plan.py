@@ -13,7 +13,7 @@ from vector_assets.engine.registry import nearest
 from vector_assets.sinks import vectors
 from vector_assets.sinks.iceberg_options import IcebergOptions
 from vector_assets.sinks.iceberg_types import arrow_schema, is_vector, is_vector_text, misfit
-from vector_assets.sinks.refusals import Refusals
+from vector_assets.sinks.refusals import Refusals, Refuse
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -74,7 +74,9 @@ def make_plan(loaded: "Table", schema: pa.Schema, key: tuple[str, ...], options:
     columns = tuple(_column(part, known, own or key, dimensions) for part in schema if part.name not in HIDDEN)
     for name in dimensions:
         if name not in schema.names:
-            raise PlanError(f"option 'vector.dimensions' names {name}: no such column; known: {', '.join(schema.names)}")
+            raise PlanError(
+                f"option 'vector.dimensions' names {name}: no such column; known: {', '.join(schema.names)}"
+            )
     missing = [part.name for part in table if not part.nullable and part.name not in schema.names]
     if missing:
         raise PlanError(f"column {missing[0]} of the table is required, the pipeline does not give it")
@@ -99,7 +101,9 @@ def _column(part: pa.Field, known: dict[str, pa.Field], key: tuple[str, ...], di
     return Column(part.name, part.type, target.type, not target.nullable or part.name in key, dimension)
 
 
-def _key(declared: tuple[str, ...], own: tuple[str, ...], schema: pa.Schema, options: IcebergOptions) -> tuple[str, ...]:
+def _key(
+    declared: tuple[str, ...], own: tuple[str, ...], schema: pa.Schema, options: IcebergOptions
+) -> tuple[str, ...]:
     if not options.upserts:
         if declared and own and set(declared) != set(own):
             raise PlanError(f"the declared key is ({', '.join(declared)}), that of the table ({', '.join(own)})")
@@ -152,12 +156,13 @@ def _cast(column: Column, values: pa.Array, found: Refusals) -> pa.Array:
     return values if values.type == column.target else values.cast(column.target)
 
 
-def _within(values: pa.Array, refuse: object) -> pa.Array:
+def _within(values: pa.Array, refuse: Refuse) -> pa.Array:
     """Timestamps that microseconds can tell; others become null and are refused."""
     most = _MOST // _US_PER[values.type.unit]
     numbers = values.cast(pa.int64())
-    is_far = pc.fill_null(pc.greater(pc.abs(numbers), most), fill_value=False)
-    if not pc.any(is_far).as_py():
+    far = pc.fill_null(pc.greater(pc.abs(numbers), most), fill_value=False)
+    is_far = np.asarray(far.to_numpy(zero_copy_only=False))
+    if not is_far.any():
         return values
-    refuse(np.asarray(is_far.to_numpy(zero_copy_only=False)), "out of the range of microseconds")  # type: ignore[operator]
-    return pc.if_else(is_far, None, values)
+    refuse(is_far, "out of the range of microseconds")
+    return pc.if_else(far, None, values)

@@ -109,8 +109,8 @@ class Tokens:
             return
         if current is None or snapshot in by_id:
             raise FatalError(
-                f"{self.place}: the table was set back to snapshot {current}, before batch {head.newest.seq} of pipeline"
-                f" {self.pipeline} (snapshot {snapshot}): its rows are gone, its position is not; bring the table"
+                f"{self.place}: the table was set back to snapshot {current}, before batch {head.newest.seq} of"
+                f" pipeline {self.pipeline} (snapshot {snapshot}): its rows are gone, its position is not: bring it"
                 f" forward again, or run `vector-assets reset {self.pipeline} --adopt-target` and replay"
             )
 
@@ -234,8 +234,7 @@ class Tokens:
             return Recalled({}, ())
         known = self.batches()
         batches = tuple(
-            RecalledBatch(b.seq, b.token, b.span, b.counts, str(b.snapshot), b.at_ms)
-            for _, b in sorted(known.items())
+            RecalledBatch(b.seq, b.token, b.span, b.counts, str(b.snapshot), b.at_ms) for _, b in sorted(known.items())
         )
         fence = max(batch.fence for batch in known.values())
         return Recalled(head.positions, batches, fence=fence, incarnation=str(self.table.metadata.table_uuid))

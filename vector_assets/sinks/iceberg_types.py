@@ -68,7 +68,9 @@ def iceberg_type(source: pa.DataType, ids: Iterator[int]) -> "IcebergType":
         return types.ListType(next(ids), iceberg_type(source.value_type, ids), element_required=False)
     if pa.types.is_map(source):
         key, value = next(ids), next(ids)
-        return types.MapType(key, iceberg_type(source.key_type, ids), value, iceberg_type(source.item_type, ids), False)
+        return types.MapType(
+            key, iceberg_type(source.key_type, ids), value, iceberg_type(source.item_type, ids), value_required=False
+        )
     if pa.types.is_struct(source):
         fields = [
             types.NestedField(next(ids), field.name, iceberg_type(field.type, ids), required=not field.nullable)
@@ -100,7 +102,8 @@ def _primitive(source: pa.DataType) -> "IcebergType":
     if pa.types.is_float32(source) or pa.types.is_float64(source):
         return types.FloatType() if pa.types.is_float32(source) else types.DoubleType()
     if kind_of(source) in simple:
-        return simple[kind_of(source)]()
+        made: IcebergType = simple[kind_of(source)]()
+        return made
     raise ValueError(f"Iceberg has no type for {source}")
 
 
@@ -160,9 +163,7 @@ def _primitive_fits(source: pa.DataType, target: pa.DataType) -> bool:
     if pa.types.is_floating(source) and pa.types.is_floating(target):
         return bool(source.bit_width <= target.bit_width)
     if pa.types.is_decimal128(source) and pa.types.is_decimal128(target):
-        return bool(
-            source.scale <= target.scale and source.precision - source.scale <= target.precision - target.scale
-        )
+        return bool(source.scale <= target.scale and source.precision - source.scale <= target.precision - target.scale)
     if pa.types.is_timestamp(source) and pa.types.is_timestamp(target):
         return (source.tz is None) == (target.tz is None)
     if pa.types.is_time(source) and pa.types.is_time(target):

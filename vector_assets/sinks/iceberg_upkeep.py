@@ -17,7 +17,8 @@ import pyarrow.fs as fs
 from vector_assets.clients.iceberg import ConflictError
 from vector_assets.engine.abilities import Maintained, MaintenanceTask, Upkeep
 from vector_assets.engine.errors import FatalError
-from vector_assets.sinks.iceberg_write import delete_files, read_file, write_files
+from vector_assets.sinks.iceberg_read import read_file
+from vector_assets.sinks.iceberg_write import delete_files, write_files
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile, ManifestFile
@@ -228,7 +229,7 @@ def _file_system(table: "Table", location: str) -> tuple[fs.FileSystem, str]:
 
     if isinstance(table.io, FsspecFileIO):
         system = table.io.get_fs(location.partition(":")[0])
-        return fs.PyFileSystem(fs.FSSpecHandler(system)), str(system._strip_protocol(location))  # noqa: SLF001
+        return fs.PyFileSystem(fs.FSSpecHandler(system)), str(system._strip_protocol(location))
     scheme, netloc, path = PyArrowFileIO.parse_location(location, table.io.properties)
     io = table.io if isinstance(table.io, PyArrowFileIO) else PyArrowFileIO(table.io.properties)
     return io.fs_by_scheme(scheme, netloc), path

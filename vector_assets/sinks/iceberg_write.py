@@ -10,24 +10,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine.core import BatchToken, Counts
+from vector_assets.sinks.iceberg_read import count, has_key, key_range, read_file
 from vector_assets.sinks.iceberg_tokens import Applied, Tokens
-from vector_assets.sinks.iceberg_types import arrow_schema
 
 if TYPE_CHECKING:
-    from pyiceberg.expressions import BooleanExpression
     from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile
-    from pyiceberg.table import FileScanTask, Table, Transaction
+    from pyiceberg.table import Table, Transaction
     from pyiceberg.table.metadata import TableMetadata
     from pyiceberg.table.snapshots import Snapshot
 
-_MOST_LITERALS = 200
-"""pyiceberg looks at an `In` of at most this many values when it prunes files."""
 _EXPIRED_PER_COMMIT = 20
 
 
@@ -69,6 +65,8 @@ def commit(
     Raises:
         CommitFailedException: another writer was first; nothing was committed.
     """
+    from pyiceberg.exceptions import CommitFailedException, ValidationException
+
     from vector_assets.clients.iceberg_transaction import SingleAttempt
 
     rewritten: list[DataFile] = []
@@ -86,18 +84,11 @@ def commit(
         transaction.set_properties(properties)
         expired = _expire(transaction, table.metadata, keep)
         transaction.commit_transaction()
-    except Exception as error:
-        if _is_conflict(error):
-            # nothing was committed: these files belong to nobody
-            delete_files(table.io, rewritten)
+    except (CommitFailedException, ValidationException):
+        # nothing was committed: these files belong to nobody
+        delete_files(table.io, rewritten)
         raise
     return batch, expired
-
-
-def _is_conflict(error: Exception) -> bool:
-    from pyiceberg.exceptions import CommitFailedException, ValidationException
-
-    return isinstance(error, CommitFailedException | ValidationException)
 
 
 def _producer(transaction: "Transaction", *, is_overwrite: bool) -> Any:
@@ -156,10 +147,11 @@ def copy_without(table: "Table", keys: pa.Table) -> tuple[list["DataFile"], list
     try:
         for task in table.scan(row_filter=key_range(keys)).plan_files():
             found = has_key(read_file(table, task, tuple(keys.column_names)), keys)
-            if not pc.any(found).as_py():
+            hits = count(found)
+            if hits == 0:
                 continue
             removed.append(task.file)
-            if pc.all(found).as_py():
+            if hits == len(found):
                 continue
             rest = read_file(table, task).filter(pc.invert(found))
             written += write_files(table.metadata, table.io, rest, uuid.uuid4())
@@ -167,47 +159,3 @@ def copy_without(table: "Table", keys: pa.Table) -> tuple[list["DataFile"], list
         delete_files(table.io, written)
         raise
     return removed, written
-
-
-def key_range(keys: pa.Table) -> "BooleanExpression":
-    """A filter that every row with one of the keys meets, and as few files as can be told without reading them."""
-    from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, In, LessThanOrEqual
-
-    whole: BooleanExpression = AlwaysTrue()
-    for name in keys.column_names:
-        values = pc.unique(keys.column(name))
-        if len(values) <= _MOST_LITERALS:
-            whole = And(whole, In(name, _literals(values)))
-            continue
-        if pa.types.is_binary(values.type) or pa.types.is_boolean(values.type):
-            continue
-        ends = pa.array([pc.min(values).as_py(), pc.max(values).as_py()], values.type)
-        least, most = _literals(ends)
-        whole = And(whole, GreaterThanOrEqual(name, least), LessThanOrEqual(name, most))
-    return whole
-
-
-def _literals(values: pa.Array) -> list[Any]:
-    return list(values.to_pylist())
-
-
-def has_key(rows: pa.Table, keys: pa.Table) -> pa.ChunkedArray:
-    """Which rows have one of the keys."""
-    if keys.num_columns == 1:
-        name = keys.column_names[0]
-        return pc.is_in(rows.column(name), value_set=keys.column(name).combine_chunks())
-    number = "_row"
-    numbered = rows.select(keys.column_names).append_column(number, pa.array(np.arange(rows.num_rows)))
-    hits = numbered.join(keys, keys.column_names, join_type="left semi").column(number)
-    return pa.chunked_array([pc.is_in(numbered.column(number).combine_chunks(), value_set=hits.combine_chunks())])
-
-
-def read_file(table: "Table", task: "FileScanTask", columns: tuple[str, ...] | None = None) -> pa.Table:
-    """The live rows of one data file in the table's schema, whole or some columns, in the file's order."""
-    from pyiceberg.expressions import AlwaysTrue
-    from pyiceberg.io.pyarrow import ArrowScan
-
-    schema = table.schema() if columns is None else table.schema().select(*columns)
-    wanted = pa.schema([(part.name, part.type) for part in arrow_schema(schema)])
-    rows = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_table([task])
-    return rows.select(wanted.names).cast(wanted)
