@@ -1,4 +1,6 @@
-"""Paimon tables on a file system or an object store, through pypaimon; its catalog is the folder itself.
+"""Paimon tables on a file system or an object store, through pypaimon (imported when a table is opened: 1 s).
+
+The catalog is the folder itself.
 
 A snapshot becomes the table's newest by creating the file `snapshot-<n>`, and whoever creates it first has won.
 pypaimon looks whether the file is there and then renames onto it, which lets two processes win; here the file is made
@@ -50,7 +52,7 @@ def translated(place: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, ValueError, NotImplementedError, ImportError, pa.ArrowException) as error:
+    except (OSError, RuntimeError, ValueError, ImportError, pa.ArrowException) as error:
         raise _translated(place, error) from error
 
 
@@ -59,7 +61,7 @@ def _translated(place: str, error: BaseException) -> Exception:
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, ImportError):
-        return ConfigError(f"{place}: {error}")
+        return ConfigError(f"{place}: {error}: pip install 'vector-assets[paimon]'")
     if isinstance(cause, OSError):
         text = str(cause)
         if isinstance(cause, PermissionError) or "ACCESS_DENIED" in text or "SignatureDoesNotMatch" in text:
@@ -68,6 +70,10 @@ def _translated(place: str, error: BaseException) -> Exception:
             return UnavailableError(f"{place}: the store does not answer: {text}")
         return TransientError(f"{place}: {text}")
     return FatalError(f"{place}: {type(error).__name__}: {error}")
+
+
+class LostRaceError(Exception):
+    """Another commit made the snapshot that was to follow the one looked at; nothing of ours is visible."""
 
 
 @dataclass(frozen=True, slots=True)

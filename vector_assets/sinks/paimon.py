@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from vector_assets.clients.paimon import translated
+from vector_assets.clients.paimon import LostRaceError, translated
 from vector_assets.engine.abilities import Maintained, MaintenanceTask, Recalled, Upkeep
 from vector_assets.engine.core import (
     POSITION,
@@ -37,13 +37,11 @@ from vector_assets.engine.errors import (
     UnavailableError,
 )
 from vector_assets.engine.schema import Table
-from vector_assets.sinks import paimon_maintain
 from vector_assets.sinks.paimon_evolve import evolve
 from vector_assets.sinks.paimon_options import PaimonOptions
 from vector_assets.sinks.paimon_plan import MADE_BY, Plan, make_plan, partition_of, table_for
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
 from vector_assets.sinks.paimon_tokens import Marks, Tokens
-from vector_assets.sinks.paimon_write import LostRaceError, commit_files, delete_rows, drop_files, write_files
 
 if TYPE_CHECKING:
     from pypaimon.table.file_store_table import FileStoreTable
@@ -194,6 +192,8 @@ class PaimonSink:
 
     def _begin(self, opened: _Opened) -> None:
         """Leave a mark before the first batch, from which on it can be told whether snapshots were lost."""
+        from vector_assets.sinks.paimon_write import commit_files
+
         for _ in range(_ATTEMPTS):
             marks = self._tokens.marks(opened.table)
             if marks.properties:
@@ -216,6 +216,8 @@ class PaimonSink:
             BudgetError: more rows are refused than the batch may lose.
             TransientError: the store failed.
         """
+        from vector_assets.sinks.paimon_write import delete_rows, write_files
+
         opened = self._prepared()
         self._check_kinds(batch)
         rows, reasons = opened.plan.rows(batch.upserts)
@@ -282,6 +284,8 @@ class PaimonSink:
         return self._tokens.receipt(opened.table, token)
 
     def _apply(self, opened: _Opened, marks: Marks, token: BatchToken, payload: _Payload) -> Receipt:
+        from vector_assets.sinks.paimon_write import commit_files, drop_files, write_files
+
         user = self._user(token)
         deleted = payload.deletes.num_rows if payload.deletes is not None else 0
         counts = Counts(written=payload.rows.num_rows, deleted=deleted)
@@ -338,6 +342,8 @@ class PaimonSink:
 
     def forget(self, pipeline: str) -> None:
         """Drop the pipeline's place and batches: a snapshot without rows that no longer carries them."""
+        from vector_assets.sinks.paimon_write import commit_files
+
         table = self.storage.load()
         for _ in range(_ATTEMPTS):
             marks = self._tokens.marks(table) if table is not None else Marks(None)
@@ -424,7 +430,9 @@ class PaimonSink:
             TransientError: another writer won, or the store does not answer.
             PlanError: the table is of a kind that cannot be compacted without Java.
         """
-        return paimon_maintain.maintain(self.storage, self._existing(), self._tokens, task, upkeep)
+        from vector_assets.sinks.paimon_maintain import maintain
+
+        return maintain(self.storage, self._existing(), self._tokens, task, upkeep)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -19,12 +19,12 @@ from pypaimon.table.bucket_mode import BucketMode
 from pypaimon.write.commit_message import CommitMessage
 from pypaimon.write.file_store_commit import FileStoreCommit
 
-from vector_assets.clients.paimon import Storage, translated
+from vector_assets.clients.paimon import LostRaceError, Storage, translated
 from vector_assets.engine.abilities import Maintained, MaintenanceTask, Upkeep
 from vector_assets.engine.errors import PlanError, TransientError
 from vector_assets.sinks.paimon_manifests import Referring, live
 from vector_assets.sinks.paimon_tokens import TAG, Tokens
-from vector_assets.sinks.paimon_write import ONE_ATTEMPT, Files, LostRaceError, Next, drop_files, sync_files
+from vector_assets.sinks.paimon_write import ONE_ATTEMPT, Files, Next, drop_files, sync_files
 
 if TYPE_CHECKING:
     from pypaimon.manifest.schema.manifest_entry import ManifestEntry

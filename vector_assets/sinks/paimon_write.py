@@ -13,7 +13,7 @@ from pypaimon.write.table_write import TableWrite
 from pypaimon.write.writer.append_only_data_writer import AppendOnlyDataWriter
 from pypaimon.write.writer.key_value_data_writer import KeyValueDataWriter
 
-from vector_assets.clients.paimon import Storage, local_path, sync
+from vector_assets.clients.paimon import LostRaceError, Storage, local_path, sync
 from vector_assets.engine.core import RowKind
 from vector_assets.sinks.paimon_manifests import MergingLists
 
@@ -136,10 +136,6 @@ def drop_files(table: "FileStoreTable", messages: "Sequence[CommitMessage]") -> 
         for file in message.new_files:
             for path in file.collect_files():
                 table.file_io.delete_quietly(path)
-
-
-class LostRaceError(Exception):
-    """Another commit made the snapshot that was to follow the one looked at; nothing of ours is visible."""
 
 
 class Next(SnapshotCommit):  # type: ignore[misc]
