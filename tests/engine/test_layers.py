@@ -18,7 +18,7 @@ PACKAGE = "vector_assets"
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 IDS = [path.relative_to(ROOT).as_posix() for path in MODULES]
 
-ROLES = {"sources", "formats", "transforms", "sinks"}
+ROLES = {"sources", "formats", "transforms", "sinks", "lookups"}
 BELOW_DECLARE = ROLES | {"clients", "engine"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),

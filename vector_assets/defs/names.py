@@ -4,7 +4,7 @@ import re
 
 import dagster as dg
 
-from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.pipeline import Lookup, Pipeline
 
 PIPELINE_TAG = "vector_assets/pipeline"
 """On every run that a sensor or a job of ours starts."""
@@ -28,8 +28,16 @@ def origin_keys(pipeline: Pipeline) -> list[dg.AssetKey]:
 
     Dagster makes names of an op's inputs of them, so what is not a letter, digit, `-` or `_` becomes `_`.
     """
-    origins = pipeline.source_options.origins()
-    return [dg.AssetKey([re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in origin]) for origin in origins]
+    return [_key(origin) for origin in pipeline.source_options.origins()]
+
+
+def lookup_key(lookup: Lookup) -> dg.AssetKey:
+    """The key of a dimension table's external asset: that of the same table as a source."""
+    return _key(lookup.options.origin())
+
+
+def _key(origin: tuple[str, ...]) -> dg.AssetKey:
+    return dg.AssetKey([re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in origin])
 
 
 def pool(pipeline: Pipeline) -> str:
