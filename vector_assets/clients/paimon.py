@@ -184,10 +184,6 @@ class Storage:
         with translated(self.place):
             (pafs.LocalFileSystem() if self.is_local else self.file_io.filesystem).delete_file(path)
 
-    def is_empty(self) -> bool:
-        """True when no file lies below the folder."""
-        return not any(info.type == pafs.FileType.File for info in self.files())
-
     def load(self) -> "FileStoreTable | None":
         """The table of the folder as its newest schema has it; None when there is none."""
         from pypaimon.common.identifier import Identifier

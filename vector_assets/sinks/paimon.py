@@ -37,9 +37,10 @@ from vector_assets.engine.errors import (
     UnavailableError,
 )
 from vector_assets.engine.schema import Table
+from vector_assets.sinks.paimon_create import check_database, check_existing
 from vector_assets.sinks.paimon_evolve import evolve
 from vector_assets.sinks.paimon_options import PaimonOptions
-from vector_assets.sinks.paimon_plan import MADE_BY, Plan, make_plan, partition_of, table_for
+from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
 from vector_assets.sinks.paimon_tokens import Marks, Tokens
 
@@ -110,7 +111,7 @@ class PaimonSink:
             return self._target(self._open(schema, declared_key), guarantee)
         if not self.options.auto_create:
             raise PlanError(f"{self.options.target()} does not exist, and 'auto-create' is false")
-        self._check_database()
+        check_database(self.storage)
         key = self._declared(declared_key)
         wanted = table_for(schema, self.table, key, self.options, self.pipeline)
         columns = {field.name: str(field.type) for field in wanted.fields}
@@ -130,19 +131,6 @@ class PaimonSink:
     def _declared(self, declared_key: tuple[str, ...]) -> tuple[str, ...]:
         return declared_key or (self.table.primary_key if self.table is not None else ())
 
-    def _check_database(self) -> None:
-        """The folder above the table must be there: a database is never made by itself.
-
-        Raises:
-            PlanError: it is not.
-        """
-        database = self.storage.parent()
-        if not database.exists():
-            raise PlanError(
-                f"{self.options.target()}: the directory {database.path} does not exist; the database must exist before"
-                " a table is written (`vector-assets target create` runs CREATE EXTERNAL DATABASE)"
-            )
-
     def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
         """Make the table; a second call makes nothing.
 
@@ -154,7 +142,7 @@ class PaimonSink:
         if self.storage.load() is not None:
             self._open(schema, declared_key)
             return (f"{self.options.target()} is there already",)
-        self._check_database()
+        check_database(self.storage)
         wanted = table_for(schema, self.table, self._declared(declared_key), self.options, self.pipeline)
         with translated(self.storage.place):
             SchemaManager(self.storage.file_io, self.storage.path).create_table(wanted)
@@ -165,30 +153,12 @@ class PaimonSink:
         table, incarnation = self.storage.load(), self.storage.incarnation()
         if table is None or incarnation is None:
             raise PlanError(f"{self.options.target()} does not exist")
-        self._check_existing(table)
+        has_batches = self._tokens.marks(table).head(self.pipeline) is not None
+        check_existing(table, self.options, self.table, self.pipeline, has_batches=has_batches)
         plan = make_plan(table, schema, declared_key, self.options)
         self._opened = _Opened(table, plan, incarnation)
         self.merge = Merge.LAST if plan.key else Merge.APPEND
         return self._opened
-
-    def _check_existing(self, table: "FileStoreTable") -> None:
-        """Make sure that the table may be written by this pipeline and is partitioned as it says.
-
-        Raises:
-            PlanError: `on_existing` is `fail` and the table is another's, or its partitions are others.
-        """
-        is_ours = table.table_schema.options.get(MADE_BY) == self.pipeline
-        if self.options.on_existing == "fail" and not is_ours and not self._tokens.marks(table).head(self.pipeline):
-            raise PlanError(
-                f"{self.options.target()} exists already and pipeline {self.pipeline} did not make it: choose another"
-                " name, or set 'on_existing' = 'adopt' to write it when it fits"
-            )
-        wanted, found = partition_of(self.options, self.table), tuple(table.partition_keys)
-        if wanted and wanted != found:
-            raise PlanError(
-                f"{self.options.target()} is partitioned by {', '.join(found) or 'nothing'}, the declaration wants"
-                f" {', '.join(wanted)}"
-            )
 
     def _begin(self, opened: _Opened) -> None:
         """Leave a mark before the first batch, from which on it can be told whether snapshots were lost."""

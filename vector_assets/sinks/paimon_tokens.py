@@ -8,7 +8,7 @@ nothing: the newest of ours counts. Expired snapshots are gone: the tag `vector_
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -272,11 +272,6 @@ def _differences(head: Head | None, token: BatchToken) -> list[str]:
             start = f"starts at {expected}" if expected else "takes it as new"
             lines.append(f"split {part.split}: the batch {start}, the table stands at {place or 'no position'}")
     return lines
-
-
-def moved(batch: Applied, snapshot: int) -> Applied:
-    """The batch as snapshot `snapshot` holds it."""
-    return replace(batch, snapshot=snapshot)
 
 
 def is_ours(properties: Mapping[str, Any]) -> bool:

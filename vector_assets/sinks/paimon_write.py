@@ -226,12 +226,6 @@ def sync_files(messages: "Sequence[CommitMessage]") -> None:
         sync(folder)
 
 
-def file_counts(messages: "Sequence[CommitMessage]") -> tuple[int, int]:
-    """Data files and bytes of what was written."""
-    files = [file for message in messages for file in message.new_files]
-    return len(files), sum(file.file_size for file in files)
-
-
 def delete_rows(keys: pa.Table, schema: pa.Schema) -> pa.Table:
     """Keys as rows of the table: every other column is null, or empty where it takes no null."""
     columns = []
