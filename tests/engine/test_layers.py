@@ -63,6 +63,7 @@ SLOW_PATHS = {
     "local/maxcompute/results.py:csv_text": "the 10,000 rows of a result without the tunnel",
     "local/maxcompute/rows.py:Rows.scatter": "the partitions that rows name",
     "local/maxcompute/wire_encode.py:_nested": "ARRAY, MAP and STRUCT in the record stream of the local server",
+    "sinks/paimon_read.py:keys_filter": "two ends of a range per key column",
     "sinks/console.py:PrintSink._write": "rows on a screen are text",
     "sinks/iceberg_read.py:_literals": "200 keys, or the least and the greatest, for the filter that prunes files",
     "sinks/milvus_audit.py:_json": "JSON fields read back for an audit: equal values must have equal texts",
