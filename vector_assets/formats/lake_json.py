@@ -17,11 +17,12 @@ from vector_assets.engine.core import POSITION, RAW_SCHEMA, REJECT_SCHEMA, Decod
 from vector_assets.engine.errors import DriftError, RecordError
 from vector_assets.engine.options import Options
 from vector_assets.engine.schema import Column
-from vector_assets.formats.json_blocks import BlockReader
+from vector_assets.formats.json_blocks import BlockReader, Part, in_order
 from vector_assets.formats.json_exact import read_document
 from vector_assets.formats.lake_drift import applied, asking, changes_for, reasons
 from vector_assets.formats.lake_fields import RESCUED, STRING, LakeField, Path, check_fields, parse_path
 from vector_assets.formats.lake_infer import MOST_LAYERS, Inferred, infer
+from vector_assets.formats.lake_plain import PlainReader
 from vector_assets.formats.lake_rows import RowReader, plan_of
 from vector_assets.formats.pieces import pieces
 
@@ -75,6 +76,7 @@ class LakeJsonDecoder:
         check_fields([*self.fields, *(LakeField(path, f"\0{path}") for path in options.paths)])
         self._plan = plan_of(self.fields, options.paths)
         self._rows = RowReader(self._plan)
+        self._plain = PlainReader(self.fields)
         self._validity = BlockReader(_NOWHERE, iso=False, nulls_are_odd=False)
         self._schema = self.schema.append(pa.field(POSITION, pa.int64(), nullable=False))
 
@@ -146,16 +148,20 @@ class LakeJsonDecoder:
         self, raw: pa.RecordBatch | pa.Table, values: pa.Array, positions: pa.Array,
         drifting: list[tuple[pa.Array, pa.Array]],
     ) -> Decoded:  # fmt: skip
+        parts, odd = self._plain.read(values)
+        if not len(odd):
+            return Decoded(self._table(parts, [], positions))
+        values = values if len(odd) == len(values) else values.take(pa.array(odd))
         errors = self._invalid(values)
+        kept = np.ones(len(values), bool)
+        kept[list(errors)] = False
+        places = odd[kept]
+        errors = {int(odd[place]): reason for place, reason in errors.items()}
         if errors:
-            kept = np.ones(len(values), bool)
-            kept[list(errors)] = False
-            places = np.flatnonzero(kept)
-            values, good = values.filter(pa.array(kept)), positions.filter(pa.array(kept))
-        else:
-            places, good = np.arange(len(values)), positions
+            values = values.filter(pa.array(kept))
+        good = positions.take(pa.array(places))
         found = self._rows.read(values)
-        columns = [*found.columns, found.rescued] if self._options.rescues else found.columns
+        columns = [*found.columns, found.rescued]
         if found.drifting.any():
             if self._options.drift == "fail":
                 self._fail(raw, good.filter(pa.array(found.drifting))[0].as_py(), reasons(self._plan, found))
@@ -163,15 +169,24 @@ class LakeJsonDecoder:
                 told = reasons(self._plan, found)
                 errors |= {int(places[doc]): reason for doc, reason in told.items()}
                 calm = pa.array(~found.drifting)
-                columns, good = [column.filter(calm) for column in columns], good.filter(calm)
+                columns, places = [column.filter(calm) for column in columns], places[~found.drifting]
             elif self.evolves:
                 asks = asking(self._plan, self._evolved.refused, self._options.layers, found)
                 if asks.any():
                     drifting.append((values.filter(pa.array(asks)), good.filter(pa.array(asks))))
-        rows = pa.Table.from_arrays([*columns, good], schema=self._schema)
+        rows = self._table(parts, [Part(columns, places)], positions)
         order = sorted(errors)
         texts = pa.array([f"lake-json: {errors[place]}" for place in order], pa.string())
         return Decoded(rows, rejects(positions.take(pa.array(order, pa.int64())), "decode", texts))
+
+    def _table(self, plain: list[Part], others: list[Part], positions: pa.Array) -> pa.Table:
+        """Rows in the order of the documents; only `others` have a column of what is rescued."""
+        parts = [Part([*part.columns, pa.nulls(len(part.places), pa.string())], part.places) for part in plain]
+        empty = [pa.array([], each.type.arrow) for each in (*self.fields, LakeField((), RESCUED))]
+        joined = in_order([*parts, *others], empty)
+        kept = positions if len(joined.places) == len(positions) else positions.take(pa.array(joined.places))
+        arrays = joined.columns if self._options.rescues else joined.columns[:-1]
+        return pa.Table.from_arrays([*arrays, kept], schema=self._schema)
 
     def _invalid(self, values: pa.Array) -> dict[int, str]:
         """Documents that are not one JSON object, and why."""

@@ -64,11 +64,22 @@ def read(field: LakeField, written: pa.Array, heads: np.ndarray, *, escaped: boo
     texts = written if fits.all() else only(pa.array(fits), written)
     if wanted == "string":
         texts = unquoted(texts, escaped=escaped)
+    if field.type.name == "VARCHAR":
+        return Column(
+            texts, as_mask(texts.is_null()) & ~kinds["null"] if texts.null_count else none, none, kinds["null"]
+        )
     values = read_texts(texts, field.type, iso=field.iso, lenient=True).values
     if field.type.name == "DECIMAL":
         values = _without_rounded(values, texts, field)
     misfit = as_mask(values.is_null()) & ~kinds["null"] if values.null_count else none
     return Column(values, misfit, _inexact(field, values, texts), kinds["null"])
+
+
+def read_moments(field: LakeField, texts: pa.Array) -> Column:
+    """The column of a date, a time or a timestamp that texts spell; a text that is none is a misfit."""
+    values = read_texts(texts, field.type, iso=field.iso, lenient=True).values
+    misfit = as_mask(values.is_null()) & as_mask(texts.is_valid())
+    return Column(values, misfit, _inexact(field, values, texts), np.zeros(len(texts), bool))
 
 
 def unquoted(written: pa.Array, *, escaped: bool) -> pa.Array:
