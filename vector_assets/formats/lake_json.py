@@ -17,7 +17,7 @@ from vector_assets.engine.core import POSITION, RAW_SCHEMA, REJECT_SCHEMA, Decod
 from vector_assets.engine.errors import DriftError, RecordError
 from vector_assets.engine.options import Options
 from vector_assets.engine.schema import Column
-from vector_assets.formats.json_blocks import BlockReader, Part, in_order
+from vector_assets.formats.json_blocks import BlockReader, Places
 from vector_assets.formats.json_exact import read_document
 from vector_assets.formats.lake_drift import applied, asking, changes_for, reasons
 from vector_assets.formats.lake_fields import RESCUED, STRING, LakeField, Path, check_fields, parse_path
@@ -107,12 +107,29 @@ class LakeJsonDecoder:
             DriftError: a document drifts and the mode is `fail`.
         """
         drifting: list[tuple[pa.Array, pa.Array]] = []
-        done = [self._piece(raw, values, positions, drifting) for values, positions in pieces(raw)]
+        plain, rest = self._read_plain(raw) if self._plain.is_able else ([], raw)
+        done = [self._piece(raw, values, positions, drifting) for values, positions in pieces(rest)]
+        rows = pa.concat_tables([self._schema.empty_table(), *plain, *(piece.rows for piece in done)])
+        if plain and rest.num_rows:
+            rows = rows.take(pa.array(np.argsort(rows.column(POSITION).to_numpy(), kind="stable")))
         return Decoded(
-            rows=pa.concat_tables([self._schema.empty_table(), *(piece.rows for piece in done)]),
+            rows=rows,
             rejected=pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)]),
             wants=self._wants(drifting) if drifting else (),
         )
+
+    def _read_plain(self, raw: pa.RecordBatch | pa.Table) -> tuple[list[pa.Table], pa.Table]:
+        """Rows of the documents that are plain, and the values and positions of the others."""
+        tables, rest = [], [pa.table({"value": pa.array([], pa.binary()), POSITION: pa.array([], pa.int64())})]
+        for values, positions in pieces(raw):
+            parts, odd = self._plain.read(values)
+            for part in parts:
+                nothing = pa.nulls(len(part.places), pa.string())
+                tables.append(self._table([*part.columns, nothing], _chosen(positions, part.places)))
+            if len(odd):
+                others = pa.array(odd)
+                rest.append(pa.table({"value": values.take(others), POSITION: positions.take(others)}))
+        return tables, pa.concat_tables(rest)
 
     def _wants(self, drifting: list[tuple[pa.Array, pa.Array]]) -> tuple[SchemaChange, ...]:
         """Changes for documents (values and positions) in their order, each as if those before it had been made.
@@ -148,18 +165,12 @@ class LakeJsonDecoder:
         self, raw: pa.RecordBatch | pa.Table, values: pa.Array, positions: pa.Array,
         drifting: list[tuple[pa.Array, pa.Array]],
     ) -> Decoded:  # fmt: skip
-        parts, odd = self._plain.read(values)
-        if not len(odd):
-            return Decoded(self._table(parts, [], positions))
-        values = values if len(odd) == len(values) else values.take(pa.array(odd))
         errors = self._invalid(values)
-        kept = np.ones(len(values), bool)
-        kept[list(errors)] = False
-        places = odd[kept]
-        errors = {int(odd[place]): reason for place, reason in errors.items()}
+        places = np.arange(len(values))
         if errors:
-            values = values.filter(pa.array(kept))
-        good = positions.take(pa.array(places))
+            places = np.delete(places, list(errors))
+            values = values.take(pa.array(places))
+        good = positions.take(pa.array(places)) if errors else positions
         found = self._rows.read(values)
         columns = [*found.columns, found.rescued]
         if found.drifting.any():
@@ -169,24 +180,20 @@ class LakeJsonDecoder:
                 told = reasons(self._plan, found)
                 errors |= {int(places[doc]): reason for doc, reason in told.items()}
                 calm = pa.array(~found.drifting)
-                columns, places = [column.filter(calm) for column in columns], places[~found.drifting]
+                columns, good = [column.filter(calm) for column in columns], good.filter(calm)
             elif self.evolves:
                 asks = asking(self._plan, self._evolved.refused, self._options.layers, found)
                 if asks.any():
                     drifting.append((values.filter(pa.array(asks)), good.filter(pa.array(asks))))
-        rows = self._table(parts, [Part(columns, places)], positions)
+        rows = self._table(columns, good)
         order = sorted(errors)
         texts = pa.array([f"lake-json: {errors[place]}" for place in order], pa.string())
         return Decoded(rows, rejects(positions.take(pa.array(order, pa.int64())), "decode", texts))
 
-    def _table(self, plain: list[Part], others: list[Part], positions: pa.Array) -> pa.Table:
-        """Rows in the order of the documents; only `others` have a column of what is rescued."""
-        parts = [Part([*part.columns, pa.nulls(len(part.places), pa.string())], part.places) for part in plain]
-        empty = [pa.array([], each.type.arrow) for each in (*self.fields, LakeField((), RESCUED))]
-        joined = in_order([*parts, *others], empty)
-        kept = positions if len(joined.places) == len(positions) else positions.take(pa.array(joined.places))
-        arrays = joined.columns if self._options.rescues else joined.columns[:-1]
-        return pa.Table.from_arrays([*arrays, kept], schema=self._schema)
+    def _table(self, columns: list[pa.Array], positions: pa.Array) -> pa.Table:
+        """Rows of the fields' columns and that of what is rescued, which some modes do not have."""
+        arrays = columns if self._options.rescues else columns[:-1]
+        return pa.Table.from_arrays([*arrays, positions], schema=self._schema)
 
     def _invalid(self, values: pa.Array) -> dict[int, str]:
         """Documents that are not one JSON object, and why."""
@@ -204,6 +211,14 @@ class LakeJsonDecoder:
         at = pc.index(raw.column(POSITION), position).as_py()
         split, offset = (int(raw.column(name)[at].as_py()) for name in ("split", "offset"))
         raise DriftError(split, offset, f"lake-json: {told[min(told)]}")
+
+
+def _chosen(positions: pa.Array, places: Places) -> pa.Array:
+    """The positions at these places, which are in order: not copied where none is left out between."""
+    count = len(places)
+    if count and places[-1] - places[0] == count - 1:
+        return positions.slice(int(places[0]), count)
+    return positions.take(pa.array(places))
 
 
 @dataclass(frozen=True, slots=True)

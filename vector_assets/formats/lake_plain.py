@@ -4,7 +4,7 @@ Left to the scan are documents with an unknown member, a value of another kind, 
 a number of which a DOUBLE might not give back the digits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from vector_assets.formats.grammar import Mask, as_mask, byte_view, without
 from vector_assets.formats.json_blocks import Part, Places, parse_block, plain_documents, refused_row
 from vector_assets.formats.json_values import INTEGERS
-from vector_assets.formats.lake_fields import LakeField
-from vector_assets.formats.lake_values import kind_wanted, read_moments
+from vector_assets.formats.lake_fields import LakeField, Path
+from vector_assets.formats.lake_values import differ, kind_wanted, read_moments
 
 _BLOCK = 4096
 _TRIES = 4
@@ -26,7 +26,7 @@ _SURE_DIGITS = 15
 """Decimal digits that a DOUBLE always gives back."""
 _TINY = 1e-290
 """Smaller numbers have fewer digits."""
-_BLANK, _MINUS, _COLON = b" -:"
+_BLANK, _MINUS, _COLON, _QUOTE = b' -:"'
 
 
 class PlainReader:
@@ -57,10 +57,8 @@ class PlainReader:
         return parts, np.sort(np.concatenate(odd))
 
     def _read_block(self, block: pa.Array, places: Places, parts: list[Part], odd: list[Places]) -> None:
-        blob = _data(block)[0].tobytes()
-        # of one byte the first is found at the speed of memory
-        for text in [text for text in ("\\", "null") if text.encode() in blob]:
-            block, places = _apart(block, places, as_mask(pc.match_substring(block, text)), odd)
+        if b"\\" in _data(block)[0].tobytes():
+            block, places = _apart(block, places, as_mask(pc.match_substring(block, "\\")), odd)
         for _ in range(_TRIES):
             try:
                 table = parse_block(block, self._schema, "infer") if len(block) else None
@@ -77,12 +75,15 @@ class PlainReader:
 
     def _finish(self, table: pa.Table, block: pa.Array, places: Places, parts: list[Part], odd: list[Places]) -> None:
         """Keep the documents that the columns hold and that hold nothing else."""
-        objects = pa.StructArray.from_arrays(list(map(_one, table.columns)), fields=list(table.schema))
         strange = np.zeros(len(block), bool)
-        _note_others(objects, pa.struct(self._schema), strange)
+        found: dict[Path, pa.Array] = {}
+        _collect((), table.schema, list(map(_one, table.columns)), self._schema, found, strange)
+        if any(array.null_count for array in found.values()):
+            # null and absent are the same to pyarrow
+            strange |= as_mask(pc.match_substring(block, "null"))
         columns = []
         for each in self._fields:
-            column = _column(objects, each, strange)
+            column = _column(found[each.path], each, strange)
             if column is None:
                 odd.append(places)
                 return
@@ -113,28 +114,31 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
-def _note_others(objects: pa.Array, wanted: pa.StructType, strange: Mask) -> None:
-    """Documents that have a member which is not wanted, or an object of which no member is there."""
-    for number, each in enumerate(objects.type):
-        child = pc.struct_field(objects, number)
-        if wanted.get_field_index(each.name) < 0:
-            strange |= as_mask(child.is_valid())
-            continue
-        kind = wanted.field(each.name).type
-        if not pa.types.is_struct(kind):
-            continue
-        _note_others(child, kind, strange)
-        known = np.zeros(len(child), bool)
-        for inner in range(child.type.num_fields):
-            known |= as_mask(pc.struct_field(child, inner).is_valid())
-        strange |= as_mask(child.is_valid()) & ~known
+def _collect(
+    path: Path, names: Iterable[pa.Field], arrays: list[pa.Array], wanted: pa.Schema | pa.StructType,
+    found: dict[Path, pa.Array], strange: Mask,
+) -> None:  # fmt: skip
+    """The arrays of all fields by their paths; strange are documents that have a member which is not wanted, or an
+    object of which no member is there. Members that are null everywhere are kept, too."""
+    for each, array in zip(names, arrays, strict=True):
+        here, place = (*path, each.name), wanted.get_field_index(each.name)
+        if place < 0:
+            strange |= as_mask(array.is_valid())
+            found[here] = array
+        elif pa.types.is_struct(wanted.field(place).type):
+            below = array.flatten()
+            _collect(here, array.type, below, wanted.field(place).type, found, strange)
+            known = np.zeros(len(array), bool)
+            for inner in below:
+                known |= as_mask(inner.is_valid())
+            strange |= as_mask(array.is_valid()) & ~known
+            found[here] = array
+        else:
+            found[here] = array
 
 
-def _column(objects: pa.Array, each: LakeField, strange: Mask) -> pa.Array | None:
+def _column(array: pa.Array, each: LakeField, strange: Mask) -> pa.Array | None:
     """The column of a field; None where its type does not hold all values."""
-    array = objects
-    for key in each.path:
-        array = pc.struct_field(array, array.type.get_field_index(key))
     if each.nulls == "null" and array.null_count:
         strange |= as_mask(array.is_null())
     if kind_wanted(each) == "string" and each.type.arrow != pa.string():
@@ -181,23 +185,26 @@ def _note_unsure(data: npt.NDArray[np.uint8], bounds: Places, doubles: Mapping[s
     # a number follows a colon and perhaps a blank, because there are no arrays; a blank may stand in a text, too
     before = np.where(data[before] == _BLANK, before - 1, before)
     is_number = data[before] == _COLON
-    unclear = ~is_number & ~np.isin(data[before], _INSIDE_TEXTS)
-    unclear |= is_number & ~np.isin(data[end], _AFTER)
+    is_number &= data[before - 1] == _QUOTE
+    unclear = ~(is_number | _INSIDE_TEXTS[data[before]])
     strange[docs[unclear]] = True
     sure = is_number & ~unclear
-    start, end, before, docs = start[sure], end[sure], before[sure], docs[sure]
+    start, end, before, docs = start[sure], end[sure].copy(), before[sure], docs[sure]
+    while (goes_on := _IN_EXPONENT[data[end]]).any():
+        end[goes_on] += 1
     for key, column in doubles.items():
         quoted = np.frombuffer(orjson.dumps(key), np.uint8)
         here = np.flatnonzero(before >= len(quoted))
-        window = data[before[here][:, None] + np.arange(-len(quoted), 0)]
-        here = here[(window == quoted).all(axis=1)]
-        shortest = column.take(pa.array(docs[here])).cast(pa.string())
-        different = pc.not_equal(_spelled(data, start[here], end[here]), shortest)
-        strange[docs[here[as_mask(pc.fill_null(different, fill_value=True))]]] = True
+        for place, char in enumerate(quoted):
+            here = here[data[before[here] + (place - len(quoted))] == char]
+        values = column.take(pa.array(docs[here]))
+        strange[docs[here[differ(values, _spelled(data, start[here], end[here]))]]] = True
 
 
-_AFTER = np.frombuffer(b",} \t\r\n", np.uint8)
-_INSIDE_TEXTS = np.setdiff1d(np.arange(256), np.frombuffer(b" \t\r\n:,[+-eE", np.uint8)).astype(np.uint8)
+_IN_EXPONENT = np.zeros(256, bool)
+_IN_EXPONENT[np.frombuffer(b"0123456789+-eE", np.uint8)] = True
+_INSIDE_TEXTS = np.ones(256, bool)
+_INSIDE_TEXTS[np.frombuffer(b" \t\r\n:,[+-eE", np.uint8)] = False
 """What does not stand before the digits of a number, or of its exponent."""
 
 
