@@ -129,7 +129,7 @@ def test_every_row_rebuilds_its_document_under_the_columns_of_the_end(world):
 
     drain(world)
     with world.session() as session, session.leased() as stages:
-        fields = stages.versions.current.pipeline.decoder.fields
+        fields = stages.schemas.current.pipeline.decoder.fields
     sources = [json.loads(text, parse_float=Decimal) for text in documents()]
     assert [rebuild(row, row[RESCUED], fields) for row in world.sink.table().to_pylist()] == sources
 

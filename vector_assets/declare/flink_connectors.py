@@ -1,6 +1,6 @@
 """Tables to connectors: the class behind `connector` and `format`, with its options read."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,11 +13,13 @@ from vector_assets.declare.flink_tables import Declared
 from vector_assets.engine import registry
 from vector_assets.engine.core import RAW_SCHEMA, Decoder
 from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.lookup import LookupOptions
 from vector_assets.engine.metadata import Keys, Metadata, is_castable
 from vector_assets.engine.options import OptionError, Options, SinkOptions, SourceOptions
 from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, LogicalType, Table
 from vector_assets.engine.typed import TypedDecoder, typed_schema
+from vector_assets.lookups import LOOKUPS
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
 
@@ -27,7 +29,8 @@ class SourceEnd:
     """What a source table says: connector, format and their options; `make` is the connector's class.
 
     A source class with `TYPED = True` reads rows, so it has no format; one with `METADATA` fills METADATA columns; one
-    with `UPSERT = True` gives upserts and deletes by the PRIMARY KEY, where a delete may hold nothing but the key.
+    with `UPSERT = True` gives upserts and deletes by the PRIMARY KEY, where a delete may hold nothing but the key; one
+    with `PRUNES = True` takes `conditions` and reads no column that is not asked for.
     `is_changelog`: rows can be updates and deletes.
     """
 
@@ -65,7 +68,7 @@ def check_connector(script: Script, table: Declared) -> None:
     """
     if "connector" not in table.options:
         raise ConfigError(f"table {table.name}: option 'connector' is required", table.place)
-    known = {**SOURCES, **SINKS}
+    known = {**SOURCES, **SINKS, **LOOKUPS}
     name = connector_of(table)
     if name not in known:
         listed = ", ".join(sorted(known))
@@ -81,6 +84,7 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     """
     connector = connector_of(table)
     make = _load(script, SOURCES, "source connector", connector, table, "connector")
+    _check_partitions(make, connector, table)
     written = fill(script, table, secrets, offline=offline)
     own = formats.prefixes(script, table, written)
     options = parse(make, written.only(lambda option: not option.startswith(own)), f"connector {connector}")
@@ -111,6 +115,20 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
         is_changelog=is_upsert or value.is_changelog,
         is_upsert=is_upsert,
     )
+
+
+def pruned(end: SourceEnd, table: Table, named: Container[str]) -> tuple[SourceEnd, Table]:
+    """The same end, and the table as it reads it: without the physical columns that no query names.
+
+    Only sources with `PRUNES = True` can leave columns out; one column stays, so that rows are counted.
+    """
+    if not getattr(end.make, "PRUNES", False):
+        return end, table
+    left = tuple(column for column in table.columns if column.kind != "physical" or column.name in named)
+    if not any(column.kind == "physical" for column in left):
+        left = (*left, *table.physical[:1])
+    narrow = replace(table, columns=left)
+    return replace(end, decoder=TypedDecoder(narrow), raw_schema=typed_schema(narrow)), narrow
 
 
 def _check(make: Any, options: Options, table: Table, written: Written) -> None:
@@ -186,8 +204,44 @@ def sink_end(script: Script, table: Declared, secrets: Secrets, *, offline: bool
             raise ConfigError(f"table {table.name}: {what}", column.place)
     connector = connector_of(table)
     make = _load(script, SINKS, "sink connector", connector, table, "connector")
+    _check_partitions(make, connector, table)
     written = fill(script, table, secrets, offline=offline)
     return SinkEnd(connector, make, parse(make, written, f"connector {connector}"))
+
+
+def _check_partitions(make: Any, connector: str, table: Declared) -> None:
+    """PARTITIONED BY is for connectors that partition tables."""
+    if table.table.partitioned_by and not getattr(make, "PARTITIONED", False):
+        raise ConfigError(
+            f"table {table.name}: connector {connector} knows no partitions: leave out PARTITIONED BY", table.place
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LookupEnd:
+    """What a dimension table says; `make` is the connector's class."""
+
+    connector: str
+    make: Any = field(repr=False)
+    options: LookupOptions
+
+
+def lookup_end(script: Script, table: Declared, secrets: Secrets, *, offline: bool) -> LookupEnd:
+    """The dimension table of a lookup join; no connection is opened.
+
+    Raises:
+        ConfigError: at the option that is wrong, or at a column that is none of the table's own.
+    """
+    for column in table.table.columns:
+        if column.kind != "physical":
+            what = f"column {column.name} is {column.kind}; a dimension table has physical columns only"
+            raise ConfigError(f"table {table.name}: {what}", column.place)
+    connector = connector_of(table)
+    make = _load(script, LOOKUPS, "lookup connector", connector, table, "connector")
+    written = fill(script, table, secrets, offline=offline)
+    options = parse(make, written, f"connector {connector} as a dimension table")
+    _check(make, options, table.table, written)
+    return LookupEnd(connector, make, options)
 
 
 def _load(script: Script, known: Mapping[str, str], role: str, name: str, table: Declared, option: str) -> Any:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import orjson
 import pyarrow as pa
@@ -249,14 +249,16 @@ class SchemaChange:
 class Decoded:
     """What a decoder or a transform made of its input: good rows, and the records it rejects.
 
-    `nulled` counts fields set to null on the format's orders; `filtered` counts rows a WHERE left out. With `wants` the
-    rows are not to be used: the columns are changed first, and the records decoded again.
+    `nulled` counts fields set to null on the format's orders; `filtered` counts rows a WHERE (or an inner lookup join)
+    left out; `versions` says which version of each dimension table the rows were joined with. With `wants` the rows are
+    not to be used: the columns are changed first, and the records decoded again.
     """
 
     rows: pa.Table
     rejected: pa.Table = field(default_factory=no_rejects)
     nulled: int = 0
     filtered: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
     wants: tuple[SchemaChange, ...] = ()
 
 
@@ -300,7 +302,8 @@ class Staged:
     """A batch ready to be committed.
 
     `committable` goes to the ledger before the commit (small JSON); `payload` stays in this process and is made again
-    by `stage` after a crash; `rejected` are rows the sink refuses without asking the target.
+    by `stage` after a crash; `rejected` are rows the sink refuses without asking the target. The engine sets `hides`
+    where a row may stand for earlier changes of its key: if the target refuses one, `commit` raises RowsRefusedError.
     """
 
     token: BatchToken
@@ -308,6 +311,7 @@ class Staged:
     rejected: pa.Table = field(default_factory=no_rejects)
     counts: Counts = field(default_factory=Counts)
     payload: Any = None
+    hides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +396,15 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """A transform that reads more than its rows, such as a dimension table."""
+
+    def at(self, versions: Mapping[str, str]) -> Transform:
+        """The same over the versions that `Decoded.versions` named; those that it does not name are today's."""
+        ...
+
+
 class Sink(Protocol):
     """Where rows go. `stage` runs in worker threads, everything else in the committer's thread."""
 
@@ -421,6 +434,7 @@ class Sink(Protocol):
 
         Raises:
             TransientError: it may or may not have been applied; ask `find`.
+            RowsRefusedError: rows are refused and `staged.hides`; the target does not hold the token.
             FencedError: the batch is not the next one in the target.
             TargetReplacedError: the target is a new object under the old name.
         """

@@ -87,7 +87,7 @@ def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Versioned:
+class PipelineVersion:
     """The pipeline as a schema version has it."""
 
     version: int
@@ -96,7 +96,7 @@ class Versioned:
 
 
 @dataclass
-class Versions:
+class Schemas:
     """Schema versions of one pipeline under one lease. Any thread may ask, only the committer changes.
 
     Workers stage inside `staging`, so that the columns never change under them.
@@ -104,13 +104,13 @@ class Versions:
 
     ledger: Ledger
     declared: Pipeline
-    current: Versioned
-    _older: dict[int, Versioned] = field(default_factory=dict)
+    current: PipelineVersion
+    _older: dict[int, PipelineVersion] = field(default_factory=dict)
     _at_work: int = 0
     _turn: threading.Condition = field(default_factory=threading.Condition)
 
     @contextmanager
-    def staging(self) -> Iterator[Versioned]:
+    def staging(self) -> Iterator[PipelineVersion]:
         """The current version, which stays so until the block ends."""
         with self._turn:
             self._at_work += 1
@@ -121,13 +121,13 @@ class Versions:
                 self._at_work -= 1
                 self._turn.notify_all()
 
-    def at(self, version: int) -> Versioned:
+    def at(self, version: int) -> PipelineVersion:
         """A version of a batch: the current one, or an older one out of the ledger."""
         if version == self.current.version or not isinstance(self.declared.decoder, Evolving):
             return self.current
         if version not in self._older:
             state = state_of(self.ledger, self.declared.name, self.declared.target, version)
-            self._older[version] = Versioned(version, evolved(self.declared, state), state)
+            self._older[version] = PipelineVersion(version, evolved(self.declared, state), state)
         return self._older[version]
 
     def evolve(
@@ -151,7 +151,7 @@ class Versions:
             changes = [_change(want, raw, splits, refused.get(want.what)) for want in wants]
             version = add_version(self.ledger, lease, pipeline.columns, state, seq, changes)
             try_again(lambda: sink.prepare(pipeline.schema, pipeline.sink_table.primary_key))
-            self.current = Versioned(version, pipeline, state)
+            self.current = PipelineVersion(version, pipeline, state)
         for change in changes:
             log.info(
                 "%s: batch %d: %s%s", lease.pipeline, seq, change.what, f": {change.refused}" if change.refused else ""

@@ -148,7 +148,8 @@ class Ledger:
 
     def stage(
         self, lease: Lease, batch: BatchRecord, staged: Staged, raw: pa.Table, *, sidecar: ArchiveFile | None,
-        rejected: pa.Table, counts: Counts, code_version: str, schema_version: int | None = None,
+        rejected: pa.Table, counts: Counts, code_version: str, lookups: Mapping[str, str] | None = None,
+        schema_version: int | None = None,
     ) -> None:  # fmt: skip
         """SEALED -> STAGED (or staged again): committable, sidecar and hidden dead letters are kept.
 
@@ -160,6 +161,7 @@ class Ledger:
                 lease, batch.seq, (State.SEALED, State.STAGED), State.STAGED,
                 {"committable": canonical(staged.committable), "sidecar": file_text(sidecar),
                  "counts": canonical(counts.to_dict()), "code_version": code_version,
+                 "lookups": canonical(dict(lookups)) if lookups else None,
                  "schema_version": schema_version or batch.schema_version},
             )  # fmt: skip
             self.dead_letters.drop_hidden(place)
@@ -210,6 +212,7 @@ class Ledger:
             "archive": file_text(record.archive),
             "sidecar": file_text(record.sidecar),
             "committable": canonical(record.committable) if record.committable is not None else None,
+            "lookups": canonical(record.lookups) if record.lookups else None,
             "counts": canonical(record.counts.to_dict()),
         }
         self.store.change(

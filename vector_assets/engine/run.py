@@ -8,17 +8,25 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, Receipt, Span, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, FatalError, PlanError, PositionLostError
+from vector_assets.engine.errors import (
+    BudgetError,
+    DamagedError,
+    FatalError,
+    PlanError,
+    PositionLostError,
+    RowsRefusedError,
+)
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
@@ -117,7 +125,7 @@ class Runner:
         batch.check_kept()
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
         prepared, _, _ = stages.prepare(batch, raw)
-        receipt, _ = self._commit(stages, prepared)
+        _, receipt, _ = self._commit(stages, prepared, lambda refused: stages.prepare(batch, raw, refused)[0])
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
         return Outcome(batch, "applied")
 
@@ -151,7 +159,7 @@ class Runner:
         """Take one unfinished batch, whatever its state, to DONE; one that reads nothing may be given up."""
         try:
             return self._finish(stages, batch, is_last=is_last)
-        except BudgetError as error:
+        except (BudgetError, DamagedError) as error:
             if batch.kind in {BatchKind.DEAD_LETTERS, BatchKind.REWRITE}:
                 # what it holds is kept elsewhere: it shall not stand in the way of new records
                 self.ledger.discard(stages.lease, batch.seq, f"given up: {error}")
@@ -207,22 +215,33 @@ class Runner:
     def _settle(self, stages: Stages, prepared: Prepared, frontier: Position | None) -> Outcome:
         """Commit a prepared batch, under the columns that the batches before it left, and close the books on it."""
         prepared = self._under_todays_columns(stages, prepared)
-        receipt, seconds = self._commit(stages, prepared)
+        batch, raw = prepared.batch, prepared.raw
+        prepared, receipt, seconds = self._commit(stages, prepared, lambda refused: stages.stage(batch, raw, refused))
         failpoint("committed")
-        return self._close(
-            stages, prepared.batch, receipt, prepared.raw, prepared.counts, seconds, "applied", frontier, prepared.note
-        )
+        return self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
 
     def _under_todays_columns(self, stages: Stages, prepared: Prepared) -> Prepared:
         """The batch itself, or made again: with other columns where it wants them, or where they changed meanwhile."""
-        while prepared.wants or prepared.version != stages.versions.current.version:
-            if prepared.wants and prepared.version == stages.versions.current.version:
+        while prepared.wants or prepared.schema_version != stages.schemas.current.version:
+            if prepared.wants and prepared.schema_version == stages.schemas.current.version:
                 stages.evolve(prepared)
-                self.session.adopt(stages.versions.current)
+                self.session.adopt(stages.schemas.current)
             prepared = stages.stage(prepared.batch, prepared.raw)
         return prepared
 
-    def _commit(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float | None]:
+    def _commit(
+        self, stages: Stages, prepared: Prepared, again: Callable[[pa.Table], Prepared]
+    ) -> tuple[Prepared, Receipt, float | None]:
+        """Commit; what the target refuses hides no change before it: the batch is prepared `again` without it."""
+        while True:
+            try:
+                return prepared, *self._commit_as_it_is(stages, prepared)
+            except RowsRefusedError as error:
+                log.info("%s: batch %d: %s", prepared.batch.pipeline, prepared.batch.seq, error)
+                of_sink = pc.equal(prepared.rejected.column("stage"), "write")
+                prepared = again(pa.concat_tables([prepared.rejected.filter(of_sink), error.rejected]))
+
+    def _commit_as_it_is(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float | None]:
         batch, sink = prepared.batch, self.session.sink
         self.has_batch_in_hand = True
         failpoint("committing")
@@ -313,7 +332,7 @@ class Runner:
         """A new batch of this session's run in the ledger; `previous` is the one read before it, with its ends."""
         return self.ledger.plan(
             stages.lease, kind, span, hour=hour, run_id=self.session.run_id, code_version=stages.code_version,
-            schema_version=stages.versions.current.version, previous=previous,
+            schema_version=stages.schemas.current.version, previous=previous,
         )  # fmt: skip
 
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
@@ -402,7 +421,7 @@ class _ReadAhead:
         try:
             return ahead.future.result()
         except (BudgetError, PlanError):
-            if ahead.version == self._stages.versions.current.version:
+            if ahead.version == self._stages.schemas.current.version:
                 raise
         # it was made ahead under columns that are not those of now: what fails under them says nothing
         batch = self._runner.ledger.batch(ahead.batch.pipeline, ahead.batch.target, ahead.batch.seq)
@@ -432,7 +451,7 @@ class _ReadAhead:
                 batch, raw, span = found
                 position |= span.end
                 previous = (batch.seq, span)
-                version = self._stages.versions.current.version
+                version = self._stages.schemas.current.version
                 self._ready.put(
                     _Ahead(self._workers.submit(self._prepare, batch, raw, span), version, batch, raw, span)
                 )

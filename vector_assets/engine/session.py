@@ -15,7 +15,7 @@ from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import Json, Sink, Source, Target
 from vector_assets.engine.env import archive_dir, ledger_location
 from vector_assets.engine.errors import LedgerLostError, TargetReplacedError
-from vector_assets.engine.evolution import Versioned, check_evolvable, evolved
+from vector_assets.engine.evolution import PipelineVersion, check_evolvable, evolved
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
@@ -161,7 +161,7 @@ class Session:
                 touches=self._touches, declared=self._declared, state=self._state,
             )  # fmt: skip
 
-    def adopt(self, versioned: Versioned) -> None:
+    def adopt(self, versioned: PipelineVersion) -> None:
         """The columns have changed; the sink knows."""
         self.pipeline, self._state = versioned.pipeline, versioned.state
 

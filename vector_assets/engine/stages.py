@@ -3,7 +3,7 @@
 archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key sidecar -> STAGED
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -32,6 +32,7 @@ from vector_assets.engine.core import (
     Staged,
     Target,
     Transform,
+    Versioned,
     canonical,
     kinds_of,
     no_rejects,
@@ -39,7 +40,7 @@ from vector_assets.engine.core import (
 from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import BudgetError, DriftError, FatalError, PlanError
-from vector_assets.engine.evolution import Versioned, Versions, conformed
+from vector_assets.engine.evolution import PipelineVersion, Schemas, conformed
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.ledger_records import BatchRecord
@@ -60,7 +61,8 @@ class Prepared:
     counts: Counts
     rejected: pa.Table
     note: str | None = None
-    version: int = 1
+    versions: Mapping[str, str] = field(default_factory=dict)
+    schema_version: int = 1
     wants: tuple[SchemaChange, ...] = ()
     """With wishes, nothing is staged yet: the columns are changed first."""
 
@@ -80,18 +82,18 @@ class Stages:
     touches: Touches = field(default_factory=Touches)
     declared: Pipeline | None = None
     state: tuple[Json, ...] = ()
-    versions: Versions = field(init=False)
+    schemas: Schemas = field(init=False)
 
     def __post_init__(self) -> None:
-        versions = Versions(
-            self.ledger, self.declared or self.pipeline, Versioned(self.schema_version, self.pipeline, self.state)
+        versions = Schemas(
+            self.ledger, self.declared or self.pipeline, PipelineVersion(self.schema_version, self.pipeline, self.state)
         )
-        object.__setattr__(self, "versions", versions)
+        object.__setattr__(self, "schemas", versions)
 
     @property
     def code_version(self) -> str:
         """Which code makes batches."""
-        return code_version_of(self.versions.current.pipeline)
+        return code_version_of(self.schemas.current.pipeline)
 
     def seal(self, batch: BatchRecord, raw: pa.Table, span: Span) -> BatchRecord:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
@@ -114,16 +116,19 @@ class Stages:
             "target": batch.target,
             "code_version": batch.code_version,
             "schema_version": str(batch.schema_version),
-            "columns": self.versions.at(batch.schema_version).pipeline.columns,
+            "columns": self.schemas.at(batch.schema_version).pipeline.columns,
             "run_id": batch.run_id,
             "planned_ms": str(batch.planned_ms),
             "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
         }
 
-    def stage(self, batch: BatchRecord, raw: pa.Table) -> Prepared:
-        """SEALED (or STAGED before a crash) -> STAGED, under today's columns; not yet when other columns are wanted."""
-        with self.versions.staging() as versioned:
-            prepared, upserts, deletes = self.prepare(batch, raw, versioned)
+    def stage(self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None) -> Prepared:
+        """SEALED (or STAGED before a crash) -> STAGED, under today's columns; not yet when other columns are wanted.
+
+        `refused` are rejects of rows the target is known to refuse.
+        """
+        with self.schemas.staging() as versioned:
+            prepared, upserts, deletes = self.prepare(batch, raw, refused, versioned)
         if prepared.wants:
             return prepared
         self._keep_rejects(batch, prepared)
@@ -131,7 +136,8 @@ class Stages:
         keys = sidecar.write(self.archive, *place, upserts, deletes, self.target.key, self._of_rewrite(batch, prepared))
         self.ledger.stage(
             self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected, counts=prepared.counts,
-            code_version=code_version_of(versioned.pipeline), schema_version=versioned.version,
+            code_version=code_version_of(versioned.pipeline), lookups=prepared.versions,
+            schema_version=versioned.version,
         )  # fmt: skip
         failpoint("staged")
         return prepared
@@ -158,7 +164,11 @@ class Stages:
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
     def prepare(
-        self, batch: BatchRecord, raw: pa.Table, versioned: Versioned | None = None
+        self,
+        batch: BatchRecord,
+        raw: pa.Table,
+        refused: pa.Table | None = None,
+        versioned: PipelineVersion | None = None,
     ) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
 
@@ -179,12 +189,12 @@ class Stages:
         )
         if decoded.wants and versioned is not None:
             nothing = Staged(batch.token(self.lease.fence))
-            empty = Prepared(batch, raw, nothing, Counts(), no_rejects(), version=version, wants=decoded.wants)
+            empty = Prepared(batch, raw, nothing, Counts(), no_rejects(), schema_version=version, wants=decoded.wants)
             return empty, decoded.rows, None
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
-        folded, staged, refused = self._staged(batch, rows, allowed)
+        folded, staged, left_out = self._staged(batch, rows, allowed, no_rejects() if refused is None else refused)
         rejected = pa.concat_tables([decoded.rejected, staged.rejected])
         self._check_budget(allowed - staged.rejected.num_rows, rejected, raw.num_rows)
         counts = Counts(
@@ -196,20 +206,23 @@ class Stages:
             filtered=decoded.filtered,
             compacted=folded.dropped,
             superseded=left_alone,
-            refused=refused,
+            refused=left_out,
             nulled=decoded.nulled,
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
-        prepared = Prepared(batch, raw, staged, counts, rejected, note, version)
+        note = "; ".join(filter(None, [note, joined_anew(batch.lookups, decoded.versions)])) or None
+        prepared = Prepared(batch, raw, staged, counts, rejected, note, decoded.versions, version)
         return prepared, folded.upserts, folded.deletes
 
-    def _staged(self, batch: BatchRecord, rows: pa.Table, allowed: int) -> tuple[compact.Compacted, Staged, int]:
-        """The rows folded and staged, and how many the sink refused.
+    def _staged(
+        self, batch: BatchRecord, rows: pa.Table, allowed: int, refused: pa.Table
+    ) -> tuple[compact.Compacted, Staged, int]:
+        """The rows but those that are `refused` folded and staged, and how many are refused in the end.
 
         A record that is refused hides no change before it: without it, the rows are folded and staged once more.
         """
         is_rewrite, token, came = batch.kind is BatchKind.REWRITE, batch.token(self.lease.fence), rows.num_rows
-        refused = no_rejects()
+        rows = without(rows, refused)
         while True:
             folded = self.fold(rows, is_rewrite=is_rewrite)
             handed = Batch(
@@ -221,9 +234,8 @@ class Stages:
             refused = pa.concat_tables([refused, staged.rejected])
             if not (staged.rejected.num_rows and hides):
                 count = came - rows.num_rows + staged.rejected.num_rows
-                return folded, replace(staged, rejected=refused.sort_by(POSITION)), count
-            is_refused = pc.is_in(rows.column(POSITION), value_set=staged.rejected.column(POSITION).combine_chunks())
-            rows = rows.filter(pc.invert(is_refused))
+                return folded, replace(staged, rejected=refused.sort_by(POSITION), hides=hides), count
+            rows = without(rows, staged.rejected)
 
     def splits(self, batch: BatchRecord) -> list[Split]:
         """The splits that the numbers in the raw records' column `split` mean."""
@@ -237,15 +249,17 @@ class Stages:
         return batch if batch.root == batch.seq else self.ledger.batch(batch.pipeline, batch.target, batch.root)
 
     def decode(
-        self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None, version: int | None = None
-    ) -> Decoded:
+        self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
+        versions: Mapping[str, str] | None = None, schema_version: int | None = None,
+    ) -> Decoded:  # fmt: skip
         """Raw records (or those with the `chosen` ordinals) to the sink's rows, and everything rejected on the way.
 
-        Rows made under the columns of an older `version` have today's columns, as the target has them by now.
+        `versions` are those of the dimension tables that the batch was joined with before. Rows made under the columns
+        of an older `schema_version` have today's columns, as the target has them by now.
         """
-        today = self.versions.current
-        then = today if version is None else self.versions.at(version)
-        made = decode(then.pipeline, raw, splits, chosen)
+        today = self.schemas.current
+        then = today if schema_version is None else self.schemas.at(schema_version)
+        made = decode(then.pipeline, raw, splits, chosen, versions)
         if then is today and not today.state:
             return made
         return replace(made, rows=conformed(made.rows, today.pipeline.schema))
@@ -254,7 +268,7 @@ class Stages:
         self, batch: BatchRecord, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None, version: int
     ) -> Decoded:
         try:
-            return self.decode(raw, splits, chosen, version)
+            return self.decode(raw, splits, chosen, batch.lookups, version)
         except DriftError as error:
             named = splits[error.split] if error.split < len(splits) else str(error.split)
             raise FatalError(
@@ -269,7 +283,7 @@ class Stages:
             ConfigError: the sink cannot change its target.
         """
         batch = prepared.batch
-        self.versions.evolve(
+        self.schemas.evolve(
             self.lease, self.sink, batch.seq, prepared.raw, self.splits(batch), prepared.wants,
             lambda ask: call(self.policy, ask, place=f"{batch.pipeline}: changing the columns of {self.target.name}"),
         )  # fmt: skip
@@ -361,6 +375,13 @@ class Stages:
             )
 
 
+def without(rows: pa.Table, rejected: pa.Table) -> pa.Table:
+    """The rows whose record is not among the rejects."""
+    if rejected.num_rows == 0:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows.column(POSITION), value_set=rejected.column(POSITION).combine_chunks())))
+
+
 def folded(rows: pa.Table, merge: Merge, target: Target, *, place: str) -> compact.Compacted:
     """What of the rows a sink with this merge gets.
 
@@ -399,19 +420,30 @@ class Decoding(Protocol):
         ...
 
 
-def decode(pipeline: Decoding, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
+def joined_anew(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str | None:
+    """That a batch was joined with other rows than the first time, because those are gone; None where it was not."""
+    changed = [name for name, version in (before or {}).items() if now.get(name, version) != version]
+    return f"joined with other rows of {', '.join(changed)} than when it was staged before" if changed else None
+
+
+def decode(
+    pipeline: Decoding, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Decoded:  # fmt: skip
     """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected."""
     numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
     result = pipeline.decoder.decode(numbered if chosen is None else numbered.take(chosen))
     if pipeline.metadata:
         result = replace(result, rows=attach(result.rows, raw, splits, pipeline.metadata))
     for transform in pipeline.transforms:
-        after = transform.apply(result.rows)
+        known = transform.at(versions) if versions and isinstance(transform, Versioned) else transform
+        after = known.apply(result.rows)
         result = Decoded(
             after.rows,
             pa.concat_tables([result.rejected, after.rejected]),
             result.nulled + after.nulled,
             result.filtered + after.filtered,
+            {**result.versions, **after.versions},
         )
     return result
 

@@ -62,6 +62,9 @@ CREATE TABLE dead_letter_edits (
     PRIMARY KEY (letter_id, edit)) STRICT;
 """,
     """
+ALTER TABLE batches ADD COLUMN lookups TEXT;
+""",
+    """
 ALTER TABLE schema_versions ADD COLUMN state TEXT;
 ALTER TABLE schema_versions ADD COLUMN changes TEXT;
 """,
@@ -72,7 +75,8 @@ Version 2 (retention): `batches.expired_ms` says since when a batch's records ar
 keeps the sums of batches that are no rows any more: up to sequence number `seq`, where each split then stood (`ends`).
 Version 3 (gaps): what was done about a gap (`policy`, `state`), and by which batch.
 Version 4 (edits): values that operators put beside those of dead letters, numbered from 1.
-Version 5 (evolution): what an evolving decoder needs to have a version's columns, and what caused the change.
+Version 5 (lookups): the version of each dimension table that a batch was joined with.
+Version 6 (evolution): what an evolving decoder needs to have a version's columns, and what caused the change.
 """
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -259,6 +259,9 @@ class _Collecting:
         kinds = {kind for kind, count in node.kinds.items() if count} - {"null"}
         if kinds <= {"integer", "number"} and kinds:
             found = node.numbers.type
+            if "number" in kinds and node.numbers.is_double:
+                # 50.0 comes from somebody who has 50.25, too
+                return LogicalType("DOUBLE")
             if found is None or found.name == "DECIMAL":
                 self.notes.append(f"{path_text(path)} is {found or JSON}: it holds numbers beyond 64 bits")
             return found or JSON
