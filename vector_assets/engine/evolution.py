@@ -174,9 +174,13 @@ class Schemas:
         whole = (*state, *(want.entry for want in wants))
         if ask(whole) is None:
             return whole, {}
-        refused = {}
+        refused: dict[str, str] = {}
         for want in wants:
-            reason = ask((*state, want.entry))
+            # a second change of a column whose first was refused starts from what the column is not
+            earlier = next(
+                (refused[each.what] for each in wants if each.what in refused and each.refusal == want.refusal), None
+            )
+            reason = earlier or ask((*state, want.entry))
             state = (*state, want.entry if reason is None else want.refusal)
             if reason is not None:
                 refused[want.what] = reason

@@ -109,14 +109,16 @@ class Stages:
 
     def _manifest(self, batch: BatchRecord, span: Span) -> dict[str, str]:
         """What the file says about its batch: enough to rebuild the batch's row of a lost ledger."""
-        return {
+        versioned = self.schemas.at(batch.schema_version)
+        state = {"schema_state": canonical(list(versioned.state))} if versioned.state else {}
+        return state | {
             "span": span.to_json(),
             "kind": batch.kind,
             "reading": self.pipeline.source_options.reading(),
             "target": batch.target,
             "code_version": batch.code_version,
             "schema_version": str(batch.schema_version),
-            "columns": self.schemas.at(batch.schema_version).pipeline.columns,
+            "columns": versioned.pipeline.columns,
             "run_id": batch.run_id,
             "planned_ms": str(batch.planned_ms),
             "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
