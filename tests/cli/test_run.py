@@ -112,7 +112,7 @@ STATUS_KEYS = {
 }  # fmt: skip
 BATCH_KEYS = {
     "seq", "kind", "state", "partition", "span", "counts", "commit_id", "run_id", "code_version", "planned", "done",
-    "commit_seconds", "note",
+    "commit_seconds", "note", "lookups",
 }  # fmt: skip
 
 
