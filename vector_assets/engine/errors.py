@@ -18,6 +18,7 @@
         +-- ExpiredError        retention has removed what is asked for
         +-- LedgerLostError     the target holds batches that the ledger never heard of
         +-- StateLostError      the groups of a GROUP BY are missing, damaged or mean something else
+        +-- DriftError          a document does not fit the table, and the pipeline is told to stop then
 
 A connector catches its vendor's exceptions by name at its edge and raises one of these `from` them.
 Messages name the pipeline or connector, the place, what was found and what was wanted; never a credential, never a row.
@@ -146,3 +147,17 @@ class StateLostError(FatalError):
             f"STATE_LOST: {pipeline}: {message}. Nothing was read or written; `vector-assets state rebuild {pipeline}`"
             " makes the groups again from the archive"
         )
+
+
+class DriftError(FatalError):
+    """A record does not fit the declared columns, and the drift mode is `fail`.
+
+    `split` is the number that the raw column of that name has, `offset` the record's place there; `what` names the
+    path, what was found and what was wanted.
+    """
+
+    def __init__(self, split: int, offset: int, what: str) -> None:
+        super().__init__(f"record at offset {offset} of split {split}: {what}")
+        self.split = split
+        self.offset = offset
+        self.what = what

@@ -180,14 +180,15 @@ class _Writer:
         for archived in found:
             if "columns" in archived.notes:
                 self.store.change(
-                    "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms)"
-                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms, state)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (
                         *self.where,
                         int(archived.notes["schema_version"]),
                         archived.notes["columns"],
                         archived.seq,
                         now_ms,
+                        archived.notes.get("schema_state"),
                     ),
                 )
 

@@ -20,7 +20,14 @@ import pyarrow.compute as pc
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, Receipt, Span, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, DamagedError, FatalError, PositionLostError, RowsRefusedError
+from vector_assets.engine.errors import (
+    BudgetError,
+    DamagedError,
+    FatalError,
+    PlanError,
+    PositionLostError,
+    RowsRefusedError,
+)
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
@@ -121,7 +128,7 @@ class Runner:
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
 
         def prepare(refused: pa.Table | None) -> Prepared:
-            return stages.prepare(batch, raw, refused, lambda part: past.merge(batch, part))[0]
+            return stages.prepare(batch, raw, refused, merge=lambda part: past.merge(batch, part))[0]
 
         _, receipt, _ = self._commit(stages, prepare(None), prepare)
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
@@ -218,11 +225,21 @@ class Runner:
         return found
 
     def _settle(self, stages: Stages, prepared: Prepared, frontier: Position | None) -> Outcome:
-        """Commit a prepared batch and close the books on it."""
+        """Commit a prepared batch, under the columns that the batches before it left, and close the books on it."""
+        prepared = self._under_todays_columns(stages, prepared)
         batch, raw = prepared.batch, prepared.raw
         prepared, receipt, seconds = self._commit(stages, prepared, lambda refused: stages.stage(batch, raw, refused))
         failpoint("committed")
         return self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
+
+    def _under_todays_columns(self, stages: Stages, prepared: Prepared) -> Prepared:
+        """The batch itself, or made again: with other columns where it wants them, or where they changed meanwhile."""
+        while prepared.wants or prepared.schema_version != stages.schemas.current.version:
+            if prepared.wants and prepared.schema_version == stages.schemas.current.version:
+                stages.evolve(prepared)
+                self.session.adopt(stages.schemas.current)
+            prepared = stages.stage(prepared.batch, prepared.raw)
+        return prepared
 
     def _commit(
         self, stages: Stages, prepared: Prepared, again: Callable[[pa.Table], Prepared]
@@ -329,7 +346,7 @@ class Runner:
         """A new batch of this session's run in the ledger; `previous` is the one read before it, with its ends."""
         return self.ledger.plan(
             stages.lease, kind, span, hour=hour, run_id=self.session.run_id, code_version=stages.code_version,
-            schema_version=stages.schema_version, previous=previous,
+            schema_version=stages.schemas.current.version, previous=previous,
         )  # fmt: skip
 
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
@@ -382,6 +399,17 @@ class Runner:
                 return
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A batch that workers prepare, and the schema version when they were told to."""
+
+    future: Future[Prepared]
+    version: int
+    batch: BatchRecord
+    raw: pa.Table
+    span: Span
+
+
 class _ReadAhead:
     """The reader thread and the workers of one drain; batches come out prepared and in order."""
 
@@ -389,7 +417,7 @@ class _ReadAhead:
         self._runner, self._stages, self._hour, self._frontier = runner, stages, hour, frontier
         self._closing = threading.Event()
         self._slots = threading.Semaphore(IN_FLIGHT)
-        self._ready: queue.Queue[Future[Prepared] | None] = queue.Queue()
+        self._ready: queue.Queue[_Ahead | None] = queue.Queue()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="worker")
 
@@ -397,11 +425,23 @@ class _ReadAhead:
         """Prepared batches, in order; a failed read or preparation is raised in its batch's place."""
         reading = self._reader.submit(self._read_all)
         while True:
-            future = self._ready.get()
-            if future is None:
+            ahead = self._ready.get()
+            if ahead is None:
                 reading.result()
                 return
-            yield future.result()
+            yield self._prepared(ahead)
+
+    def _prepared(self, ahead: "_Ahead") -> Prepared:
+        try:
+            return ahead.future.result()
+        except (BudgetError, PlanError):
+            if ahead.version == self._stages.schemas.current.version:
+                raise
+        # it was made ahead under columns that are not those of now: what fails under them says nothing
+        batch = self._runner.ledger.batch(ahead.batch.pipeline, ahead.batch.target, ahead.batch.seq)
+        if batch.state is State.PLANNED:
+            batch = self._stages.seal(batch, ahead.raw, ahead.span)
+        return self._stages.stage(batch, ahead.raw)
 
     def release(self) -> None:
         """One batch less in flight."""
@@ -425,7 +465,10 @@ class _ReadAhead:
                 batch, raw, span = found
                 position |= span.end
                 previous = (batch.seq, span)
-                self._ready.put(self._workers.submit(self._prepare, batch, raw, span))
+                version = self._stages.schemas.current.version
+                self._ready.put(
+                    _Ahead(self._workers.submit(self._prepare, batch, raw, span), version, batch, raw, span)
+                )
         finally:
             self._ready.put(None)
 
