@@ -8,6 +8,7 @@ from vector_assets.declare import flink_sql
 from vector_assets.declare.flink_options import Secrets
 from vector_assets.declare.flink_sql import compile_script, shown_path
 from vector_assets.engine import env
+from vector_assets.engine.creation import refuse_shared_prefixes
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.pipeline import Pipeline
 
@@ -97,3 +98,4 @@ def _check_taken(found: list[Pipeline], before: list[Pipeline]) -> None:
         ):
             if other is not None:
                 raise ConfigError(f"{what} {shown} is taken by {other.place}", pipeline.place)
+        refuse_shared_prefixes(pipeline, before)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from vector_assets.engine.core import RAW_SCHEMA, Decoder, Sink, Source, Transform, canonical
+from vector_assets.engine.creation import Creation
 from vector_assets.engine.errors import Place
 from vector_assets.engine.metadata import Metadata
 from vector_assets.engine.options import Duration, MemorySize, Options, SinkOptions, SourceOptions
@@ -104,7 +105,8 @@ class Pipeline:
 
     `raw_schema` is what the source reads: RAW_SCHEMA, or its typed form; `metadata` are the source table's columns that
     the source fills itself; `schema` is what the sink receives (without hidden columns); `reports` are options without
-    effect outside their own runtime, one sentence each.
+    effect outside their own runtime, one sentence each. `creation` says what is fixed once it was created, and where its
+    data lies; a pipeline that `is_idle` reads nothing by itself until somebody starts it.
     """
 
     name: str
@@ -129,6 +131,8 @@ class Pipeline:
     metadata: tuple[tuple[Column, Metadata], ...] = ()
     reports: tuple[str, ...] = ()
     reads: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
+    creation: Creation | None = None
+    is_idle: bool = False
 
     @property
     def target(self) -> str:

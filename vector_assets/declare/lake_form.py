@@ -1,0 +1,344 @@
+"""The fields of lake ingestion jobs, their data sources and resource groups: the form of the managed service as YAML.
+
+Values are as they are written: a `${secret_values.x}` is filled in when the job is compiled, so that no message can show
+a secret.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from vector_assets.declare.flink_type_text import type_of
+from vector_assets.declare.yaml_text import Document, Path, unknown_key
+from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.options import Duration, MemorySize, Options
+from vector_assets.engine.schema import LogicalType
+
+LEAST_UNITS = 2
+"""Units that a job has at least, which is the service's own least."""
+
+UNIT_BYTES = 128 * 1024**2
+"""Memory of a unit: two of them are what a pipeline has by default."""
+
+LEAST_INTERVAL = timedelta(seconds=1)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CURSORS = {"begin_cursor": "earliest-offset", "end_cursor": "latest-offset"}
+
+Form = TypeVar("Form", bound=Options)
+
+
+def name_of(text: object) -> str:
+    """A name that is one everywhere: in Dagster, in a ledger, in a catalog."""
+    if not isinstance(text, str) or not _NAME.fullmatch(text):
+        raise ValueError("want letters, digits and '_', with no digit in front")
+    return text
+
+
+def _brokers(value: object) -> object:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _json_only(value: object) -> object:
+    if str(value).lower() != "json":
+        raise ValueError(
+            "only JSON-formatted messages can be synchronized by a lake job; a *.sql script reads other formats"
+        )
+    return "json"
+
+
+def _parsed_type(value: object) -> object:
+    if isinstance(value, LogicalType):
+        return value
+    try:
+        return type_of(str(value))
+    except ConfigError as error:
+        raise ValueError(error.message) from None
+
+
+Name = Annotated[str, BeforeValidator(name_of)]
+TypeText = Annotated[LogicalType, BeforeValidator(_parsed_type)]
+
+
+class DataSource(Options):
+    """`datasource:`: a Kafka cluster and a topic, under a name."""
+
+    name: Name
+    """How jobs name it. `sources create` makes one of the type and the time where none is given."""
+    type: Literal["kafka"] = "kafka"
+    """`kafka`."""
+    description: str = ""
+    """What it is for."""
+    brokers: Annotated[str, BeforeValidator(_brokers)]
+    """`host:port`, several as a list or separated by commas."""
+    topic: str
+    """The topic."""
+    message_format: Annotated[Literal["json"], BeforeValidator(_json_only)] = "json"
+    """`json`; nothing else can be synchronized by a lake job."""
+    properties: dict[str, str] = Field(default_factory=dict)
+    """Properties of the Kafka client in Java's spelling, such as `security.protocol` and `sasl.jaas.config`."""
+
+    @field_validator("topic")
+    @classmethod
+    def _is_one_topic(cls, text: str) -> str:
+        if ";" in text:
+            raise ValueError("want one topic")
+        return text
+
+    @field_validator("properties")
+    @classmethod
+    def _names_no_servers(cls, values: dict[str, str]) -> dict[str, str]:
+        if "bootstrap.servers" in values:
+            raise ValueError("'bootstrap.servers' is the key brokers")
+        return values
+
+
+class Destination(Options):
+    """`destination:`: where the table lies and in which format."""
+
+    type: Literal["managed", "path"] = "managed"
+    """`managed`: lake storage that is made and looked after here (Iceberg only); `path`: a place of your own."""
+    storage: Name = "lake"
+    """Managed: the name of the lake storage; it is made when it is missing."""
+    path: str | None = None
+    """Own path: a folder or `s3://bucket/folder`, empty when the job is created. It can never be changed, and shares no
+    prefix with that of another job."""
+    format: Literal["iceberg", "paimon"] = "iceberg"
+    """`iceberg` or `paimon` (only in a path of your own)."""
+    database: Name
+    """Made when it is missing; one that is there is used as it is. A Paimon database is never made: see
+    `vector-assets target create`."""
+    table: Name
+    """Made when it is missing."""
+    on_existing: Literal["fail", "adopt"] = "fail"
+    """What a table means that is there before the job: `fail`, or `adopt`, which checks that it fits."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """Options of the connector of that format as Flink SQL spells them: catalogs, endpoints and keys of a store."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.type == "managed" and self.format == "paimon":
+            raise ValueError("managed lake storage takes iceberg only: format paimon wants type: path")
+        if self.type == "managed" and self.path is not None:
+            raise ValueError("path has a meaning only with type: path")
+        if self.type == "path" and not self.path:
+            raise ValueError("type: path wants the key path")
+        if self.type == "path" and "storage" in self.model_fields_set:
+            raise ValueError("storage has a meaning only with type: managed")
+        return self
+
+
+class FieldMapping(Options):
+    """One item of `columns:`: a field of the messages and the column that it becomes."""
+
+    field: str = Field(min_length=1)
+    """The field by its path in the message, names separated by dots; `__value__` is the whole message."""
+    name: str | None = Field(None, min_length=1)
+    """The column; default: the path with underscores for dots."""
+    type: TypeText
+    """The column's type as Flink SQL spells it."""
+    description: str = ""
+    """The column's comment."""
+
+    @property
+    def column(self) -> str:
+        """The column's name."""
+        return self.name or self.field.replace(".", "_")
+
+
+LogTimeUnit = Literal["year", "month", "day", "hour"]
+
+
+class PartitionKey(Options):
+    """One item of `partition_by:`."""
+
+    log_time: LogTimeUnit | None = None
+    """By the time of the record in Kafka: `year`, `month`, `day` or `hour`."""
+    column: str | None = None
+    """By a column of the table."""
+    bucket: int | None = Field(None, ge=1)
+    """With `column`: by the hash of its value, into so many buckets."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.log_time is None) == (self.column is None):
+            raise ValueError("want log_time or column, and only one of them")
+        if self.bucket is not None and self.column is None:
+            raise ValueError("bucket wants a column")
+        return self
+
+
+class Resources(Options):
+    """`resources:`: how much of the machine a job may use."""
+
+    group: Name | None = None
+    """The resource group that the units are taken from."""
+    units: int | None = Field(None, ge=LEAST_UNITS)
+    """Units of the group, 2 or more; each is 128 MB of memory for records in flight."""
+    memory: MemorySize | None = Field(None, ge=16 * 1024**2)
+    """Memory for records in flight, without a group."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.group is None) != (self.units is None):
+            raise ValueError("group and units go together")
+        if self.group is not None and self.memory is not None:
+            raise ValueError("units say how much memory there is: leave out memory")
+        return self
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory for records in flight; None where nothing is said."""
+        return self.units * UNIT_BYTES if self.units is not None else self.memory
+
+
+class ResourceGroup(Options):
+    """`resource_group:`: units that the jobs of a group share."""
+
+    name: Name
+    """How jobs name it."""
+    max_units: int = Field(ge=LEAST_UNITS)
+    """What all its jobs have together."""
+
+
+class LakeJob(Options):
+    """`job:`: one topic into one table."""
+
+    TIMES: ClassVar[Mapping[str, str]] = _CURSORS
+
+    name: Name
+    """The pipeline's name. `jobs create` makes one of the type and the time where none is given."""
+    description: str = ""
+    """What it is for."""
+    source: str
+    """The name of a data source, or the keys of one, which is then this job's own."""
+    destination: Destination
+    """Where to, see below."""
+    json_layers: int = Field(1, ge=0, le=4)
+    """How many layers of nested objects become columns of their own; 0 keeps the whole message in `__value__`."""
+    columns: tuple[FieldMapping, ...] | None = Field(None, min_length=1)
+    """The columns, see below; `jobs create` infers them from the newest messages."""
+    partition_by: tuple[PartitionKey, ...] = ()
+    """Partition keys, see below; none: the table has no partitions."""
+    log_time_column: str = "log_time"
+    """The column that holds the record's time where `partition_by` asks for it."""
+    start: str = "begin_cursor"
+    """`begin_cursor` (the oldest message), `end_cursor` (what comes from now on), or a time (the first message of that
+    time or later): `2026-03-01T08:00:00Z` or milliseconds since 1970."""
+    commit_interval: Duration = Field(timedelta(minutes=5), ge=LEAST_INTERVAL)
+    """How often what has arrived is committed."""
+    on_drift: Literal["evolve", "rescue", "freeze", "fail"] = "rescue"
+    """What a field means that no column has, or a value that does not fit: `evolve` (the table gets the column, or a
+    wider one), `rescue` (kept as JSON in `_rescued`), `freeze` (a dead letter) or `fail` (the job stops)."""
+    resources: Resources = Resources()
+    """How much memory, see below."""
+    settings: dict[str, str] = Field(default_factory=dict)
+    """Advanced: settings of pipelines as scripts SET them (`vector-assets.*`)."""
+
+    @field_validator("start")
+    @classmethod
+    def _is_start(cls, text: str) -> str:
+        if text not in _CURSORS:
+            start_ms(text)
+        return text
+
+    @field_validator("columns")
+    @classmethod
+    def _are_apart(cls, columns: tuple[FieldMapping, ...] | None) -> tuple[FieldMapping, ...] | None:
+        seen: dict[str, str] = {}
+        for column in columns or ():
+            other = seen.setdefault(column.column.lower(), column.field)
+            if other is not column.field:
+                raise ValueError(f"column {column.column} is made of {other} and of {column.field}; name one otherwise")
+        return columns
+
+    @model_validator(mode="after")
+    def _partitions_are_known(self) -> Self:
+        times = [key.log_time for key in self.partition_by if key.log_time]
+        if len(times) > 1:
+            raise ValueError(
+                f"partition_by: log_time is given twice ({', '.join(times)}); hours have their days in them"
+            )
+        taken = [column.field for column in self.columns or () if column.column == self.log_time_column]
+        if times and taken:
+            raise ValueError(f"column {self.log_time_column} is that of the log time; name the field's otherwise")
+        return self
+
+
+def start_ms(text: str) -> int:
+    """A time to start at, in ms since 1970; without a zone it is UTC.
+
+    Raises:
+        ValueError: it is spelled otherwise.
+    """
+    if text.isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            "want begin_cursor, end_cursor, or a time such as 2026-03-01T08:00:00Z or milliseconds since 1970"
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+def read(form: type[Form], document: Document, path: Path, owner: str) -> Form:
+    """A form filled in from a part of a document; `owner` (such as `job orders`) starts every message.
+
+    Raises:
+        ConfigError: at the key that is unknown or the value that is wrong, or where one is missing.
+    """
+    raw = document.value(path)
+    if not isinstance(raw, dict):
+        raise document.error(f"{owner}: want keys and values (key: value)", path)
+    given = {key: value for key, value in raw.items() if value is not None}
+    try:
+        return form.model_validate(given)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False)
+        first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+        raise _explained(form, document, path, first, owner) from None
+
+
+def _explained(form: type[Options], document: Document, path: Path, error: Any, owner: str) -> ConfigError:
+    inner: Path = tuple(error["loc"])
+    where = (*path, *inner)
+    if error["type"] == "extra_forbidden":
+        return unknown_key(document, where, _keys_at(form, inner[:-1]), owner)
+    shown = _shown(inner)
+    if error["type"] == "missing":
+        return ConfigError(f"{owner}: key {shown!r} is required", document.place_of_key(where))
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    found = document.value(where)
+    if not shown:
+        return document.error(f"{owner}: {reason}", where)
+    if isinstance(found, str):
+        reason = f"found {found!r}; {reason}"
+    return document.error(f"{owner}: {shown}: {reason}", where)
+
+
+def _shown(path: Path) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def _keys_at(form: type[Options], path: Path) -> list[str]:
+    """The keys of the form that lies at a path inside of another one."""
+    here: Any = form
+    for part in path:
+        if isinstance(part, str):
+            here = _form_in(here.model_fields[part].annotation)
+    known: list[str] = here.known()
+    return known
+
+
+def _form_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _form_in(part)) is not None), None)
