@@ -1,18 +1,26 @@
 """Text to Pipeline: one module per front end, one place that loads files and folders."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vector_assets.declare import flink_sql
 from vector_assets.declare.flink_options import Secrets
 from vector_assets.declare.flink_sql import compile_script, shown_path
+from vector_assets.declare.lake_form import DataSource, ResourceGroup, read
+from vector_assets.declare.lake_job import compile_job
+from vector_assets.declare.lake_shelf import Shelf, shelve
 from vector_assets.engine import env
 from vector_assets.engine.creation import refuse_shared_prefixes
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.pipeline import Pipeline
 
-__all__ = ["Declarations", "collect_folder", "compile_script", "load_file", "load_folder"]
+__all__ = [
+    "Declarations", "collect_folder", "compile_script", "load_file", "load_folder", "shelf_of", "shelf_of_folder",
+]  # fmt: skip
+
+YAML = frozenset({".yaml", ".yml"})
+"""Endings of files that hold lake jobs and what they use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,33 @@ def load_file(path: Path, *, secrets: Secrets = env.secret, offline: bool = Fals
     """
     if path.suffix == ".sql":
         return flink_sql.load_file(path, secrets=secrets, offline=offline)
-    if path.suffix in {".yaml", ".yml"}:
-        raise ConfigError("YAML declarations are not supported yet; write a *.sql file", Place(shown_path(path)))
-    raise ConfigError("not a declaration; known endings: .sql", Place(shown_path(path)))
+    if path.suffix in YAML:
+        folder = env.pipelines_dir()
+        around = folder if path.absolute().is_relative_to(folder) else path.absolute().parent
+        files = [path, *(file for file in _files(around) if file.suffix in YAML and file.absolute() != path.absolute())]
+        return _jobs(path, shelf_of(files), secrets, offline=offline)
+    raise ConfigError("not a declaration; known endings: .sql, .yaml, .yml", Place(shown_path(path)))
+
+
+def shelf_of(files: Iterable[Path]) -> Shelf:
+    """The YAML documents of files."""
+    return shelve([(file, shown_path(file)) for file in files])
+
+
+def shelf_of_folder(path: Path) -> Shelf:
+    """The YAML documents of a folder and below."""
+    return shelf_of(file for file in _files(path) if file.suffix in YAML) if path.is_dir() else Shelf(())
+
+
+def _jobs(path: Path, shelf: Shelf, secrets: Secrets, *, offline: bool) -> list[Pipeline]:
+    """The pipelines of a YAML file; data sources and groups that no job of the file uses are checked, too."""
+    items = shelf.in_file(shown_path(path))
+    for item in items:
+        if item.kind == "datasource":
+            read(DataSource, item.document, (item.kind,), item.owner)
+        elif item.kind == "resource_group":
+            read(ResourceGroup, item.document, (item.kind,), item.owner)
+    return [compile_job(item, shelf, secrets=secrets, offline=offline) for item in items if item.kind == "job"]
 
 
 def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool = False) -> Declarations:
@@ -59,9 +91,13 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
     errors: list[ConfigError] = []
     if not path.is_dir():
         return Declarations((), (ConfigError(f"no folder of declarations at {path}"),))
+    shelf = shelf_of_folder(path)
     for file in _files(path):
         try:
-            found = load_file(file, secrets=secrets, offline=offline)
+            if file.suffix in YAML:
+                found = _jobs(file, shelf, secrets, offline=offline)
+            else:
+                found = load_file(file, secrets=secrets, offline=offline)
             _check_taken(found, pipelines)
         except ConfigError as error:
             errors.append(error)

@@ -1,11 +1,11 @@
-"""The fields of lake ingestion jobs, their data sources and resource groups: the form of the managed service as YAML.
+"""The fields of lake ingestion jobs, their data sources and resource groups: the managed service's form as YAML.
 
-Values are as they are written: a `${secret_values.x}` is filled in when the job is compiled, so that no message can show
-a secret.
+Values are as they are written: a `${secret_values.x}` is filled in when the job is compiled, so that no message here
+can show a secret.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -16,6 +16,7 @@ from vector_assets.declare.yaml_text import Document, Path, unknown_key
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.options import Duration, MemorySize, Options
 from vector_assets.engine.schema import LogicalType
+from vector_assets.formats.lake_fields import JSON, STRING, WHOLE, LakeField, parse_path, path_text, plain_name
 
 LEAST_UNITS = 2
 """Units that a job has at least, which is the service's own least."""
@@ -51,7 +52,7 @@ def _json_only(value: object) -> object:
 
 
 def _parsed_type(value: object) -> object:
-    if isinstance(value, LogicalType):
+    if isinstance(value, LogicalType) or value == JSON:
         return value
     try:
         return type_of(str(value))
@@ -60,7 +61,7 @@ def _parsed_type(value: object) -> object:
 
 
 Name = Annotated[str, BeforeValidator(name_of)]
-TypeText = Annotated[LogicalType, BeforeValidator(_parsed_type)]
+TypeText = Annotated[LogicalType | Literal["JSON"], BeforeValidator(_parsed_type)]
 
 
 class DataSource(Options):
@@ -134,19 +135,59 @@ class Destination(Options):
 class FieldMapping(Options):
     """One item of `columns:`: a field of the messages and the column that it becomes."""
 
-    field: str = Field(min_length=1)
-    """The field by its path in the message, names separated by dots; `__value__` is the whole message."""
+    field: str
+    """The field by its path in the message: names separated by dots, a name that holds a dot in double quotes;
+    `__value__` is the whole message, where no layer is parsed."""
     name: str | None = Field(None, min_length=1)
     """The column; default: the path with underscores for dots."""
     type: TypeText
-    """The column's type as Flink SQL spells it."""
+    """The column's type: a simple one as Flink SQL spells it, or `JSON`, which keeps any value as JSON text."""
     description: str = ""
     """The column's comment."""
+    nulls: Literal["absent", "present"] = "absent"
+    """What a null of the column usually means: the field is `absent`, or it is `present` and null. The other kind is
+    noted in `_rescued`."""
+    time_format: Literal["SQL", "ISO-8601"] = "SQL"
+    """How times are spelled: `2026-03-01 12:00:00`, or with a `T`."""
+
+    @field_validator("field")
+    @classmethod
+    def _is_path(cls, text: str) -> str:
+        try:
+            parse_path(text)
+        except ConfigError as error:
+            raise ValueError(error.message) from None
+        return text
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names on the way to the field; none for the whole message."""
+        return () if self.field == WHOLE else parse_path(self.field)
 
     @property
     def column(self) -> str:
         """The column's name."""
-        return self.name or self.field.replace(".", "_")
+        return self.name or plain_name(self.path)
+
+    def lake_field(self) -> LakeField:
+        """The field as the decoder knows it."""
+        is_json = self.type == JSON
+        kind = STRING if isinstance(self.type, str) else self.type
+        nulls: Literal["absent", "null"] = "null" if self.nulls == "present" else "absent"
+        return LakeField(self.path, self.column, kind, is_json, nulls, self.time_format == "ISO-8601")
+
+    @classmethod
+    def of(cls, field: LakeField) -> dict[str, str]:
+        """The item for a field, with what differs from the defaults."""
+        item = {"field": path_text(field.path) if field.path else WHOLE}
+        if field.name != plain_name(field.path):
+            item["name"] = field.name
+        item["type"] = field.spelled
+        if field.nulls == "null":
+            item["nulls"] = "present"
+        if field.iso:
+            item["time_format"] = "ISO-8601"
+        return item
 
 
 LogTimeUnit = Literal["year", "month", "day", "hour"]
@@ -221,6 +262,8 @@ class LakeJob(Options):
     """How many layers of nested objects become columns of their own; 0 keeps the whole message in `__value__`."""
     columns: tuple[FieldMapping, ...] | None = Field(None, min_length=1)
     """The columns, see below; `jobs create` infers them from the newest messages."""
+    ignore: tuple[str, ...] = ()
+    """Fields that are left out on purpose, by their paths: not in a column, not in `_rescued`, and no drift."""
     partition_by: tuple[PartitionKey, ...] = ()
     """Partition keys, see below; none: the table has no partitions."""
     log_time_column: str = "log_time"
@@ -233,7 +276,7 @@ class LakeJob(Options):
     on_drift: Literal["evolve", "rescue", "freeze", "fail"] = "rescue"
     """What a field means that no column has, or a value that does not fit: `evolve` (the table gets the column, or a
     wider one), `rescue` (kept as JSON in `_rescued`), `freeze` (a dead letter) or `fail` (the job stops)."""
-    resources: Resources = Resources()
+    resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
     """How much memory, see below."""
     settings: dict[str, str] = Field(default_factory=dict)
     """Advanced: settings of pipelines as scripts SET them (`vector-assets.*`)."""
@@ -245,27 +288,17 @@ class LakeJob(Options):
             start_ms(text)
         return text
 
-    @field_validator("columns")
-    @classmethod
-    def _are_apart(cls, columns: tuple[FieldMapping, ...] | None) -> tuple[FieldMapping, ...] | None:
-        seen: dict[str, str] = {}
-        for column in columns or ():
-            other = seen.setdefault(column.column.lower(), column.field)
-            if other is not column.field:
-                raise ValueError(f"column {column.column} is made of {other} and of {column.field}; name one otherwise")
-        return columns
-
     @model_validator(mode="after")
     def _partitions_are_known(self) -> Self:
         times = [key.log_time for key in self.partition_by if key.log_time]
         if len(times) > 1:
-            raise ValueError(
-                f"partition_by: log_time is given twice ({', '.join(times)}); hours have their days in them"
-            )
-        taken = [column.field for column in self.columns or () if column.column == self.log_time_column]
-        if times and taken:
-            raise ValueError(f"column {self.log_time_column} is that of the log time; name the field's otherwise")
+            raise ValueError(f"partition_by: log_time is given twice ({', '.join(times)}); an hour is in its day")
         return self
+
+    @property
+    def log_time(self) -> LogTimeUnit | None:
+        """By which unit of the record's time the table is partitioned."""
+        return next((key.log_time for key in self.partition_by if key.log_time), None)
 
 
 def start_ms(text: str) -> int:
@@ -286,8 +319,13 @@ def start_ms(text: str) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def read(form: type[Form], document: Document, path: Path, owner: str) -> Form:
+def read(
+    form: type[Form], document: Document, path: Path, owner: str, *, implied: Mapping[str, Any] | None = None,
+    passed_over: Sequence[str] = (),
+) -> Form:  # fmt: skip
     """A form filled in from a part of a document; `owner` (such as `job orders`) starts every message.
+
+    `implied` are values of keys that need not be written, or, where they are `passed_over`, stand for what is written.
 
     Raises:
         ConfigError: at the key that is unknown or the value that is wrong, or where one is missing.
@@ -295,7 +333,8 @@ def read(form: type[Form], document: Document, path: Path, owner: str) -> Form:
     raw = document.value(path)
     if not isinstance(raw, dict):
         raise document.error(f"{owner}: want keys and values (key: value)", path)
-    given = {key: value for key, value in raw.items() if value is not None}
+    written = {key: value for key, value in raw.items() if value is not None and key not in passed_over}
+    given = {**(implied or {}), **written}
     try:
         return form.model_validate(given)
     except ValidationError as error:

@@ -15,7 +15,7 @@ def scalar(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = yaml.safe_dump(str(value), default_flow_style=True, allow_unicode=True, width=1 << 30)
-    plain = text.removesuffix("...\n").removesuffix("\n")
+    plain: str = text.removesuffix("...\n").removesuffix("\n")
     if isinstance(value, int | float):
         return str(value)
     # inside of brackets these end a plain text

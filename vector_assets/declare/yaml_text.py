@@ -1,7 +1,7 @@
 """YAML documents that know where everything stands.
 
-Scalars are text as it is written (`no` is not false, `1.10` stays `1.10`), only an empty value, `null` and `~` are None:
-what a value means is up to the form that reads it. Aliases and two keys of one name are refused.
+Scalars are text as it is written (`no` is not false); only an empty value, `null` and `~` are None.
+What a value means is up to the form that reads it. Aliases and two keys of one name are refused.
 """
 
 from collections.abc import Iterator, Mapping

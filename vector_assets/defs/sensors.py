@@ -26,7 +26,7 @@ _STILL_SECONDS = 60
 
 
 def of(pipeline: Pipeline) -> dg.SensorDefinition:
-    """The pipeline's sensor; it is on unless somebody turns it off, that of an idle pipeline off until it is started."""
+    """The pipeline's sensor; on unless somebody turns it off; that of an idle pipeline is off until started."""
     interval = pipeline.settings.sensor_interval.total_seconds()
 
     @dg.sensor(

@@ -105,8 +105,8 @@ class Pipeline:
 
     `raw_schema` is what the source reads: RAW_SCHEMA, or its typed form; `metadata` are the source table's columns that
     the source fills itself; `schema` is what the sink receives (without hidden columns); `reports` are options without
-    effect outside their own runtime, one sentence each. `creation` says what is fixed once it was created, and where its
-    data lies; a pipeline that `is_idle` reads nothing by itself until somebody starts it.
+    effect outside their own runtime, one sentence each. `creation` says what is fixed once it was created, and where
+    its data lies; a pipeline that `is_idle` reads nothing by itself until somebody starts it.
     """
 
     name: str
