@@ -81,6 +81,7 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     """
     connector = connector_of(table)
     make = _load(script, SOURCES, "source connector", connector, table, "connector")
+    _check_partitions(make, connector, table)
     written = fill(script, table, secrets, offline=offline)
     own = formats.prefixes(script, table, written)
     options = parse(make, written.only(lambda option: not option.startswith(own)), f"connector {connector}")
@@ -186,8 +187,17 @@ def sink_end(script: Script, table: Declared, secrets: Secrets, *, offline: bool
             raise ConfigError(f"table {table.name}: {what}", column.place)
     connector = connector_of(table)
     make = _load(script, SINKS, "sink connector", connector, table, "connector")
+    _check_partitions(make, connector, table)
     written = fill(script, table, secrets, offline=offline)
     return SinkEnd(connector, make, parse(make, written, f"connector {connector}"))
+
+
+def _check_partitions(make: Any, connector: str, table: Declared) -> None:
+    """PARTITIONED BY is for connectors that partition tables."""
+    if table.table.partitioned_by and not getattr(make, "PARTITIONED", False):
+        raise ConfigError(
+            f"table {table.name}: connector {connector} knows no partitions: leave out PARTITIONED BY", table.place
+        )
 
 
 def _load(script: Script, known: Mapping[str, str], role: str, name: str, table: Declared, option: str) -> Any:

@@ -64,6 +64,7 @@ def declare(script: Script, statement: Statement) -> Declared:
         primary_key=tuple(key_names),
         comment=_comment(statement),
         place=script.place(schema.this),
+        partitioned_by=_partitions(script, statement.node, by_name),
     )
     reports = tuple(_watermarks(script, elements, table, by_name))
     return Declared(table, script.place(schema.this), _options(script, statement.node), computed, reports)
@@ -167,6 +168,21 @@ def _check_key(script: Script, part: exp.Expr, columns: dict[str, Column]) -> No
         raise script.error(f"PRIMARY KEY: no column {part.name}{hint(part.name, columns)}; known: {known}", part)
     if column.kind != "physical":
         raise script.error(f"PRIMARY KEY: column {part.name} is {column.kind}; a key has physical columns", part)
+
+
+def _partitions(script: Script, create: exp.Expr, columns: dict[str, Column]) -> tuple[str, ...]:
+    written = create.find(exp.PartitionedByProperty)
+    names: list[str] = []
+    for part in written.this.expressions if written is not None else ():
+        if part.name not in columns:
+            known = ", ".join(columns)
+            raise script.error(
+                f"PARTITIONED BY: no column {part.name}{hint(part.name, columns)}; known: {known}", part
+            )
+        if part.name in names:
+            raise script.error(f"PARTITIONED BY: column {part.name} is named twice", part)
+        names.append(part.name)
+    return tuple(names)
 
 
 def _watermarks(script: Script, elements: list[exp.Expr], table: Table, columns: dict[str, Column]) -> list[str]:
