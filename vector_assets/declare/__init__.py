@@ -1,6 +1,6 @@
 """Text to Pipeline: one module per front end, one place that loads files and folders."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.pipeline import Pipeline
 
 __all__ = [
-    "Declarations", "collect_folder", "compile_script", "load_file", "load_folder", "shelf_of", "shelf_of_folder",
+    "Declarations", "check_apart", "collect_folder", "compile_script", "load_file", "load_folder", "shelf_of",
+    "shelf_of_folder", "shown_path",
 ]  # fmt: skip
 
 YAML = frozenset({".yaml", ".yml"})
@@ -98,7 +99,7 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
                 found = _jobs(file, shelf, secrets, offline=offline)
             else:
                 found = load_file(file, secrets=secrets, offline=offline)
-            _check_taken(found, pipelines)
+            check_apart(found, pipelines)
         except ConfigError as error:
             errors.append(error)
         else:
@@ -124,7 +125,12 @@ def _files(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _check_taken(found: list[Pipeline], before: list[Pipeline]) -> None:
+def check_apart(found: Sequence[Pipeline], before: Sequence[Pipeline]) -> None:
+    """Make sure that pipelines share neither name nor target nor a prefix of their paths with others.
+
+    Raises:
+        ConfigError: one does; the other's place is named.
+    """
     names = {pipeline.name.lower(): pipeline for pipeline in before}
     targets = {pipeline.claims["target"]: pipeline for pipeline in before if "target" in pipeline.claims}
     for pipeline in found:

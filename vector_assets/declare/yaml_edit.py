@@ -37,6 +37,39 @@ def with_value(text: str, number: int, path: Path, value: object, file: str = ""
     return _replaced(text, entry.value, spelled)
 
 
+def with_lines(text: str, number: int, path: Path, lines: list[str], file: str = "") -> str:
+    """The file's text with a key added whose value is written on lines of its own, below the others of its mapping.
+
+    Raises:
+        ConfigError: the mapping around it is written on one line.
+    """
+    document = _document(text, number, file)
+    holder = document.entry(path[:-1]).value
+    if holder.flow_style:
+        raise document.error("write this with a line for each key", path[:-1])
+    indent = " " * holder.value[0][0].start_mark.column
+    block = "\n".join([f"{indent}{scalar(path[-1])}:", *(f"{indent}  {line}" for line in lines)])
+    at = text.find("\n", _end(holder))
+    head, tail = (text, "\n") if at < 0 else (text[:at], text[at:])
+    return f"{head}\n{block}{tail}"
+
+
+def with_item(text: str, number: int, path: Path, spelled: str, file: str = "") -> str:
+    """The file's text with an item more at the end of a list, which is made where there is none."""
+    document = _document(text, number, file)
+    try:
+        holder = document.entry(path).value
+    except KeyError:
+        return with_lines(text, number, path, [f"- {spelled}"], file)
+    if holder.flow_style or not holder.value:
+        at = _end(holder) - 1
+        return text[:at] + (", " if holder.value else "") + spelled + text[at:]
+    indent = " " * (holder.start_mark.column)
+    at = text.find("\n", _end(holder))
+    head, tail = (text, "\n") if at < 0 else (text[:at], text[at:])
+    return f"{head}\n{indent}- {spelled}{tail}"
+
+
 def without_key(text: str, number: int, path: Path, file: str = "") -> str:
     """The file's text without a key (or an item of a list) and its value; the same where it is not there."""
     document = _document(text, number, file)

@@ -113,6 +113,17 @@ def ensure_created(ledger: "Ledger", pipeline: "Pipeline") -> bool:
     return True
 
 
+def refuse_changes(ledger: "Ledger", pipeline: "Pipeline") -> None:
+    """Make sure that nothing was changed that is fixed, of a pipeline that was created.
+
+    Raises:
+        ConfigError: something was; both values are named.
+    """
+    before = created(ledger).get(pipeline.name)
+    if pipeline.creation is not None and before is not None:
+        _refuse_changes(pipeline, pipeline.creation, before)
+
+
 def delete(ledger: "Ledger", pipeline: str) -> None:
     """Note that the pipeline is no more: its name and its place are free."""
     ledger.record_event(pipeline, DELETED, "{}")
