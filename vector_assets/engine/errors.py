@@ -15,6 +15,7 @@
         +-- BudgetError         more rejected records than the error budget allows
         +-- ExpiredError        retention has removed what is asked for
         +-- LedgerLostError     the target holds batches that the ledger never heard of
+        +-- DriftError          a document does not fit the table, and the pipeline is told to stop then
 
 A connector catches its vendor's exceptions by name at its edge and raises one of these `from` them.
 Messages name the pipeline or connector, the place, what was found and what was wanted; never a credential, never a row.
@@ -115,3 +116,17 @@ class ExpiredError(FatalError):
 
 class LedgerLostError(FatalError):
     """The target holds batches that the ledger never heard of: it was lost, or restored from an older copy."""
+
+
+class DriftError(FatalError):
+    """A record does not fit the declared columns, and the drift mode is `fail`.
+
+    `split` is the number that the raw column of that name has, `offset` the record's place there; `what` names the
+    path, what was found and what was wanted.
+    """
+
+    def __init__(self, split: int, offset: int, what: str) -> None:
+        super().__init__(f"record at offset {offset} of split {split}: {what}")
+        self.split = split
+        self.offset = offset
+        self.what = what

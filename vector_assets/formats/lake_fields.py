@@ -10,6 +10,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Literal, Self
 
+import numpy as np
 import orjson
 
 from vector_assets.engine.core import HIDDEN, Json
@@ -208,7 +209,7 @@ def _source_value(each: LakeField, value: Any) -> Any:
     if each.json:
         return loads_exact(value)
     if isinstance(value, float):
-        return Decimal(repr(value))
+        return Decimal(str(np.float32(value)) if each.type.name == "FLOAT" else repr(value))
     if isinstance(value, datetime | time):
         return _moment(value, each)
     return value.isoformat() if isinstance(value, date) else value

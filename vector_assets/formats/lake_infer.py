@@ -16,6 +16,7 @@ import pyarrow as pa
 from vector_assets.engine.errors import ConfigError, RecordError
 from vector_assets.engine.schema import LogicalType
 from vector_assets.formats.json_exact import Number, read_document
+from vector_assets.formats.json_values import INTEGERS
 from vector_assets.formats.lake_fields import (
     JSON,
     STRING,
@@ -31,6 +32,8 @@ MOST_LAYERS = 4
 _TIMES = re.compile(r"(\d{4}-\d\d-\d\d)(?:([T ])([01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.(\d{1,9}))?(Z)?)?", re.ASCII)
 _LONG_EXPONENT = 40
 _MOST_DIGITS = 38
+_FRACTION = 18
+"""Digits behind the point when whole numbers turn out to have fractions: the other 20 hold any BIGINT."""
 _BIGINT = 2**63
 
 
@@ -49,6 +52,8 @@ class Evidence:
 
     path: Path
     counts: Mapping[str, int]
+    first: int = 0
+    """The first sample that has it."""
 
     def __str__(self) -> str:
         return ", ".join(f"{kind} {count}" for kind, count in self.counts.items() if count)
@@ -69,8 +74,9 @@ class Inferred:
 
 
 @dataclass(slots=True)
-class _Numbers:
-    """What the numbers of a member were."""
+class Numbers:
+    """What the numbers of a member were: bounds of whole ones, digits before and behind the point, and whether binary
+    fractions and 38 decimal digits give back all of them."""
 
     low: int = 0
     high: int = 0
@@ -80,6 +86,7 @@ class _Numbers:
     is_decimal: bool = True
 
     def see(self, number: Decimal) -> None:
+        """Take a number into account."""
         self.is_double = self.is_double and Decimal(repr(float(number))) == number
         if abs(number.adjusted()) > _LONG_EXPONENT:
             self.is_decimal = False
@@ -94,6 +101,7 @@ class _Numbers:
 
     @property
     def type(self) -> LogicalType | None:
+        """The first of BIGINT, DOUBLE and DECIMAL that holds them all exactly; None where none does."""
         if self.is_decimal and not self.scale:
             if self.low >= -_BIGINT and self.high < _BIGINT:
                 return LogicalType("BIGINT")
@@ -109,10 +117,11 @@ class _Node:
 
     kinds: Counter[str] = field(default_factory=Counter)
     members: dict[str, "_Node"] = field(default_factory=dict)
-    numbers: _Numbers = field(default_factory=_Numbers)
+    numbers: Numbers = field(default_factory=Numbers)
     shapes: set[tuple[bool, str | None, int, bool] | None] = field(default_factory=set)
+    first: int = 0
 
-    def see(self, value: Any, layers: int) -> None:
+    def see(self, value: Any, layers: int, sample: int) -> None:
         kind = _kind(value)
         self.kinds[kind] += 1
         if isinstance(value, dict) and layers:
@@ -121,8 +130,8 @@ class _Node:
                     continue
                 node = self.members.get(key)
                 if node is None:
-                    node = self.members[key] = _Node()
-                node.see(inner, layers - 1)
+                    node = self.members[key] = _Node(first=sample)
+                node.see(inner, layers - 1, sample)
         elif isinstance(value, Number):
             self.numbers.see(Decimal(value.decode()))
         elif isinstance(value, str):
@@ -132,6 +141,33 @@ class _Node:
     @property
     def is_expanded(self) -> bool:
         return bool(self.members) and self.kinds.keys() <= {"object", "null"}
+
+
+def widened(kind: LogicalType, seen: Numbers) -> LogicalType | None:
+    """The type that holds what `kind` holds and the numbers that it does not; None where there is none.
+
+    TINYINT, SMALLINT, INT, BIGINT, then DECIMAL(38, 0); fractions make a type up to INT a DOUBLE where that is exact,
+    and others DECIMAL(38, 18); a DECIMAL gets the digits it lacks, up to 38.
+    """
+    if kind.name == "DECIMAL":
+        whole = max((kind.precision or 0) - (kind.scale or 0), seen.whole_digits)
+        scale = max(kind.scale or 0, seen.scale)
+        wider = LogicalType("DECIMAL", whole + scale, scale) if whole + scale <= _MOST_DIGITS else None
+        return wider if seen.is_decimal else None
+    if kind.name == "FLOAT":
+        return LogicalType("DOUBLE") if seen.is_double else None
+    if kind.name not in INTEGERS:
+        return None
+    if seen.is_decimal and not seen.scale:
+        wider_ones = [name for name, bits in INTEGERS.items() if bits > INTEGERS[kind.name]]
+        for name in wider_ones:
+            if seen.low >= -(2 ** (INTEGERS[name] - 1)) and seen.high < 2 ** (INTEGERS[name] - 1):
+                return LogicalType(name)
+        return LogicalType("DECIMAL", _MOST_DIGITS, 0) if seen.whole_digits <= _MOST_DIGITS else None
+    if seen.is_double and kind.name != "BIGINT":
+        return LogicalType("DOUBLE")
+    fits = seen.is_decimal and seen.scale <= _FRACTION and seen.whole_digits <= _MOST_DIGITS - _FRACTION
+    return LogicalType("DECIMAL", _MOST_DIGITS, _FRACTION) if fits else None
 
 
 def _is_text(key: str) -> bool:
@@ -166,7 +202,7 @@ def infer(
     # slow path: samples, not a stream
     for number, sample in enumerate(samples.to_pylist() if isinstance(samples, pa.Array) else samples):
         try:
-            root.see(read_document(sample), max(layers, *map(len, hints)) if hints else layers)
+            root.see(read_document(sample), max(layers, *map(len, hints)) if hints else layers, number)
         except RecordError as error:
             bad.append(BadSample(number, str(error)))
     collecting = _Collecting(layers, hints, times, Names().keep(taken), root.kinds["object"])
@@ -205,7 +241,7 @@ class _Collecting:
     def _leaf(self, node: _Node, path: Path, parents: int) -> None:
         self.seen.add(path)
         counts = dict(node.kinds) | {"missing": self.good - node.kinds.total()}
-        self.evidence.append(Evidence(path, counts))
+        self.evidence.append(Evidence(path, counts, node.first))
         kind = self.hints.get(path) or self._type(node, path)
         is_usually_null = node.kinds["null"] > parents - node.kinds.total()
         is_json = kind == JSON

@@ -1,0 +1,195 @@
+"""Format lake-json: JSON documents to the columns of a lake table, by fields that were inferred, and drift by a mode.
+
+`rescue`: what no column holds goes to `_rescued`. `evolve`: columns are added and widened, the rest is rescued.
+`freeze`: a document with anything that no column is for is a dead letter. `fail`: it stops the pipeline.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, field_validator
+
+from vector_assets.engine.core import POSITION, RAW_SCHEMA, REJECT_SCHEMA, Decoded, Json, rejects
+from vector_assets.engine.errors import DriftError, RecordError
+from vector_assets.engine.options import Options
+from vector_assets.engine.schema import Column
+from vector_assets.formats.json_blocks import BlockReader
+from vector_assets.formats.json_exact import read_document
+from vector_assets.formats.lake_drift import Drift, applied, drift_of, reasons, wanted_changes
+from vector_assets.formats.lake_fields import RESCUED, STRING, LakeField, Path, check_fields, parse_path
+from vector_assets.formats.lake_infer import MOST_LAYERS, Inferred, infer
+from vector_assets.formats.lake_rows import RowReader, plan_of
+from vector_assets.formats.pieces import pieces
+
+DriftMode = Literal["rescue", "evolve", "freeze", "fail"]
+_NOWHERE = (("\0", STRING),)
+"""A column that no document has: what is read is only whether they are documents."""
+
+
+class LakeJsonOptions(Options):
+    """Options of lake-json beside its fields."""
+
+    layers: int = Field(1, ge=0, le=MOST_LAYERS)
+    """Parsed JSON layers, 0 to 4: how deep new members are expanded in the mode `evolve`."""
+    drift: DriftMode = "rescue"
+    """What becomes of members that no column is for, and of values that do not fit: `rescue` keeps them in `_rescued`,
+    `evolve` adds and widens columns, `freeze` makes the record a dead letter, `fail` stops."""
+    ignored: tuple[str, ...] = ()
+    """Paths that are wanted nowhere, such as `device.os`."""
+
+    @field_validator("ignored")
+    @classmethod
+    def _are_paths(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            parse_path(path)
+        return paths
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The ignored paths by their keys."""
+        return tuple(parse_path(path) for path in self.ignored)
+
+    @property
+    def rescues(self) -> bool:
+        """There is a column `_rescued`."""
+        return self.drift in {"rescue", "evolve"}
+
+
+class LakeJsonDecoder:
+    """Records of one JSON object each to rows. Immutable, so threads may share it."""
+
+    def __init__(self, fields: Sequence[LakeField], options: LakeJsonOptions, state: Sequence[Json] = ()) -> None:
+        """A decoder for fields as declared, with the changes of `state`.
+
+        Raises:
+            ConfigError: fields that cannot stand beside each other, or an ignored path that is or holds one.
+        """
+        check_fields(fields)
+        self._declared, self._options = tuple(fields), options
+        self._evolved = applied(self._declared, state)
+        self.fields = self._evolved.fields
+        check_fields([*self.fields, *(LakeField(path, f"\0{path}") for path in options.paths)])
+        self._plan = plan_of(self.fields, options.paths)
+        self._rows = RowReader(self._plan)
+        self._validity = BlockReader(_NOWHERE, iso=False, nulls_are_odd=False)
+        self._schema = self.schema.append(pa.field(POSITION, pa.int64(), nullable=False))
+
+    @property
+    def evolves(self) -> bool:
+        """The mode is `evolve`, and there are members to make columns of."""
+        return self._options.drift == "evolve" and self._options.layers > 0
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The fields in order, then `_rescued` where the mode has it."""
+        found = [Column(each.name, each.type) for each in self.fields]
+        return (*found, Column(RESCUED, STRING)) if self._options.rescues else tuple(found)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns as Arrow has them."""
+        return pa.schema([pa.field(column.name, column.type.arrow) for column in self.columns])
+
+    def evolved(self, state: Sequence[Json]) -> Self:
+        """The decoder as declared, with the changes of `state`."""
+        return type(self)(self._declared, self._options, state)
+
+    def decode(self, raw: pa.RecordBatch | pa.Table) -> Decoded:
+        """Rows and rejects of RAW_SCHEMA + `_position`, both in the order of the records.
+
+        Raises:
+            DriftError: a document drifts and the mode is `fail`.
+        """
+        drifting: list[Drift] = []
+        done = [self._piece(raw, values, positions, drifting) for values, positions in pieces(raw)]
+        wants = wanted_changes(self._evolved, self._options, drifting) if self.evolves and drifting else ()
+        return Decoded(
+            rows=pa.concat_tables([self._schema.empty_table(), *(piece.rows for piece in done)]),
+            rejected=pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)]),
+            wants=wants,
+        )
+
+    def _piece(
+        self, raw: pa.RecordBatch | pa.Table, values: pa.Array, positions: pa.Array,
+        drifting: list[Drift],
+    ) -> Decoded:  # fmt: skip
+        errors = self._invalid(values)
+        if errors:
+            kept = np.ones(len(values), bool)
+            kept[list(errors)] = False
+            places = np.flatnonzero(kept)
+            values, good = values.filter(pa.array(kept)), positions.filter(pa.array(kept))
+        else:
+            places, good = np.arange(len(values)), positions
+        found = self._rows.read(values)
+        columns = [*found.columns, found.rescued] if self._options.rescues else found.columns
+        if found.drifting.any():
+            if self._options.drift == "fail":
+                self._fail(raw, good.filter(pa.array(found.drifting))[0].as_py(), reasons(self._plan, found))
+            if self._options.drift == "freeze":
+                told = reasons(self._plan, found)
+                errors |= {int(places[doc]): reason for doc, reason in told.items()}
+                calm = pa.array(~found.drifting)
+                columns, good = [column.filter(calm) for column in columns], good.filter(calm)
+            elif self.evolves:
+                refused, layers = self._evolved.refused, self._options.layers
+                drifting.append(drift_of(self._plan, refused, layers, found, values, np.asarray(good)))
+        rows = pa.Table.from_arrays([*columns, good], schema=self._schema)
+        order = sorted(errors)
+        texts = pa.array([f"lake-json: {errors[place]}" for place in order], pa.string())
+        return Decoded(rows, rejects(positions.take(pa.array(order, pa.int64())), "decode", texts))
+
+    def _invalid(self, values: pa.Array) -> dict[int, str]:
+        """Documents that are not one JSON object, and why."""
+        _, odd = self._validity.read(values)
+        errors = {}
+        # slow path: what pyarrow.json does not take, one by one
+        for place in odd:
+            try:
+                read_document(values[int(place)].as_py())
+            except RecordError as error:
+                errors[int(place)] = str(error)
+        return errors
+
+    def _fail(self, raw: pa.RecordBatch | pa.Table, position: int, told: dict[int, str]) -> NoReturn:
+        at = pc.index(raw.column(POSITION), position).as_py()
+        split, offset = (int(raw.column(name)[at].as_py()) for name in ("split", "offset"))
+        raise DriftError(split, offset, f"lake-json: {told[min(told)]}")
+
+
+@dataclass(frozen=True, slots=True)
+class LakePreview:
+    """What a job would make of samples: `rows` have `_position`, the number of the sample, and so have `rejected`."""
+
+    inferred: Inferred
+    fields: tuple[LakeField, ...]
+    rows: pa.Table
+    rejected: pa.Table
+
+
+def preview_samples(
+    samples: pa.Table | Sequence[bytes | None], layers: int = 1, *, types: Any = None, times: bool = False,
+    fields: Sequence[LakeField] | None = None, ignored: Iterable[str] = (), taken: Iterable[str] = (),
+) -> LakePreview:  # fmt: skip
+    """Fields inferred from samples (values, or RAW_SCHEMA records) and the rows that they, or `fields`, give.
+
+    Nothing is written anywhere.
+
+    Raises:
+        ConfigError: as `infer`, or `fields` that cannot stand beside each other.
+    """
+    if isinstance(samples, pa.Table):
+        values = samples.column("value").combine_chunks()
+    else:
+        values = pa.array(samples, pa.binary())
+    inferred = infer(values, layers, types=types, times=times, taken=taken)
+    chosen = tuple(fields) if fields is not None else inferred.fields
+    options = LakeJsonOptions(layers=layers, ignored=tuple(ignored))
+    numbers = pa.array(np.arange(len(values)))
+    raw = pa.table({"value": values, POSITION: numbers, "split": pa.nulls(len(values), RAW_SCHEMA.field("split").type)})
+    decoded = LakeJsonDecoder(chosen, options).decode(raw)
+    return LakePreview(inferred, chosen, decoded.rows, decoded.rejected)
