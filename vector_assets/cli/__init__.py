@@ -13,6 +13,7 @@ from vector_assets.cli import (
     demo,
     doctor,
     explain,
+    jobs,
     ledger,
     letter_edit,
     plan,
@@ -23,6 +24,7 @@ from vector_assets.cli import (
     run,
     search,
     services,
+    sources,
     status,
     target,
     topic,
@@ -84,6 +86,8 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(services.app, name="services")
 app.add_typer(topic.app, name="topic")
 app.add_typer(target.app, name="target")
+app.add_typer(sources.app, name="sources")
+app.add_typer(jobs.app, name="jobs")
 for last in (bench, demo):
     last.register(app)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vector_assets.cli import job_state, yaml_files
+from vector_assets.cli import job_preview, job_state, yaml_files
 from vector_assets.cli.output import JsonOption, YesOption, command, confirm, emit, say, usage, warn, working
 from vector_assets.engine.errors import ConfigError
 
@@ -131,11 +131,10 @@ def create(
 class _Draft:
     """A job that is not written yet: its document, where it will stand, and the other documents."""
 
-    def __init__(self, text: str, number: int, path: Path, before: str | None) -> None:
+    def __init__(self, text: str, number: int, path: Path) -> None:
         self.text = text
         self.number = number
         self.path = path
-        self.before = before
 
     def item(self) -> "Item":
         """The job's document."""
@@ -169,6 +168,7 @@ class _Made:
 
 def _from_options(name: str | None, values: dict[str, Any], file: Path | None) -> _Draft:
     from vector_assets.cli.job_form import job_text
+    from vector_assets.declare.lake_shelf import items_of
 
     missing = [f"--{key}" for key in ("source",) if not values[key]]
     missing += [f"--{key}" for key in ("database", "table") if not values["destination"][key]]
@@ -177,7 +177,7 @@ def _from_options(name: str | None, values: dict[str, Any], file: Path | None) -
     name = name or yaml_files.new_name("kafka", {item.name for item in yaml_files.shelf().of("job")})
     change = yaml_files.added(job_text({"name": name, **values}), file, name)
     assert change.text is not None
-    return _Draft(change.text, change.text.count("\n---"), change.path, None)
+    return _Draft(change.text, items_of(change.text, str(change.path))[-1].document.number, change.path)
 
 
 def _from_file(form: Path, name: str | None, values: dict[str, Any], file: Path | None) -> _Draft:
@@ -203,9 +203,9 @@ def _from_file(form: Path, name: str | None, values: dict[str, Any], file: Path 
     if name is not None:
         text = with_value(text, item.document.number, ("job", "name"), name, str(form))
     if form.absolute().is_relative_to(env.pipelines_dir()):
-        return _Draft(text, item.document.number, form.absolute(), text)
+        return _Draft(text, item.document.number, form.absolute())
     change = yaml_files.added(text, None, name or item.name)
-    return _Draft(text, item.document.number, change.path, None)
+    return _Draft(text, item.document.number, change.path)
 
 
 def _complete(draft: _Draft, mapping: "Mapping", samples: int, *, times: bool) -> _Made:
@@ -220,9 +220,7 @@ def _complete(draft: _Draft, mapping: "Mapping", samples: int, *, times: bool) -
     shelf.check_units(item, form)
     if form.columns is None and form.json_layers > 0:
         with working(f"inferring columns from the newest {samples} messages of {source.topic}"):
-            inferred = infer(
-                sample(source, shelf, item, samples), form.json_layers, times=times, taken=_taken(form)
-            )
+            inferred = infer(sample(source, shelf, item, samples), form.json_layers, times=times, taken=_taken(form))
         fields = mapping.applied(inferred.fields)
         lines = column_lines(fields, inferred)
         draft.text = with_lines(draft.text, draft.number, ("job", "columns"), lines, item.file)
@@ -344,3 +342,4 @@ def delete(job: JobArgument, *, yes: YesOption = False, as_json: JsonOption = Fa
 
 
 job_state.register(app)
+job_preview.register(app)

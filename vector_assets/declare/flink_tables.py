@@ -176,9 +176,7 @@ def _partitions(script: Script, create: exp.Expr, columns: dict[str, Column]) ->
     for part in written.this.expressions if written is not None else ():
         if part.name not in columns:
             known = ", ".join(columns)
-            raise script.error(
-                f"PARTITIONED BY: no column {part.name}{hint(part.name, columns)}; known: {known}", part
-            )
+            raise script.error(f"PARTITIONED BY: no column {part.name}{hint(part.name, columns)}; known: {known}", part)
         if part.name in names:
             raise script.error(f"PARTITIONED BY: column {part.name} is named twice", part)
         names.append(part.name)

@@ -281,6 +281,16 @@ class LakeJob(Options):
     settings: dict[str, str] = Field(default_factory=dict)
     """Advanced: settings of pipelines as scripts SET them (`vector-assets.*`)."""
 
+    @field_validator("ignore")
+    @classmethod
+    def _are_paths(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            for path in paths:
+                parse_path(path)
+        except ConfigError as error:
+            raise ValueError(error.message) from None
+        return paths
+
     @field_validator("start")
     @classmethod
     def _is_start(cls, text: str) -> str:
@@ -288,12 +298,13 @@ class LakeJob(Options):
             start_ms(text)
         return text
 
-    @model_validator(mode="after")
-    def _partitions_are_known(self) -> Self:
-        times = [key.log_time for key in self.partition_by if key.log_time]
+    @field_validator("partition_by")
+    @classmethod
+    def _have_one_time(cls, keys: tuple[PartitionKey, ...]) -> tuple[PartitionKey, ...]:
+        times = [key.log_time for key in keys if key.log_time]
         if len(times) > 1:
-            raise ValueError(f"partition_by: log_time is given twice ({', '.join(times)}); an hour is in its day")
-        return self
+            raise ValueError(f"log_time is given twice ({', '.join(times)}); an hour is in its day")
+        return keys
 
     @property
     def log_time(self) -> LogTimeUnit | None:

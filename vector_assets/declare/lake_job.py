@@ -17,7 +17,7 @@ from vector_assets.engine.evolution import check_evolvable
 from vector_assets.engine.options import SourceOptions
 from vector_assets.engine.pipeline import Pipeline, PipelineSettings
 from vector_assets.engine.schema import Column, Table
-from vector_assets.formats.lake_fields import RESCUED, WHOLE, LakeField, check_fields, path_text
+from vector_assets.formats.lake_fields import WHOLE, LakeField, check_fields, path_text
 from vector_assets.formats.lake_json import LakeJsonDecoder, LakeJsonOptions
 from vector_assets.sources import SOURCES
 
@@ -99,15 +99,17 @@ def _kafka(
     return kafka_options(source, source_document, source_path, start, secrets, offline=offline)
 
 
+def format_options(job: LakeJob) -> LakeJsonOptions:
+    """How the job's messages are read, beside its fields."""
+    return LakeJsonOptions.model_validate({"layers": job.json_layers, "drift": job.on_drift, "ignored": job.ignore})
+
+
 def _decoder(job: LakeJob, document: Document) -> LakeJsonDecoder:
     fields = fields_of(job, document)
     try:
-        options = LakeJsonOptions.model_validate(
-            {"layers": job.json_layers, "drift": job.on_drift, "ignored": job.ignore}
-        )
-        return LakeJsonDecoder(fields, options)
+        return LakeJsonDecoder(fields, format_options(job))
     except ConfigError as error:
-        raise document.error(f"job {job.name}: columns: {error.message}", ("job", "columns")) from None
+        raise document.error(f"job {job.name}: ignore: {error.message}", ("job", "ignore")) from None
 
 
 def fields_of(job: LakeJob, document: Document) -> tuple[LakeField, ...]:
@@ -168,7 +170,7 @@ def _pipeline(
         for column in (*decoder.columns, *(column for column, _ in end.extra))
     )
     sink_table = Table(job.destination.table, columns, comment=job.description or None, place=item.place)
-    source_table = Table(source.name, _source_columns(job, decoder, end, item), place=item.place)
+    source_table = Table(source.name, _source_columns(job, end, item), place=item.place)
     return Pipeline(
         name=job.name,
         place=item.document.place_of_key(("job", "name")),
@@ -179,7 +181,7 @@ def _pipeline(
         sink_connector=end.connector,
         format=FORMAT,
         source_options=options,
-        format_options=decoder.options,
+        format_options=format_options(job),
         sink_options=end.options,
         settings=_settings(job, item.document),
         schema=pa.schema([pa.field(column.name, column.type.arrow, column.type.nullable) for column in columns]),
@@ -202,14 +204,25 @@ def _paths(job: LakeJob, end: LakeEnd, item: Item) -> dict[str, str]:
     return found | {column.name: str(column.metadata_key) for column, _ in end.extra}
 
 
-def _source_columns(job: LakeJob, decoder: LakeJsonDecoder, end: LakeEnd, item: Item) -> tuple[Column, ...]:
-    """The fields under their own names, and what Kafka knows of a record."""
-    paths = _paths(job, end, item)
-    fields = [Column(paths[column.name], column.type) for column in decoder.columns if column.name != RESCUED]
+def _source_columns(job: LakeJob, end: LakeEnd, item: Item) -> tuple[Column, ...]:
+    """The fields under their own names, with how they are read, and what Kafka knows of a record."""
+    fields = [
+        Column(path_text(each.path) or WHOLE, each.type, comment=_how(each)) for each in fields_of(job, item.document)
+    ]
     known = {
         column.metadata_key: Column(str(column.metadata_key), kind.type, "metadata") for column, kind in end.extra[:1]
     }
     return (*fields, *known.values())
+
+
+def _how(field: LakeField) -> str | None:
+    """What the type does not say, for people and for the fingerprint."""
+    parts = (
+        "any value, as JSON" if field.json else "",
+        "times with a T" if field.iso else "",
+        "null when it is there and null" if field.nulls == "null" else "",
+    )
+    return "; ".join(part for part in parts if part) or None
 
 
 def _shown(job: LakeJob, source: DataSource, decoder: LakeJsonDecoder, end: LakeEnd, item: Item) -> str:

@@ -57,7 +57,9 @@ def _events(instance: dg.DagsterInstance, run_id: str) -> Iterator[dict[str, Any
         detail = getattr(getattr(error, "error", None), "message", None)
         yield {
             "at": entry.timestamp,
-            "level": {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}.get(int(entry.level), "info"),
+            "level": {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}.get(
+                int(entry.level), "info"
+            ),
             "event": kind,
             "text": f"{text}: {detail.strip()}" if detail and detail.strip() not in text else text,
         }
