@@ -16,6 +16,7 @@ from vector_assets.cli import (
     jobs,
     ledger,
     letter_edit,
+    maintain,
     plan,
     preview,
     reconcile,
@@ -78,7 +79,7 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, preview, run, status, reset, retention, reconcile, explain, search, doctor):
+for module in (plan, preview, run, status, reset, retention, maintain, reconcile, explain, search, doctor):
     module.register(app)
 letter_edit.register(dead_letters.app)
 app.add_typer(dead_letters.app, name="dead-letters")

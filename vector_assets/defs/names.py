@@ -52,6 +52,16 @@ def retention_job(pipeline: Pipeline) -> str:
     return f"{pipeline.name}_retention"
 
 
+def maintenance_job(pipeline: Pipeline) -> str:
+    """The job that keeps a lake table in order."""
+    return f"{pipeline.name}_maintenance"
+
+
+def maintenance_key(pipeline: Pipeline, task: str) -> dg.AssetKey:
+    """The key of a maintenance task's asset."""
+    return dg.AssetKey([pipeline.name, "maintenance", task])
+
+
 def tags(pipeline: Pipeline) -> dict[str, str]:
     """Tags of the runs we start for a pipeline."""
     return {PIPELINE_TAG: pipeline.name, FINGERPRINT_TAG: pipeline.fingerprint}

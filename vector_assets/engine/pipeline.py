@@ -80,6 +80,20 @@ class PipelineSettings(Options):
     records leave the archive with them. For ever unless set."""
     retention_dead_letters: Duration | None = Field(None, alias="vector-assets.retention.dead-letters", gt=timedelta(0))
     """How long the bytes of a dead letter are kept, replayed or not; for ever unless set."""
+    maintenance_schedule: str = Field(
+        "43 2 * * *", alias="vector-assets.maintenance.schedule", pattern=r"^off$|^\S+( \S+){4}$"
+    )
+    """When Dagster keeps a lake table in order, as a cron expression in UTC; `off`: by command only."""
+    maintenance_grace: Duration = Field(timedelta(hours=24), alias="vector-assets.maintenance.grace")
+    """Files that no snapshot knows are removed when they are older than this; keep it longer than any batch takes."""
+    maintenance_keep_snapshots: int = Field(100, alias="vector-assets.maintenance.keep-snapshots", ge=1)
+    """The newest snapshots of a lake table, which never expire."""
+    maintenance_keep_for: Duration = Field(timedelta(days=5), alias="vector-assets.maintenance.keep-for")
+    """Snapshots younger than this never expire by maintenance."""
+    maintenance_target: MemorySize = Field(
+        128 * 1024**2, alias="vector-assets.maintenance.target-file-size", ge=1024**2
+    )
+    """Files of a lake table that are much smaller than this are compacted, to about this size."""
 
     @field_validator("owners")
     @classmethod

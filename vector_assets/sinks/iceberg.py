@@ -338,7 +338,7 @@ class IcebergSink:
         from vector_assets.sinks.iceberg_types import arrow_schema
 
         with told(self._place):
-            schema = arrow_schema(self._fresh().schema())
+            schema = pa.schema([(part.name, part.type) for part in arrow_schema(self._fresh().schema())])
         return pa.RecordBatchReader.from_batches(schema, self._read(None))
 
     def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:

@@ -23,12 +23,12 @@ def evolve(table: "Table", schema: pa.Schema, place: str) -> tuple[str, ...]:
     Raises:
         PlanError: a type got narrower or another; nothing was changed.
     """
-    from vector_assets.sinks.iceberg_write import single_attempt
+    from vector_assets.clients.iceberg_transaction import SingleAttempt
 
     changes = list(_changes((), pa.struct(schema), pa.struct(arrow_schema(table.schema())), place))
     if not changes:
         return ()
-    transaction = single_attempt(table)
+    transaction = SingleAttempt(table)
     with transaction.update_schema() as update:
         for path, kind, is_new in changes:
             _apply(update, path, kind, is_new=is_new)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 _MOST_LITERALS = 200
 """pyiceberg looks at an `In` of at most this many values when it prunes files."""
 _EXPIRED_PER_COMMIT = 20
-NO_RETRIES = {"commit.retry.num-retries": "0"}
-"""Set for a transaction only: the library's own retry commits on top of what it has not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +59,6 @@ def delete_files(io: "FileIO", files: Iterable["DataFile"]) -> None:
             continue
 
 
-def single_attempt(table: "Table") -> "Transaction":
-    """A transaction that is tried once, whatever the table's properties say."""
-    # in memory only: what the table says to other writers is left alone
-    table.metadata.properties.update(NO_RETRIES)
-    return table.transaction()
-
-
 def commit(
     table: "Table", tokens: Tokens, token: BatchToken, change: Change, keep: int
 ) -> tuple[Applied, list["Snapshot"]]:
@@ -78,10 +69,12 @@ def commit(
     Raises:
         CommitFailedException: another writer was first; nothing was committed.
     """
+    from vector_assets.clients.iceberg_transaction import SingleAttempt
+
     rewritten: list[DataFile] = []
     try:
         removed, rewritten = copy_without(table, change.keys) if change.keys is not None else ([], [])
-        transaction = single_attempt(table)
+        transaction = SingleAttempt(table)
         producer = _producer(transaction, is_overwrite=bool(removed))
         for file in removed:
             producer.delete_data_file(file)
@@ -215,6 +208,6 @@ def read_file(table: "Table", task: "FileScanTask", columns: tuple[str, ...] | N
     from pyiceberg.io.pyarrow import ArrowScan
 
     schema = table.schema() if columns is None else table.schema().select(*columns)
-    wanted = arrow_schema(schema)
+    wanted = pa.schema([(part.name, part.type) for part in arrow_schema(schema)])
     rows = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_table([task])
     return rows.select(wanted.names).cast(wanted)
