@@ -297,3 +297,31 @@ def test_other_text_is_another_fingerprint(tmp_path: Path) -> None:
     texts = [JOB, with_key("on_drift: freeze"), changed("os, type: STRING", "os, type: JSON"), with_key("ignore: [x]")]
     prints = {compiled(tmp_path / str(number), text).fingerprint for number, text in enumerate(texts)}
     assert len(prints) == len(texts)
+
+
+PAIMON = OWN.replace("format: iceberg", "format: paimon")
+
+
+def test_a_paimon_table_lies_in_the_database_s_folder_below_the_path(tmp_path: Path) -> None:
+    pipeline = compiled(tmp_path, PAIMON)
+    assert pipeline.target == "paimon:/data/orders/shop.db/orders"
+    assert pipeline.creation is not None
+    assert (pipeline.creation.path, pipeline.creation.folder) == ("/data/orders", "/data/orders/shop.db/orders")
+
+
+def test_paimon_is_partitioned_by_values_so_the_log_time_has_a_column_of_its_part(tmp_path: Path) -> None:
+    text = f"{PAIMON}  partition_by: [{{log_time: hour}}, {{column: os}}, {{column: id, bucket: 4}}]\n"
+    pipeline = compiled(tmp_path, text)
+    shown = pipeline.sink_options.shown()
+    assert (shown["partition"], shown["bucket"], shown["bucket-key"]) == ("log_time_hour, os", "4", "id")
+    _, (column, key) = pipeline.metadata
+    times = pa.table({"timestamp": pa.array([1772352000123, None], pa.timestamp("ms", "UTC"))})
+    assert column.name == "log_time_hour"
+    assert key.read(times, ()).to_pylist() == ["2026-03-01-08", None]
+
+
+def test_two_paimon_jobs_may_share_a_warehouse_but_not_lie_in_each_other_s(tmp_path: Path) -> None:
+    other = PAIMON.replace("name: orders", "name: returns").replace("table: orders", "table: returns")
+    assert len(jobs(tmp_path / "a", b=PAIMON, c=other)) == 2
+    with pytest.raises(ConfigError, match="shares a prefix"):
+        jobs(tmp_path / "b", b=PAIMON, c=other.replace("/data/orders", "/data/orders/inner"))

@@ -1,5 +1,6 @@
 """`vector-assets jobs`: lake jobs made, changed and taken away, as YAML in the folder of pipelines."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,17 +125,17 @@ def create(
     )  # fmt: skip
     draft = _from_file(form, name, values, file) if form is not None else _from_options(name, values, file)
     made = _complete(draft, mapping, samples, times=times)
-    _register(made.pipeline, made.change)
+    _register(made)
     _tell(made, as_json=as_json)
 
 
+@dataclass(slots=True)
 class _Draft:
-    """A job that is not written yet: its document, where it will stand, and the other documents."""
+    """A file's text with a job that is not complete yet, the number of its document, and where it will stand."""
 
-    def __init__(self, text: str, number: int, path: Path) -> None:
-        self.text = text
-        self.number = number
-        self.path = path
+    text: str
+    number: int
+    path: Path
 
     def item(self) -> "Item":
         """The job's document."""
@@ -154,16 +155,14 @@ class _Draft:
         return Shelf((*others, *(item for item in mine if item not in jobs), *jobs))
 
 
+@dataclass(frozen=True, slots=True)
 class _Made:
-    """A job ready to be written, and what its columns are based on."""
+    """A job ready to be written, the pipelines there are besides, and what its columns are based on."""
 
-    def __init__(
-        self, pipeline: "Pipeline", change: yaml_files.Change, form: "LakeJob", inferred: "Inferred | None"
-    ) -> None:  # fmt: skip
-        self.pipeline = pipeline
-        self.change = change
-        self.form = form
-        self.inferred = inferred
+    pipeline: "Pipeline"
+    others: "list[Pipeline]"
+    change: yaml_files.Change
+    inferred: "Inferred | None"
 
 
 def _from_options(name: str | None, values: dict[str, Any], file: Path | None) -> _Draft:
@@ -234,35 +233,46 @@ def _complete(draft: _Draft, mapping: "Mapping", samples: int, *, times: bool) -
     fields_of(form, item.document)
     shelf.in_file(item.file)
     pipeline = compile_job(item, shelf)
-    return _Made(pipeline, yaml_files.Change(draft.path, draft.text), form, inferred)
+    return _Made(pipeline, _others(draft, shelf, item), yaml_files.Change(draft.path, draft.text), inferred)
 
 
 def _taken(form: "LakeJob") -> list[str]:
     return [form.log_time_column, f"{form.log_time_column}_{form.log_time}"] if form.log_time else []
 
 
-def _register(pipeline: "Pipeline", change: yaml_files.Change) -> None:
+def _register(made: "_Made") -> None:
     """Note in the ledger that the job exists, then write its file; both or neither."""
-    from vector_assets.cli.declared import books, pipelines
+    from vector_assets.cli.declared import books
     from vector_assets.declare import check_apart
     from vector_assets.engine.creation import delete as forget
     from vector_assets.engine.creation import ensure_created
 
-    others = [each for each in pipelines(offline=True) if each.name != pipeline.name]
-    check_apart([pipeline], others)
-    sink = pipeline.open_sink()
+    check_apart([made.pipeline], made.others)
+    sink = made.pipeline.open_sink()
     try:
-        sink.inspect(pipeline.schema, pipeline.sink_table.primary_key)
+        sink.inspect(made.pipeline.schema, made.pipeline.sink_table.primary_key)
     finally:
         sink.close()
     with books() as open_books:
-        is_new = ensure_created(open_books.ledger, pipeline)
+        is_new = ensure_created(open_books.ledger, made.pipeline)
         try:
-            change.apply()
+            made.change.apply()
         except ConfigError:
             if is_new:
-                forget(open_books.ledger, pipeline.name)
+                forget(open_books.ledger, made.pipeline.name)
             raise
+
+
+def _others(draft: _Draft, shelf: "Shelf", mine: "Item") -> "list[Pipeline]":
+    """The other pipelines of the folder, as far as their files are right, and of the draft's own file."""
+    from vector_assets.declare import collect_folder, shown_path
+    from vector_assets.declare.lake_job import compile_job
+    from vector_assets.engine import env
+
+    file = shown_path(draft.path)
+    found = [each for each in collect_folder(env.pipelines_dir(), offline=True).pipelines if each.place.file != file]
+    beside = [each for each in shelf.of("job") if each.file == file and each.name and each.name != mine.name]
+    return [*found, *(compile_job(each, shelf, offline=True) for each in beside)]
 
 
 def _tell(made: _Made, *, as_json: bool) -> None:
