@@ -19,6 +19,7 @@ from vector_assets.cli import (
     maintain,
     plan,
     preview,
+    query,
     reconcile,
     reset,
     retention,
@@ -79,7 +80,7 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, preview, run, status, reset, retention, maintain, reconcile, explain, search, doctor):
+for module in (plan, preview, run, status, reset, retention, maintain, reconcile, explain, search, query, doctor):
     module.register(app)
 letter_edit.register(dead_letters.app)
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -121,8 +121,8 @@ def sample(source: "DataSource", shelf: "Shelf", job: "Item | None", count: int)
         reader.close()
     if found.num_rows == 0:
         raise ConfigError(
-            f"topic {form.topic} of data source {form.name} holds no messages to infer columns from: send some first, or"
-            " write columns: by hand"
+            f"topic {form.topic} of data source {form.name} holds no messages to infer columns from: send some first,"
+            " or write columns: by hand"
         )
     assert isinstance(found, pa.Table)
     return found
