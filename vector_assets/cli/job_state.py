@@ -14,6 +14,7 @@ from vector_assets.cli.output import (
     command,
     emit,
     heading,
+    moment,
     say,
     show_pairs,
     show_table,
@@ -153,7 +154,7 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
     show_table(("field", "column", "type"), [tuple(each.values()) for each in columns])
     if history:
         heading("schema history")
-        show_table(("version", "from batch", "changes"), [tuple(each.values()) for each in history])
+        show_table(("version", "from batch", "since", "changes"), [tuple(each.values()) for each in history])
 
 
 def _pairs(form: "LakeJob", source: str, place: str) -> list[tuple[str, object]]:
@@ -183,13 +184,26 @@ def _pairs(form: "LakeJob", source: str, place: str) -> list[tuple[str, object]]
 def _history(job: str) -> list[dict[str, Any]]:
     """Versions of the schema and what caused them, of a job that has run."""
     from vector_assets.cli.declared import books, has_ledger, pipelines
+    from vector_assets.engine.schema_history import history
 
     if not has_ledger():
         return []
     (pipeline,) = pipelines(job, offline=True)
     with books() as open_books:
-        found = open_books.ledger.schema_history(pipeline.name, pipeline.target)
-    return [{"version": each.version, "from_batch": each.seq, "changes": list(each.changes)} for each in found]
+        found = history(open_books.ledger, pipeline.name, pipeline.target)
+    return [
+        {
+            "version": each.version,
+            "from_batch": each.seq,
+            "at": moment(each.created_ms),
+            "changes": [
+                f"{change.what}, because of record {change.split}:{change.offset}"
+                + (f" (refused: {change.refused})" if change.refused else "")
+                for change in each.changes
+            ],
+        }
+        for each in found
+    ]
 
 
 def start(job: JobArgument, *, as_json: JsonOption = False) -> None:

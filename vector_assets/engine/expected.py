@@ -4,7 +4,7 @@ A row takes 41 bytes, however wide it is: a hash of its key, one of all its valu
 in the archive, and the batch that wrote it last.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -136,7 +136,7 @@ class Expected:
 
     def _handed(self, batch: BatchRecord) -> pa.Table:
         """The batch's rows without those that somebody refused or that were left alone for a newer one."""
-        rows = made_again(self.stages, self.stages.root(batch)).rows
+        rows = made_again(self.stages, replace(self.stages.root(batch), schema_version=batch.schema_version)).rows
         if batch.kind in {BatchKind.DEAD_LETTERS, BatchKind.REWRITE} and batch.sidecar is not None:
             handed = sidecar.read(self.stages.archive, batch.sidecar).column("row")
             rows = rows.filter(pc.is_in(rows.column(POSITION), value_set=handed))

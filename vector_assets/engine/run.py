@@ -18,7 +18,7 @@ import pyarrow as pa
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, Receipt, Span, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, FatalError, PositionLostError
+from vector_assets.engine.errors import BudgetError, FatalError, PlanError, PositionLostError
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
@@ -205,12 +205,22 @@ class Runner:
         return found
 
     def _settle(self, stages: Stages, prepared: Prepared, frontier: Position | None) -> Outcome:
-        """Commit a prepared batch and close the books on it."""
+        """Commit a prepared batch, under the columns that the batches before it left, and close the books on it."""
+        prepared = self._under_todays_columns(stages, prepared)
         receipt, seconds = self._commit(stages, prepared)
         failpoint("committed")
         return self._close(
             stages, prepared.batch, receipt, prepared.raw, prepared.counts, seconds, "applied", frontier, prepared.note
         )
+
+    def _under_todays_columns(self, stages: Stages, prepared: Prepared) -> Prepared:
+        """The batch itself, or made again: with other columns where it wants them, or where they changed meanwhile."""
+        while prepared.wants or prepared.version != stages.versions.current.version:
+            if prepared.wants and prepared.version == stages.versions.current.version:
+                stages.evolve(prepared)
+                self.session.adopt(stages.versions.current)
+            prepared = stages.stage(prepared.batch, prepared.raw)
+        return prepared
 
     def _commit(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float | None]:
         batch, sink = prepared.batch, self.session.sink
@@ -303,7 +313,7 @@ class Runner:
         """A new batch of this session's run in the ledger; `previous` is the one read before it, with its ends."""
         return self.ledger.plan(
             stages.lease, kind, span, hour=hour, run_id=self.session.run_id, code_version=stages.code_version,
-            schema_version=stages.schema_version, previous=previous,
+            schema_version=stages.versions.current.version, previous=previous,
         )  # fmt: skip
 
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
@@ -356,6 +366,17 @@ class Runner:
                 return
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A batch that workers prepare, and the schema version when they were told to."""
+
+    future: Future[Prepared]
+    version: int
+    batch: BatchRecord
+    raw: pa.Table
+    span: Span
+
+
 class _ReadAhead:
     """The reader thread and the workers of one drain; batches come out prepared and in order."""
 
@@ -363,7 +384,7 @@ class _ReadAhead:
         self._runner, self._stages, self._hour, self._frontier = runner, stages, hour, frontier
         self._closing = threading.Event()
         self._slots = threading.Semaphore(IN_FLIGHT)
-        self._ready: queue.Queue[Future[Prepared] | None] = queue.Queue()
+        self._ready: queue.Queue[_Ahead | None] = queue.Queue()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="worker")
 
@@ -371,11 +392,23 @@ class _ReadAhead:
         """Prepared batches, in order; a failed read or preparation is raised in its batch's place."""
         reading = self._reader.submit(self._read_all)
         while True:
-            future = self._ready.get()
-            if future is None:
+            ahead = self._ready.get()
+            if ahead is None:
                 reading.result()
                 return
-            yield future.result()
+            yield self._prepared(ahead)
+
+    def _prepared(self, ahead: "_Ahead") -> Prepared:
+        try:
+            return ahead.future.result()
+        except (BudgetError, PlanError):
+            if ahead.version == self._stages.versions.current.version:
+                raise
+        # it was made ahead under columns that are not those of now: what fails under them says nothing
+        batch = self._runner.ledger.batch(ahead.batch.pipeline, ahead.batch.target, ahead.batch.seq)
+        if batch.state is State.PLANNED:
+            batch = self._stages.seal(batch, ahead.raw, ahead.span)
+        return self._stages.stage(batch, ahead.raw)
 
     def release(self) -> None:
         """One batch less in flight."""
@@ -399,7 +432,10 @@ class _ReadAhead:
                 batch, raw, span = found
                 position |= span.end
                 previous = (batch.seq, span)
-                self._ready.put(self._workers.submit(self._prepare, batch, raw, span))
+                version = self._stages.versions.current.version
+                self._ready.put(
+                    _Ahead(self._workers.submit(self._prepare, batch, raw, span), version, batch, raw, span)
+                )
         finally:
             self._ready.put(None)
 

@@ -22,8 +22,10 @@ from vector_assets.engine.core import (
     Counts,
     Decoded,
     Decoder,
+    Json,
     Merge,
     RowKind,
+    SchemaChange,
     Sink,
     Span,
     Split,
@@ -36,7 +38,8 @@ from vector_assets.engine.core import (
 )
 from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, PlanError
+from vector_assets.engine.errors import BudgetError, DriftError, FatalError, PlanError
+from vector_assets.engine.evolution import Versioned, Versions, conformed
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.ledger_records import BatchRecord
@@ -57,6 +60,9 @@ class Prepared:
     counts: Counts
     rejected: pa.Table
     note: str | None = None
+    version: int = 1
+    wants: tuple[SchemaChange, ...] = ()
+    """With wishes, nothing is staged yet: the columns are changed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +78,20 @@ class Stages:
     policy: RetryPolicy
     schema_version: int = 1
     touches: Touches = field(default_factory=Touches)
+    declared: Pipeline | None = None
+    state: tuple[Json, ...] = ()
+    versions: Versions = field(init=False)
+
+    def __post_init__(self) -> None:
+        versions = Versions(
+            self.ledger, self.declared or self.pipeline, Versioned(self.schema_version, self.pipeline, self.state)
+        )
+        object.__setattr__(self, "versions", versions)
 
     @property
     def code_version(self) -> str:
         """Which code makes batches."""
-        return code_version_of(self.pipeline)
+        return code_version_of(self.versions.current.pipeline)
 
     def seal(self, batch: BatchRecord, raw: pa.Table, span: Span) -> BatchRecord:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
@@ -99,21 +114,24 @@ class Stages:
             "target": batch.target,
             "code_version": batch.code_version,
             "schema_version": str(batch.schema_version),
-            "columns": self.pipeline.columns,
+            "columns": self.versions.at(batch.schema_version).pipeline.columns,
             "run_id": batch.run_id,
             "planned_ms": str(batch.planned_ms),
             "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
         }
 
     def stage(self, batch: BatchRecord, raw: pa.Table) -> Prepared:
-        """SEALED (or STAGED before a crash) -> STAGED."""
-        prepared, upserts, deletes = self.prepare(batch, raw)
+        """SEALED (or STAGED before a crash) -> STAGED, under today's columns; not yet when other columns are wanted."""
+        with self.versions.staging() as versioned:
+            prepared, upserts, deletes = self.prepare(batch, raw, versioned)
+        if prepared.wants:
+            return prepared
         self._keep_rejects(batch, prepared)
         place = (batch.pipeline, batch.hour, batch.seq)
         keys = sidecar.write(self.archive, *place, upserts, deletes, self.target.key, self._of_rewrite(batch, prepared))
         self.ledger.stage(
             self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected, counts=prepared.counts,
-            code_version=self.code_version,
+            code_version=code_version_of(versioned.pipeline), schema_version=versioned.version,
         )  # fmt: skip
         failpoint("staged")
         return prepared
@@ -139,17 +157,30 @@ class Stages:
             notes = {"counts": canonical(prepared.counts.to_dict()), "code_version": self.code_version}
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
-    def prepare(self, batch: BatchRecord, raw: pa.Table) -> tuple[Prepared, pa.Table, pa.Table | None]:
+    def prepare(
+        self, batch: BatchRecord, raw: pa.Table, versioned: Versioned | None = None
+    ) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
+
+        The columns are the batch's own (a replay), or those of `versioned`, which may be found wanting.
 
         Raises:
             BudgetError: more rejects than the error budget allows.
+            DriftError: a record does not fit the columns, and its format is told to stop then.
         """
+        version = batch.schema_version if versioned is None else versioned.version
+        batch = replace(batch, schema_version=version)
         chosen = self._unrejected(batch, raw.num_rows)
         records = raw.num_rows if chosen is None else len(chosen)
         splits = self.splits(batch)
         # a decoder may ask a service, such as a schema registry
-        decoded = call(self.policy, lambda: self.decode(raw, splits, chosen), place=f"{batch.pipeline}: decoding")
+        decoded = call(
+            self.policy, lambda: self._decoded(batch, raw, splits, chosen, version), place=f"{batch.pipeline}: decoding"
+        )
+        if decoded.wants and versioned is not None:
+            nothing = Staged(batch.token(self.lease.fence))
+            empty = Prepared(batch, raw, nothing, Counts(), no_rejects(), version=version, wants=decoded.wants)
+            return empty, decoded.rows, None
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
@@ -169,7 +200,8 @@ class Stages:
             nulled=decoded.nulled,
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
-        return Prepared(batch, raw, staged, counts, rejected, note), folded.upserts, folded.deletes
+        prepared = Prepared(batch, raw, staged, counts, rejected, note, version)
+        return prepared, folded.upserts, folded.deletes
 
     def _staged(self, batch: BatchRecord, rows: pa.Table, allowed: int) -> tuple[compact.Compacted, Staged, int]:
         """The rows folded and staged, and how many the sink refused.
@@ -204,9 +236,43 @@ class Stages:
         """The batch whose records these are: itself, or the one it rewrites."""
         return batch if batch.root == batch.seq else self.ledger.batch(batch.pipeline, batch.target, batch.root)
 
-    def decode(self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
-        """Raw records (or those with the `chosen` ordinals) to the sink's rows, and everything rejected on the way."""
-        return decode(self.pipeline, raw, splits, chosen)
+    def decode(
+        self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None, version: int | None = None
+    ) -> Decoded:
+        """Raw records (or those with the `chosen` ordinals) to the sink's rows, and everything rejected on the way.
+
+        Rows made under the columns of an older `version` have today's columns, as the target has them by now.
+        """
+        today = self.versions.current
+        then = today if version is None else self.versions.at(version)
+        made = decode(then.pipeline, raw, splits, chosen)
+        if then is today and not today.state:
+            return made
+        return replace(made, rows=conformed(made.rows, today.pipeline.schema))
+
+    def _decoded(
+        self, batch: BatchRecord, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None, version: int
+    ) -> Decoded:
+        try:
+            return self.decode(raw, splits, chosen, version)
+        except DriftError as error:
+            named = splits[error.split] if error.split < len(splits) else str(error.split)
+            raise FatalError(
+                f"{batch.pipeline}: batch {batch.seq}, {named}, offset {error.offset}: {error.what}. Nothing of this"
+                " batch was written; change the fields or the drift mode, then run again"
+            ) from error
+
+    def evolve(self, prepared: Prepared) -> None:
+        """Change the columns as a prepared batch wants it; the committer's thread only.
+
+        Raises:
+            ConfigError: the sink cannot change its target.
+        """
+        batch = prepared.batch
+        self.versions.evolve(
+            self.lease, self.sink, batch.seq, prepared.raw, self.splits(batch), prepared.wants,
+            lambda ask: call(self.policy, ask, place=f"{batch.pipeline}: changing the columns of {self.target.name}"),
+        )  # fmt: skip
 
     def fold(self, rows: pa.Table, *, is_rewrite: bool = False) -> compact.Compacted:
         """What of the rows is handed to the sink.

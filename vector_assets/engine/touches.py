@@ -56,7 +56,9 @@ class Making(Protocol):
         """What the rows' key is."""
         ...
 
-    def decode(self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
+    def decode(
+        self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None, version: int | None = None
+    ) -> Decoded:
         """The sink's rows of these records, or of those with the `chosen` ordinals."""
         ...
 
@@ -322,7 +324,7 @@ def made_again(making: Making, batch: BatchRecord, positions: Numbers | None = N
         raise FatalError(f"{batch.pipeline}: batch {batch.seq} has no archive file")
     raw = making.archive.read(batch.archive)
     chosen = None if positions is None else pa.array(positions, pa.int64())
-    return making.decode(raw, making.splits(batch), chosen)
+    return making.decode(raw, making.splits(batch), chosen, batch.schema_version)
 
 
 def kept_rows(rows: pa.Table, mask: Mask) -> pa.Table:

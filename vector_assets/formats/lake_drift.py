@@ -6,21 +6,19 @@ from decimal import Decimal
 from typing import Any, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine.core import Json, SchemaChange
 from vector_assets.engine.errors import ConfigError
-from vector_assets.formats.grammar import as_mask
+from vector_assets.formats.grammar import Mask, as_mask
 from vector_assets.formats.lake_fields import LakeField, Path, check_fields, inner_paths, path_text
-from vector_assets.formats.lake_infer import Numbers, infer, widened
+from vector_assets.formats.lake_infer import infer, widened
 from vector_assets.formats.lake_rows import UNKNOWN, Plan, Read, Strays
 from vector_assets.formats.lake_values import NUMERIC
 
 _SHOWN = 60
-Positions = npt.NDArray[np.int64]
 
 
 class DriftOptions(Protocol):
@@ -73,79 +71,61 @@ def _fits(fields: Sequence[LakeField]) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """What of some documents may ask for other columns: documents with unknown members, and numbers (`texts`) that do
-    not fit their column, each by the field's number, with the positions of their records."""
-
-    documents: pa.Array
-    positions: Positions
-    misfits: tuple[tuple[int, Positions, pa.Array], ...]
-
-
-def drift_of(
-    plan: Plan, refused: frozenset[Path], layers: int, found: Read, documents: pa.Array, positions: Positions
-) -> Drift:
-    """The part of documents' strays that other columns could hold."""
-    unknown = np.zeros(len(documents), bool)
-    misfits = []
+def asking(plan: Plan, refused: frozenset[Path], layers: int, found: Read) -> Mask:
+    """Documents that other columns might hold better: with unknown members, or numbers that do not fit their column."""
+    asks = np.zeros(len(found.drifting), bool)
     for stray in found.strays:
-        number = stray.field
-        if number == UNKNOWN:
+        if stray.field == UNKNOWN:
             path = plan.inner[stray.holder]
             if len(path) < layers:
-                said_no = [each[-1] for each in refused if each[:-1] == path]
-                is_known = pc.or_(pc.is_in(stray.key, pa.array(said_no, pa.string())), pc.equal(stray.value, "null"))
-                unknown[stray.doc[~as_mask(is_known)]] = True
-        elif number < len(plan.fields) and stray.drift.any():
-            each = plan.fields[number]
-            numbers = stray.drift & as_mask(pc.match_substring_regex(stray.value, r"\A[-0-9]"))
-            if each.type.name in NUMERIC and each.path not in refused and numbers.any():
-                misfits.append((number, positions[stray.doc[numbers]], stray.value.filter(pa.array(numbers))))
-    return Drift(documents.filter(pa.array(unknown)), positions[unknown], tuple(misfits))
+                said_no = pa.array([each[-1] for each in refused if each[:-1] == path], pa.string())
+                is_in_vain = pc.or_(pc.is_in(stray.key, said_no), pc.is_in(stray.value, pa.array(["null", "{}"])))
+                asks[stray.doc[~as_mask(is_in_vain)]] = True
+        elif _may_widen(plan, refused, stray):
+            asks[stray.doc[_numbers(stray)]] = True
+    return asks
 
 
-def wanted_changes(evolved: EvolvedFields, options: DriftOptions, drifts: Sequence[Drift]) -> tuple[SchemaChange, ...]:
-    """Columns to widen and to add, so that more of the documents fits; none where nothing helps."""
-    return (*_widened(evolved, drifts), *_added(evolved, options, drifts))
+def _may_widen(plan: Plan, refused: frozenset[Path], stray: Strays) -> bool:
+    field = plan.fields[stray.field] if stray.field < len(plan.fields) else None
+    return field is not None and field.type.name in NUMERIC and field.path not in refused
 
 
-def _added(evolved: EvolvedFields, options: DriftOptions, drifts: Sequence[Drift]) -> list[SchemaChange]:
-    values = pa.concat_arrays([drift.documents for drift in drifts])
-    if not len(values):
-        return []
-    positions = np.concatenate([drift.positions for drift in drifts])
+def _numbers(stray: Strays) -> Mask:
+    return stray.drift & as_mask(pc.match_substring_regex(stray.value, r"\A[-0-9]"))
+
+
+def changes_for(
+    plan: Plan, evolved: EvolvedFields, options: DriftOptions, found: Read, doc: int, document: bytes, position: int
+) -> list[SchemaChange]:
+    """Columns to widen and to add for one document, number `doc` of those read; none where nothing helps."""
+    changes = []
+    for stray in found.strays:
+        if stray.field == UNKNOWN or not _may_widen(plan, evolved.refused, stray):
+            continue
+        for at in np.flatnonzero(_numbers(stray) & (stray.doc == doc)):
+            each = plan.fields[stray.field]
+            kind = widened(each.type, Decimal(stray.value[int(at)].as_py()))
+            if kind is not None:
+                what = f"column {each.name} widened from {each.type} to {kind} for {path_text(each.path)}"
+                entry: Json = {"field": replace(each, type=kind).to_json(), "was": each.spelled}
+                changes.append(SchemaChange(position, what, entry, {"refused": list(each.path)}))
+    return changes + _added(evolved, options, document, position)
+
+
+def _added(evolved: EvolvedFields, options: DriftOptions, document: bytes, position: int) -> list[SchemaChange]:
     known = {each.path for each in evolved.fields} | set(options.paths) | evolved.refused
     inner = set(inner_paths(evolved.fields)) | {path[:depth] for path in options.paths for depth in range(len(path))}
-    found = infer(values, options.layers, taken=[each.name for each in evolved.fields])
+    found = infer([document], options.layers, taken=[each.name for each in evolved.fields])
     changes = []
     for field, evidence in zip(found.fields, found.evidence, strict=True):
         path = field.path
-        has_value = any(count for kind, count in evidence.counts.items() if kind not in {"null", "missing"})
         is_covered = path in inner or any(path[:depth] in known for depth in range(1, len(path) + 1))
-        if has_value and not is_covered:
-            what = f"column {field.name} {field.spelled} added for {path_text(path)} ({evidence})"
+        if not (is_covered or evidence.counts.get("null") or evidence.is_empty):
+            what = f"column {field.name} {field.spelled} added for {path_text(path)}"
             # rows that were written before have a null here, and lack the member
             entry: Json = {"field": replace(field, nulls="absent").to_json(), "was": None}
-            changes.append(SchemaChange(int(positions[evidence.first]), what, entry, {"refused": list(path)}))
-    return changes
-
-
-def _widened(evolved: EvolvedFields, drifts: Sequence[Drift]) -> list[SchemaChange]:
-    seen: dict[int, tuple[int, Numbers]] = {}
-    for number, positions, texts in (misfit for drift in drifts for misfit in drift.misfits):
-        _, numbers = seen.setdefault(number, (int(positions[0]), Numbers()))
-        # slow path: numbers that do not fit, when a change of the columns may be due
-        for text in texts:
-            numbers.see(Decimal(text.as_py()))
-    changes = []
-    for number, (position, numbers) in sorted(seen.items()):
-        each = evolved.fields[number]
-        kind = widened(each.type, numbers)
-        if kind is not None and kind != each.type:
-            what = f"column {each.name} widened from {each.type} to {kind} for {path_text(each.path)}"
-            entry: Json = {"field": replace(each, type=kind).to_json(), "was": each.spelled}
-            changes.append(SchemaChange(position, what, entry, {"refused": list(each.path)}))
+            changes.append(SchemaChange(position, what, entry, {"refused": list(path)}))
     return changes
 
 

@@ -35,6 +35,8 @@ _MOST_DIGITS = 38
 _FRACTION = 18
 """Digits behind the point when whole numbers turn out to have fractions: the other 20 hold any BIGINT."""
 _BIGINT = 2**63
+_SMALL = frozenset({"TINYINT", "SMALLINT", "INT"})
+"""Types of which a DOUBLE holds every value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ class Evidence:
 
     path: Path
     counts: Mapping[str, int]
-    first: int = 0
-    """The first sample that has it."""
+    is_empty: bool = False
+    """Objects were seen, and none of them had a member."""
 
     def __str__(self) -> str:
         return ", ".join(f"{kind} {count}" for kind, count in self.counts.items() if count)
@@ -119,9 +121,8 @@ class _Node:
     members: dict[str, "_Node"] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=Numbers)
     shapes: set[tuple[bool, str | None, int, bool] | None] = field(default_factory=set)
-    first: int = 0
 
-    def see(self, value: Any, layers: int, sample: int) -> None:
+    def see(self, value: Any, layers: int) -> None:
         kind = _kind(value)
         self.kinds[kind] += 1
         if isinstance(value, dict) and layers:
@@ -130,8 +131,8 @@ class _Node:
                     continue
                 node = self.members.get(key)
                 if node is None:
-                    node = self.members[key] = _Node(first=sample)
-                node.see(inner, layers - 1, sample)
+                    node = self.members[key] = _Node()
+                node.see(inner, layers - 1)
         elif isinstance(value, Number):
             self.numbers.see(Decimal(value.decode()))
         elif isinstance(value, str):
@@ -143,28 +144,28 @@ class _Node:
         return bool(self.members) and self.kinds.keys() <= {"object", "null"}
 
 
-def widened(kind: LogicalType, seen: Numbers) -> LogicalType | None:
-    """The type that holds what `kind` holds and the numbers that it does not; None where there is none.
+def widened(kind: LogicalType, number: Decimal) -> LogicalType | None:
+    """The type that holds what `kind` holds and a number that it does not; None where there is none.
 
-    TINYINT, SMALLINT, INT, BIGINT, then DECIMAL(38, 0); fractions make a type up to INT a DOUBLE where that is exact,
+    TINYINT, SMALLINT, INT, BIGINT, then DECIMAL(38, 0); a fraction makes types up to INT a DOUBLE where that is exact,
     and others DECIMAL(38, 18); a DECIMAL gets the digits it lacks, up to 38.
     """
+    seen = Numbers()
+    seen.see(number)
+    if not seen.is_decimal and kind.name not in _SMALL:
+        return None
     if kind.name == "DECIMAL":
         whole = max((kind.precision or 0) - (kind.scale or 0), seen.whole_digits)
         scale = max(kind.scale or 0, seen.scale)
-        wider = LogicalType("DECIMAL", whole + scale, scale) if whole + scale <= _MOST_DIGITS else None
-        return wider if seen.is_decimal else None
-    if kind.name == "FLOAT":
-        return LogicalType("DOUBLE") if seen.is_double else None
+        return LogicalType("DECIMAL", whole + scale, scale) if whole + scale <= _MOST_DIGITS else None
     if kind.name not in INTEGERS:
         return None
-    if seen.is_decimal and not seen.scale:
-        wider_ones = [name for name, bits in INTEGERS.items() if bits > INTEGERS[kind.name]]
-        for name in wider_ones:
-            if seen.low >= -(2 ** (INTEGERS[name] - 1)) and seen.high < 2 ** (INTEGERS[name] - 1):
+    if not seen.scale and seen.is_decimal:
+        for name, bits in INTEGERS.items():
+            if bits > INTEGERS[kind.name] and seen.low >= -(2 ** (bits - 1)) and seen.high < 2 ** (bits - 1):
                 return LogicalType(name)
         return LogicalType("DECIMAL", _MOST_DIGITS, 0) if seen.whole_digits <= _MOST_DIGITS else None
-    if seen.is_double and kind.name != "BIGINT":
+    if seen.is_double and kind.name in _SMALL:
         return LogicalType("DOUBLE")
     fits = seen.is_decimal and seen.scale <= _FRACTION and seen.whole_digits <= _MOST_DIGITS - _FRACTION
     return LogicalType("DECIMAL", _MOST_DIGITS, _FRACTION) if fits else None
@@ -202,7 +203,7 @@ def infer(
     # slow path: samples, not a stream
     for number, sample in enumerate(samples.to_pylist() if isinstance(samples, pa.Array) else samples):
         try:
-            root.see(read_document(sample), max(layers, *map(len, hints)) if hints else layers, number)
+            root.see(read_document(sample), max(layers, *map(len, hints)) if hints else layers)
         except RecordError as error:
             bad.append(BadSample(number, str(error)))
     collecting = _Collecting(layers, hints, times, Names().keep(taken), root.kinds["object"])
@@ -241,7 +242,9 @@ class _Collecting:
     def _leaf(self, node: _Node, path: Path, parents: int) -> None:
         self.seen.add(path)
         counts = dict(node.kinds) | {"missing": self.good - node.kinds.total()}
-        self.evidence.append(Evidence(path, counts, node.first))
+        self.evidence.append(
+            Evidence(path, counts, node.kinds["object"] > 0 and not node.members and len(path) < self.layers)
+        )
         kind = self.hints.get(path) or self._type(node, path)
         is_usually_null = node.kinds["null"] > parents - node.kinds.total()
         is_json = kind == JSON

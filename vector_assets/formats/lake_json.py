@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
-from vector_assets.engine.core import POSITION, RAW_SCHEMA, REJECT_SCHEMA, Decoded, Json, rejects
+from vector_assets.engine.core import POSITION, RAW_SCHEMA, REJECT_SCHEMA, Decoded, Json, SchemaChange, rejects
 from vector_assets.engine.errors import DriftError, RecordError
 from vector_assets.engine.options import Options
 from vector_assets.engine.schema import Column
 from vector_assets.formats.json_blocks import BlockReader
 from vector_assets.formats.json_exact import read_document
-from vector_assets.formats.lake_drift import Drift, applied, drift_of, reasons, wanted_changes
+from vector_assets.formats.lake_drift import applied, asking, changes_for, reasons
 from vector_assets.formats.lake_fields import RESCUED, STRING, LakeField, Path, check_fields, parse_path
 from vector_assets.formats.lake_infer import MOST_LAYERS, Inferred, infer
 from vector_assets.formats.lake_rows import RowReader, plan_of
@@ -69,7 +69,7 @@ class LakeJsonDecoder:
             ConfigError: fields that cannot stand beside each other, or an ignored path that is or holds one.
         """
         check_fields(fields)
-        self._declared, self._options = tuple(fields), options
+        self._declared, self._options, self._state = tuple(fields), options, tuple(state)
         self._evolved = applied(self._declared, state)
         self.fields = self._evolved.fields
         check_fields([*self.fields, *(LakeField(path, f"\0{path}") for path in options.paths)])
@@ -104,18 +104,47 @@ class LakeJsonDecoder:
         Raises:
             DriftError: a document drifts and the mode is `fail`.
         """
-        drifting: list[Drift] = []
+        drifting: list[tuple[pa.Array, pa.Array]] = []
         done = [self._piece(raw, values, positions, drifting) for values, positions in pieces(raw)]
-        wants = wanted_changes(self._evolved, self._options, drifting) if self.evolves and drifting else ()
         return Decoded(
             rows=pa.concat_tables([self._schema.empty_table(), *(piece.rows for piece in done)]),
             rejected=pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)]),
-            wants=wants,
+            wants=self._wants(drifting) if drifting else (),
         )
+
+    def _wants(self, drifting: list[tuple[pa.Array, pa.Array]]) -> tuple[SchemaChange, ...]:
+        """Changes for documents (values and positions) in their order, each as if those before it had been made.
+
+        So they are the same however the records are cut into batches.
+        """
+        documents = pa.concat_arrays([values for values, _ in drifting])
+        positions = np.concatenate([np.asarray(places) for _, places in drifting])
+        decoder, changes = self, list[SchemaChange]()
+        while True:
+            found = decoder._rows.read(documents)
+            asks = asking(decoder._plan, decoder._evolved.refused, self._options.layers, found)
+            for doc in np.flatnonzero(asks).tolist():
+                # slow path: the documents that need other columns, one by one
+                step = changes_for(
+                    decoder._plan,
+                    decoder._evolved,
+                    self._options,
+                    found,
+                    doc,
+                    documents[doc].as_py(),
+                    int(positions[doc]),
+                )
+                if step:
+                    break
+            else:
+                return tuple(changes)
+            changes += step
+            decoder = self.evolved([*self._state, *(change.entry for change in changes)])
+            documents, positions = documents.slice(doc), positions[doc:]
 
     def _piece(
         self, raw: pa.RecordBatch | pa.Table, values: pa.Array, positions: pa.Array,
-        drifting: list[Drift],
+        drifting: list[tuple[pa.Array, pa.Array]],
     ) -> Decoded:  # fmt: skip
         errors = self._invalid(values)
         if errors:
@@ -136,8 +165,9 @@ class LakeJsonDecoder:
                 calm = pa.array(~found.drifting)
                 columns, good = [column.filter(calm) for column in columns], good.filter(calm)
             elif self.evolves:
-                refused, layers = self._evolved.refused, self._options.layers
-                drifting.append(drift_of(self._plan, refused, layers, found, values, np.asarray(good)))
+                asks = asking(self._plan, self._evolved.refused, self._options.layers, found)
+                if asks.any():
+                    drifting.append((values.filter(pa.array(asks)), good.filter(pa.array(asks))))
         rows = pa.Table.from_arrays([*columns, good], schema=self._schema)
         order = sorted(errors)
         texts = pa.array([f"lake-json: {errors[place]}" for place in order], pa.string())
