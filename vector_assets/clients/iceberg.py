@@ -95,7 +95,8 @@ def _translated(error: Exception, place: str) -> Exception | None:
         if {kind.__name__ for kind in type(error).__mro__} & names:
             return make(place, error)
     if isinstance(error, FileNotFoundError):
-        return FatalError(f"{place}: a file is missing: {said(error)}")
+        # most likely of a snapshot that expired after we looked at the table: the next look is at a newer one
+        return TransientError(f"{place}: a file is missing: {said(error)}")
     if isinstance(error, OSError):
         if error.errno in _FULL:
             return FatalError(f"{place}: cannot write: {errno.errorcode[error.errno]}: {said(error)}")

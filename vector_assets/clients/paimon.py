@@ -126,7 +126,19 @@ class Storage:
         from pypaimon.common.options import Options
 
         with translated(self.place):
-            return FileIO.get(self.path, Options(self.settings))
+            found = FileIO.get(self.path, Options(self.settings))
+            if self.scheme in S3_SCHEMES:
+                found.filesystem = self._s3_filesystem()
+            return found
+
+    def _s3_filesystem(self) -> pafs.S3FileSystem:
+        """pypaimon's own tries ten times, which takes a minute and a half when nobody listens; the engine retries."""
+        login = self.login
+        return pafs.S3FileSystem(
+            access_key=login.access_key, secret_key=login.secret_key, session_token=login.session_token,
+            region=login.region, endpoint_override=login.endpoint, force_virtual_addressing=not login.path_style,
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=2), connect_timeout=5, request_timeout=60,
+        )  # fmt: skip
 
     def under(self, path: str) -> "Storage":
         """Another folder of the same store."""

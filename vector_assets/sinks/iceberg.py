@@ -209,7 +209,7 @@ class IcebergSink:
         with told(self._place):
             table = self._next(token)
             tokens = self._tokens(table, token.pipeline)
-            if tokens.batch(token.seq) is not None:
+            if tokens.find(token) == "APPLIED":
                 return tokens.receipt(token)
             tokens.check(token)
             # what is in memory is of no use when the commit fails
@@ -258,6 +258,7 @@ class IcebergSink:
 
         Raises:
             FencedError: the table does not hold this batch, or a later owner applied it.
+            ExpiredError: it is applied, but its snapshot is expired and its counts with it.
         """
         with told(self._place):
             return self._tokens(self._fresh(), token.pipeline).receipt(token)

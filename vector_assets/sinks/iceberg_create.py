@@ -8,7 +8,7 @@ from vector_assets.engine.errors import PlanError
 from vector_assets.sinks.iceberg_options import IcebergOptions
 from vector_assets.sinks.iceberg_partition import PartitionField, parse_partition, spec_of
 from vector_assets.sinks.iceberg_tokens import HEAD, MADE_BY
-from vector_assets.sinks.iceberg_types import is_vector_text, schema_of
+from vector_assets.sinks.iceberg_types import is_vector, is_vector_text, schema_of
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -38,6 +38,7 @@ def create_table(
     """
     from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
 
+    _check_before(options, schema, key)
     try:
         made = schema_of(_as_made(schema, options), key)
         spec = spec_of(partition, made)
@@ -54,6 +55,18 @@ def create_table(
         )  # fmt: skip
     except TableAlreadyExistsError:
         return catalog.load_table(options.identifier)
+
+
+def _check_before(options: IcebergOptions, schema: pa.Schema, key: tuple[str, ...]) -> None:
+    """What would be refused of the table, had it been made."""
+    if options.upserts and not key:
+        raise PlanError(f"iceberg: {options.full_name}: 'write.upsert.enabled' = 'true' needs a PRIMARY KEY")
+    for name in options.declared_dimensions:
+        found = schema.field(name).type if name in schema.names else None
+        floats = pa.list_(pa.float32())
+        if found is None or not (is_vector_text(found, floats) or is_vector(found, floats)):
+            what = "no such column" if found is None else f"which is {found}: no vector"
+            raise PlanError(f"iceberg: {options.full_name}: option 'vector.dimensions' names {name}: {what}")
 
 
 def _as_made(schema: pa.Schema, options: IcebergOptions) -> pa.Schema:

@@ -95,7 +95,7 @@ def _column(part: pa.Field, known: dict[str, pa.Field], key: tuple[str, ...], di
         raise PlanError(f"option 'vector.dimensions' names {part.name}, which is {target.type}: no vector")
     reason = None if is_numbers else misfit(part.type, target.type)
     if reason:
-        raise PlanError(f"column {part.name}: {reason}")
+        raise PlanError(f"column {part.name} {reason}" if reason.startswith("is ") else f"column {part.name}: {reason}")
     return Column(part.name, part.type, target.type, not target.nullable or part.name in key, dimension)
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from vector_assets.engine.abilities import Recalled, RecalledBatch
 from vector_assets.engine.core import BatchToken, Counts, Found, Position, Receipt, Span, canonical
-from vector_assets.engine.errors import FatalError, FencedError
+from vector_assets.engine.errors import ExpiredError, FatalError, FencedError
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -192,8 +192,14 @@ class Tokens:
 
         Raises:
             FencedError: it is not there, or was applied by a later owner or under another token.
+            ExpiredError: it is applied, but its snapshot is expired and its counts with it.
         """
         batch = self.batch(token.seq)
+        if batch is None and self.find(token) == "APPLIED":
+            raise ExpiredError(
+                f"{self.place}: batch {token.seq} of pipeline {self.pipeline} is applied; its snapshot is expired, and"
+                " what it said of the batch with it"
+            )
         if batch is None:
             raise self.fenced(token)
         if batch.token != token.id or batch.fence > token.fence:

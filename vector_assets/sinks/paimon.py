@@ -40,7 +40,7 @@ from vector_assets.engine.schema import Table
 from vector_assets.sinks import paimon_maintain
 from vector_assets.sinks.paimon_evolve import evolve
 from vector_assets.sinks.paimon_options import PaimonOptions
-from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for
+from vector_assets.sinks.paimon_plan import MADE_BY, Plan, make_plan, partition_of, table_for
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
 from vector_assets.sinks.paimon_tokens import Marks, Tokens
 from vector_assets.sinks.paimon_write import LostRaceError, commit_files, delete_rows, drop_files, write_files
@@ -73,6 +73,7 @@ class PaimonSink:
     """Writes an append table or a table with a primary key."""
 
     Options = PaimonOptions
+    PARTITIONED = True
     overwrites = True
 
     def __init__(self, options: PaimonOptions, table: Table | None = None, pipeline: str = "") -> None:
@@ -113,7 +114,7 @@ class PaimonSink:
             raise PlanError(f"{self.options.target()} does not exist, and 'auto-create' is false")
         self._check_database()
         key = self._declared(declared_key)
-        wanted = table_for(schema, self.table, key, self.options)
+        wanted = table_for(schema, self.table, key, self.options, self.pipeline)
         columns = {field.name: str(field.type) for field in wanted.fields}
         return Target(self.options.target(), key, columns, "none", guarantee, ("the table will be created",))
 
@@ -156,7 +157,7 @@ class PaimonSink:
             self._open(schema, declared_key)
             return (f"{self.options.target()} is there already",)
         self._check_database()
-        wanted = table_for(schema, self.table, self._declared(declared_key), self.options)
+        wanted = table_for(schema, self.table, self._declared(declared_key), self.options, self.pipeline)
         with translated(self.storage.place):
             SchemaManager(self.storage.file_io, self.storage.path).create_table(wanted)
         kind = f"PRIMARY KEY ({', '.join(wanted.primary_keys)})" if wanted.primary_keys else "append table"
@@ -166,10 +167,30 @@ class PaimonSink:
         table, incarnation = self.storage.load(), self.storage.incarnation()
         if table is None or incarnation is None:
             raise PlanError(f"{self.options.target()} does not exist")
+        self._check_existing(table)
         plan = make_plan(table, schema, declared_key, self.options)
         self._opened = _Opened(table, plan, incarnation)
         self.merge = Merge.LAST if plan.key else Merge.APPEND
         return self._opened
+
+    def _check_existing(self, table: "FileStoreTable") -> None:
+        """Make sure that the table may be written by this pipeline and is partitioned as it says.
+
+        Raises:
+            PlanError: `on_existing` is `fail` and the table is another's, or its partitions are others.
+        """
+        is_ours = table.table_schema.options.get(MADE_BY) == self.pipeline
+        if self.options.on_existing == "fail" and not is_ours and not self._tokens.marks(table).head(self.pipeline):
+            raise PlanError(
+                f"{self.options.target()} exists already and pipeline {self.pipeline} did not make it: choose another"
+                " name, or set 'on_existing' = 'adopt' to write it when it fits"
+            )
+        wanted, found = partition_of(self.options, self.table), tuple(table.partition_keys)
+        if wanted and wanted != found:
+            raise PlanError(
+                f"{self.options.target()} is partitioned by {', '.join(found) or 'nothing'}, the declaration wants"
+                f" {', '.join(wanted)}"
+            )
 
     def _begin(self, opened: _Opened) -> None:
         """Leave a mark before the first batch, from which on it can be told whether snapshots were lost."""
@@ -295,15 +316,12 @@ class PaimonSink:
         )
 
     def find(self, token: BatchToken, committable: Json) -> Found:
-        """Whether the table holds the batch.
+        """Whether the table holds the batch; a table made anew holds none.
 
         Raises:
-            TargetReplacedError: the batch was staged for a table that is gone.
+            TargetReplacedError: there is no table.
         """
-        table = self._existing()
-        if isinstance(committable, dict) and committable.get("incarnation"):
-            self._check_incarnation(str(committable["incarnation"]))
-        return self._tokens.find(table, token)
+        return self._tokens.find(self._existing(), token)
 
     def receipt(self, token: BatchToken) -> Receipt:
         """What the table noted when the batch was committed.

@@ -158,7 +158,7 @@ def _rows(table: "FileStoreTable", chosen: "list[ManifestEntry]", base: "Snapsho
     from pypaimon.schema.data_types import PyarrowFieldParser
 
     names = {entry.file.file_name for entry in chosen}
-    reading = table.copy({"scan.snapshot-id": str(base.id)})
+    reading = table.copy_without_time_travel({"scan.snapshot-id": str(base.id)})
     builder = reading.new_read_builder()
     schema = PyarrowFieldParser.from_paimon_schema(table.table_schema.fields)
     partition, bucket = tuple(chosen[0].partition.values), chosen[0].bucket

@@ -34,6 +34,8 @@ class PaimonOptions(SinkOptions):
     """Where tables are registered: `filesystem`, which is in the folders themselves; no other is supported."""
     auto_create: Flag = Field(default=True, alias="auto-create")
     """Make the table when it is missing, from the declared columns and key."""
+    on_existing: Literal["adopt", "fail"] = Field("adopt", alias="on_existing")
+    """A table that is there and was not made by this pipeline: `adopt` writes it when it fits, `fail` refuses it."""
     bucket: int = Field(-1, alias="bucket", ge=-1)
     """Buckets of a partition. -1: none in an append table, as many as needed in one with a primary key. (-2, postponed
     buckets, is refused: nothing could read them before a Java compaction.)"""

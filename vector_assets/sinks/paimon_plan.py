@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pypaimon.schema.schema import Schema
     from pypaimon.table.file_store_table import FileStoreTable
 
+MADE_BY = "vector_assets.pipeline"
+"""Option of a table that names the pipeline which made it."""
 _LENGTHS = ("CHAR", "VARCHAR", "BINARY", "VARBINARY")
 
 
@@ -146,13 +148,8 @@ def _check_settings(place: str, table: "FileStoreTable", options: PaimonOptions)
             f"{place}: the table has no 'metadata.stats-mode' = 'full', without which Spark's filtered queries fail;"
             " set it on the table, or say 'metadata.stats-mode' = 'none'"
         )
-    given = {
-        "bucket": (str(options.bucket), str(table.options.bucket())),
-        "partition": (list(options.partition_columns), list(table.partition_keys)),
-    }
-    for name, (wanted, found) in given.items():
-        if name in options.model_fields_set and wanted != found:
-            raise PlanError(f"{place}: option {name!r} says {wanted}, the table has {found}")
+    if "bucket" in options.model_fields_set and options.bucket != table.options.bucket():
+        raise PlanError(f"{place}: option 'bucket' says {options.bucket}, the table has {table.options.bucket()}")
 
 
 def check_type(place: str, field: pa.Field, target: pa.DataType) -> None:
@@ -225,7 +222,14 @@ def paimon_type(place: str, name: str, kind: pa.DataType, *, nullable: bool) -> 
         raise PlanError(f"{place}: column {name} has the type {kind}, for which Paimon has none") from error
 
 
-def table_for(schema: pa.Schema, declared: Table | None, key: tuple[str, ...], options: PaimonOptions) -> "Schema":
+def partition_of(options: PaimonOptions, declared: Table | None) -> tuple[str, ...]:
+    """Partition columns of a new table: the option's, else those of PARTITIONED BY."""
+    return options.partition_columns or (declared.partitioned_by if declared is not None else ())
+
+
+def table_for(
+    schema: pa.Schema, declared: Table | None, key: tuple[str, ...], options: PaimonOptions, pipeline: str
+) -> "Schema":
     """The table that would take rows of `schema`.
 
     Raises:
@@ -245,11 +249,11 @@ def table_for(schema: pa.Schema, declared: Table | None, key: tuple[str, ...], o
         if logical is not None and logical.name in _LENGTHS and logical.precision is not None:
             kind = AtomicType(f"{logical.name}({logical.precision})", nullable=kind.nullable)
         fields.append(DataField(number, field.name, reassign_field_id(kind, ids)))
-    partition = options.partition_columns
+    partition = partition_of(options, declared)
     _check_columns(place, schema, key, partition, options)
     settings = {
         "bucket": str(options.bucket), "file.format": options.file_format, "file.compression": options.compression,
-        "metadata.stats-mode": options.stats_mode,
+        "metadata.stats-mode": options.stats_mode, MADE_BY: pipeline,
     }  # fmt: skip
     if options.bucket_columns:
         settings["bucket-key"] = ",".join(options.bucket_columns)
