@@ -13,7 +13,7 @@ job:
   source: shop
   destination: {{database: shop, table: orders}}
   json_layers: 2
-  columns: &columns
+  columns:
     - {{field: id, type: BIGINT}}
     - {{field: total, type: DOUBLE}}
     - {{field: device.os, name: os, type: STRING}}
@@ -30,7 +30,7 @@ job:
     - {{field: device, type: JSON}}
   ignore: [total, tags]
   partition_by: [{{log_time: day}}]
-""".replace("columns: &columns", "columns:")
+"""
 
 
 def produce(kafka, topic: str) -> None:
@@ -39,11 +39,25 @@ def produce(kafka, topic: str) -> None:
     kafka.produce(topic, ['{"id":lag}'], partition=0)
 
 
-def write(home: Path, topic: str, *, jobs: bool) -> None:
-    """The data source `shop`, and with `jobs` one into Iceberg and one into Paimon."""
+DATABASE = """\
+CREATE EXTERNAL DATABASE shop WITH DBPROPERTIES (
+  catalog = paimon, adb.paimon.warehouse = {path}, LOCATION = {path}/shop.db/
+)
+"""
+
+
+def write(cli, home: Path, topic: str, *, jobs: bool) -> None:
+    """The data source `shop`, and with `jobs` one into Iceberg and one into Paimon, whose database is declared."""
     (home / "pipelines" / "shop.yaml").write_text(
         f"datasource:\n  name: shop\n  brokers: ${{secret_values.shop_kafka}}\n  topic: {topic}\n"
     )
     if jobs:
-        (home / "paimon" / "shop.db").mkdir(parents=True)
+        declare_database(cli, home)
         (home / "pipelines" / "jobs.yaml").write_text(JOBS.format(path=home / "paimon"))
+
+
+def declare_database(cli, home: Path) -> None:
+    """The Paimon database `shop` in the folder `paimon`."""
+    (home / "paimon" / "shop.db").mkdir(parents=True)
+    (home / "database.sql").write_text(DATABASE.format(path=home / "paimon"))
+    assert cli("target", "create", str(home / "database.sql")).code == 0

@@ -5,27 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import lake_world
 from tests.declare.lake import GROUP, JOB
 from vector_assets.declare import load_folder
 from vector_assets.engine.env import secret_variable
 
-ORDERS = [
-    {"id": number, "total": number * 1.5, "device": {"os": "linux", "brand": f"b{number}"}, "tags": [1, 2]}
-    for number in range(30)
-]
-
 
 @pytest.fixture
-def shop(kafka, home, monkeypatch):
+def shop(kafka, cli, home, monkeypatch):
     """A topic with 30 orders and a message that is none, and the data source `shop` that names it."""
     topic = kafka.create_topic(partitions=3)
-    values = [json.dumps(order) for order in ORDERS]
-    kafka.produce(topic, values, partition=[number % 3 for number in range(30)])
-    kafka.produce(topic, ['{"id":lag}'], partition=0)
+    lake_world.produce(kafka, topic)
     monkeypatch.setenv(secret_variable("shop_kafka"), kafka.bootstrap_servers)
-    (home / "pipelines" / "shop.yaml").write_text(
-        f"datasource:\n  name: shop\n  brokers: ${{secret_values.shop_kafka}}\n  topic: {topic}\n"
-    )
+    lake_world.write(cli, home, topic, jobs=False)
     return topic
 
 
@@ -49,8 +41,8 @@ def test_columns_are_inferred_from_live_messages_and_written_down(cli, home, sho
 
 def test_a_mapping_renames_retypes_adds_and_removes(cli, home, shop):
     made = cli(
-        *CREATE, "--layers", "2", "--rename", "device.os=os", "--retype", "id=DECIMAL(20, 0)", "--add", "device.color=STRING",
-        "--remove", "device.brand", "--json",
+        *CREATE, "--layers", "2", "--rename", "device.os=os", "--retype", "id=DECIMAL(20, 0)", "--add",
+        "device.color=STRING", "--remove", "device.brand", "--json",
     ).json  # fmt: skip
     assert made["columns"] == ["id", "total", "os", "tags", "device_color", "_rescued"]
     (pipeline,) = load_folder(home / "pipelines").pipelines
@@ -153,8 +145,8 @@ def test_keys_and_columns_are_edited_in_place(cli, home, shop):
     file = home / "pipelines" / "orders.yaml"
     file.write_text("# ours\n" + file.read_text())
     done = cli(
-        "jobs", "edit", "orders", "--set", "commit_interval=1 min", "--set", "on_drift=freeze", "--rename", "device.os=os",
-        "--retype", "total=DECIMAL(20, 2)", "--remove", "device.brand", "--add", "note=STRING",
+        "jobs", "edit", "orders", "--set", "commit_interval=1 min", "--set", "on_drift=freeze", "--rename",
+        "device.os=os", "--retype", "total=DECIMAL(20, 2)", "--remove", "device.brand", "--add", "note=STRING",
     )  # fmt: skip
     assert done.code == 0, done.err
     text = file.read_text()
@@ -230,3 +222,40 @@ def test_without_an_instance_start_says_what_to_set(cli, home, shop):
     assert cli(*CREATE).code == 0
     assert "DAGSTER_HOME is not set" in cli("jobs", "start", "orders").err
     assert "DAGSTER_HOME is not set" in cli("jobs", "logs", "orders").err
+
+
+def test_a_paimon_database_is_never_made_and_must_be_what_the_seed_wants(cli, home, shop):
+    path = home / "paimon"
+    create = (*CREATE, "--format", "paimon", "--path", str(path), "--on-drift", "rescue")
+    done = cli(*create)
+    assert done.code == 1
+    assert "database shop is not known, and a Paimon database is never made by itself" in done.err
+    assert (
+        f"CREATE EXTERNAL DATABASE shop WITH DBPROPERTIES (catalog = paimon, adb.paimon.warehouse = {path}" in done.err
+    )
+    lake_world.declare_database(cli, home)
+    elsewhere = cli(*create[:-4], "--path", str(home / "other"))
+    assert f"path {home / 'other'} is not the warehouse of database shop, which is {path}" in elsewhere.err
+    (path / "shop.db").rename(path / "gone")
+    assert f"the directory {path}/shop.db/ does not exist" in cli(*create).err
+    (path / "gone").rename(path / "shop.db")
+    (path / "shop.db" / "orders").mkdir()
+    (path / "shop.db" / "orders" / "x").touch()
+    assert f"path {path}/shop.db/orders is not empty: it holds 'x'" in cli(*create).err
+    (path / "shop.db" / "orders" / "x").unlink()
+    assert cli(*create).code == 0
+    assert cli("run", "orders").code == 0
+    assert cli("query", "SELECT count(*) AS n FROM shop.orders", "--json").json["rows"] == [{"n": 30}]
+
+
+def test_drift_of_an_evolving_job_is_told_by_its_history(cli, home, kafka, shop):
+    assert cli(*CREATE, "--layers", "2", "--on-drift", "evolve").code == 0
+    assert cli("run", "orders").code == 0
+    kafka.produce(shop, [json.dumps({"id": 99, "gift": True})], partition=2)
+    assert cli("run", "orders").code == 0
+    (first, second) = cli("jobs", "show", "orders", "--json").json["schema_history"]
+    assert first["changes"] == []
+    assert "gift" in second["changes"][0]
+    assert "schema history" in cli("jobs", "show", "orders").out
+    rows = cli("query", "SELECT id FROM shop.orders WHERE gift", "--json").json["rows"]
+    assert rows == [{"id": 99}]

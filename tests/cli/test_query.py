@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 
 import pytest
 
@@ -16,12 +15,12 @@ from vector_assets.local.spark import missing
 
 
 @pytest.fixture
-def lake(kafka, home, monkeypatch):
+def lake(kafka, cli, home, monkeypatch):
     """Both jobs have run."""
     topic = kafka.create_topic(partitions=3)
     lake_world.produce(kafka, topic)
     monkeypatch.setenv(secret_variable("shop_kafka"), kafka.bootstrap_servers)
-    lake_world.write(home, topic, jobs=True)
+    lake_world.write(cli, home, topic, jobs=True)
     return home
 
 
@@ -109,6 +108,6 @@ def test_spark_answers_a_script_over_both_formats(cli, lake):
     assert done.code == 0, done.err
     assert "conf spark.driver.resourceSpec has no effect" in done.err
     assert "conf spark.nothing is unknown" in done.err
-    assert ["28,linux", "29,linux"] == done.out.splitlines()[3:5]
+    assert done.out.splitlines()[3:5] == ["28,linux", "29,linux"]
     assert done.out.splitlines()[-2:] == ["n", "20"]
     assert "orders" in done.out.splitlines()[1]

@@ -78,7 +78,7 @@ def test_defaults_are_those_of_the_seed(tmp_path: Path) -> None:
 
 def test_layer_0_is_one_column_of_the_whole_message(tmp_path: Path) -> None:
     text = re.sub(r"  columns:.*(?=  start)", "", changed("json_layers: 2", "json_layers: 0"), flags=re.DOTALL)
-    assert [column.name for column in compiled(tmp_path, text).sink_table.columns][0] == "__value__"
+    assert compiled(tmp_path, text).schema.names == ["__value__", "_rescued"]
 
 
 @pytest.mark.parametrize("mode", ["evolve", "rescue", "freeze", "fail"])
@@ -186,13 +186,18 @@ def test_an_own_path_is_the_table_s_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (changed("database: shop", "databse: shop"), r":20:5: job orders: unknown key 'databse' \(did you mean 'database'"),
+        (changed("database: shop", "databse: shop"),
+         r":20:5: job orders: unknown key 'databse' \(did you mean 'database'"),
         (changed("  json_layers", "  json_layer"), r":22:3: job orders: unknown key 'json_layer' \(did you mean"),
-        (changed("field: id, type", "field: id, typ"), r":24:19: job orders: unknown key 'typ' \(did you mean 'type'\?\)"),
+        (changed("field: id, type", "field: id, typ"),
+         r":24:19: job orders: unknown key 'typ' \(did you mean 'type'\?\)"),
         (changed("    table: orders\n", ""), r":16:3: job orders: key 'destination.table' is required"),
-        (changed("json_layers: 2", "json_layers: 5"), r":22:16: job orders: json_layers: found '5'; .*less than or equal"),
-        (changed("type: BIGINT", "type: BIGINTT"), r":24:25: job orders: columns\[1\].type: found 'BIGINTT'; want a type"),
-        (changed("begin_cursor", "beginning"), r":27:10: job orders: start: found 'beginning'; want begin_cursor, end_cur"),
+        (changed("json_layers: 2", "json_layers: 5"),
+         r":22:16: job orders: json_layers: found '5'; .*less than or equal"),
+        (changed("type: BIGINT", "type: BIGINTT"),
+         r":24:25: job orders: columns\[1\].type: found 'BIGINTT'; want a type"),
+        (changed("begin_cursor", "beginning"),
+         r":27:10: job orders: start: found 'beginning'; want begin_cursor, end_cur"),
         (changed("format: iceberg", "format: paimon"), r":17:5: .*managed lake storage takes iceberg only"),
         (changed("format: iceberg", "format: hudi"), r":19:13: job orders: destination.format: found 'hudi'"),
         (changed("storage: lake", "path: /x"), r":17:5: .*path has a meaning only with type: path"),
@@ -203,22 +208,31 @@ def test_an_own_path_is_the_table_s_folder(tmp_path: Path) -> None:
         (changed("name: orders", "name: 1st"), r":13:9: job: name: found '1st'; want letters, digits"),
         (changed("commit_interval: 5 min", "commit_interval: soon"), r":28:20: .*want a duration"),
         (with_key("on_drift: adapt"), r":29:13: job orders: on_drift: found 'adapt'; .*'evolve'"),
-        (with_key("resources: {group: lake, units: 1}"), r":29:35: .*resources.units: found '1'; .*greater than or equal to 2"),
+        (with_key("resources: {group: lake, units: 1}"),
+         r":29:35: .*resources.units: found '1'; .*greater than or equal to 2"),
         (with_key("resources: {group: lake}"), r":29:14: .*group and units go together"),
         (with_key("resources: {group: lake, units: 2}"), r":29:22: .*unknown resource_group 'lake'; declared: none"),
-        (with_key("partition_by: [{column: idd}]"), r":29:27: .*no column 'idd' \(did you mean 'id'\?\); known: id, os"),
+        (with_key("partition_by: [{column: idd}]"),
+         r":29:27: .*no column 'idd' \(did you mean 'id'\?\); known: id, os"),
         (with_key("partition_by: [{log_time: week}]"), r":29:29: .*log_time: found 'week'"),
-        (with_key("partition_by: [{log_time: day}, {log_time: hour}]"), r":29:17: .*partition_by: log_time is given twice"),
+        (with_key("partition_by: [{log_time: day}, {log_time: hour}]"),
+         r":29:17: .*partition_by: log_time is given twice"),
         (with_key("partition_by: [{bucket: 4}]"), r":29:18: .*want log_time or column"),
-        (with_key("partition_by: [{log_time: day}]\n  log_time_column: os"), r":30:20: .*column os is that of the record"),
-        (changed("name: os", "name: ID"), r":25:7: .*columns: field 'device.os' \(column ID\): 'id' is column id already"),
+        (with_key("partition_by: [{log_time: day}]\n  log_time_column: os"),
+         r":30:20: .*column os is that of the record"),
+        (changed("name: os", "name: ID"),
+         r":25:7: .*columns: field 'device.os' \(column ID\): 'id' is column id already"),
         (changed("field: device.os", "field: a.b.c"), r":25:7: .*field a.b.c is 3 layers deep; json_layers is 2"),
         (with_key("ignore: [id]"), r":29:11: .*ignore: "),
         (with_key("settings: {vector-assets.memory: 1 GB}"), r":29:14: .*is the key resources of the job"),
-        (with_key("settings: {vector-assets.memori: 1 GB}"), r":29:.*unknown option 'vector-assets.memori' \(did you mean"),
-        (re.sub(r"  columns:.*(?=  start)", "", JOB, flags=re.DOTALL), r":12:1: .*'columns' is required: `vector-assets jobs"),
-        (changed("    table: orders", "    table: orders\n    options: {location: /x}"), r":22:15: .*said by the form's own"),
-        (changed("    table: orders", "    table: orders\n    options: {catalog-typ: x}"), r":22:.*unknown option 'catalog-typ'"),
+        (with_key("settings: {vector-assets.memori: 1 GB}"),
+         r":29:.*unknown option 'vector-assets.memori' \(did you mean"),
+        (re.sub(r"  columns:.*(?=  start)", "", JOB, flags=re.DOTALL),
+         r":12:1: .*'columns' is required: `vector-assets jobs"),
+        (changed("    table: orders", "    table: orders\n    options: {location: /x}"),
+         r":22:15: .*said by the form's own"),
+        (changed("    table: orders", "    table: orders\n    options: {catalog-typ: x}"),
+         r":22:.*unknown option 'catalog-typ'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_file_line_and_column(tmp_path: Path, text: str, message: str) -> None:
@@ -229,10 +243,13 @@ def test_what_is_wrong_is_named_with_file_line_and_column(tmp_path: Path, text: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SOURCE.replace("json", "avro"), r":6:19: datasource shop: message_format: found 'avro'; only JSON-formatted"),
-        (SOURCE.replace("brokers:", "broker:"), r":4:3: datasource shop: unknown key 'broker' \(did you mean 'brokers'"),
+        (SOURCE.replace("json", "avro"),
+         r":6:19: datasource shop: message_format: found 'avro'; only JSON-formatted"),
+        (SOURCE.replace("brokers:", "broker:"),
+         r":4:3: datasource shop: unknown key 'broker' \(did you mean 'brokers'"),
         (SOURCE.replace("topic: orders", "topic: a;b"), r":5:10: .*want one topic"),
-        (SOURCE.replace("sasl.mechanism", "sasl.mechanisme"), r":\d+:\d+: datasource shop: .*'properties.sasl.mechanisme' .did you mean 'sasl.mechanism'"),
+        (SOURCE.replace("sasl.mechanism", "sasl.mechanisme"),
+         r":\d+:\d+: datasource shop: .*'properties.sasl.mechanisme' .did you mean 'sasl.mechanism'"),
         (SOURCE.replace("${secret_values", "${secrets"), r":10:23: .*\$\{secrets.shop_jaas\} is not known; want"),
         (f"{SOURCE}---\n{SOURCE}", r":12:1: datasource shop: the name is taken by .*job.yaml:1:1"),
         ("datasorce: {}\n", r":1:1: found key 'datasorce' \(did you mean 'datasource'\?\)"),
@@ -262,7 +279,7 @@ def test_wrong_sources_and_documents_are_named_with_their_place(tmp_path: Path, 
     ],
 )
 def test_jobs_whose_paths_share_a_prefix_are_refused_by_segment(
-    tmp_path: Path, one: str, other: str, is_refused: bool
+    tmp_path: Path, one: str, other: str, *, is_refused: bool
 ) -> None:
     first = OWN.replace("/data/orders", one)
     second = OWN.replace("/data/orders", other).replace("orders", "returns")

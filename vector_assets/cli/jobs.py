@@ -1,5 +1,6 @@
 """`vector-assets jobs`: lake jobs made, changed and taken away, as YAML in the folder of pipelines."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,7 @@ import typer
 
 from vector_assets.cli import job_preview, job_state, yaml_files
 from vector_assets.cli.output import JsonOption, YesOption, command, confirm, emit, say, usage, warn, working
-from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.errors import ConfigError, VectorAssetsError
 
 if TYPE_CHECKING:
     from vector_assets.cli.job_form import Mapping
@@ -248,16 +249,13 @@ def _register(made: "_Made") -> None:
     from vector_assets.engine.creation import ensure_created
 
     check_apart([made.pipeline], made.others)
-    sink = made.pipeline.open_sink()
-    try:
-        sink.inspect(made.pipeline.schema, made.pipeline.sink_table.primary_key)
-    finally:
-        sink.close()
     with books() as open_books:
         is_new = ensure_created(open_books.ledger, made.pipeline)
         try:
+            with closing(made.pipeline.open_sink()) as sink:
+                sink.inspect(made.pipeline.schema, made.pipeline.sink_table.primary_key)
             made.change.apply()
-        except ConfigError:
+        except VectorAssetsError:
             if is_new:
                 forget(open_books.ledger, made.pipeline.name)
             raise

@@ -9,15 +9,16 @@ from vector_assets.declare.flink_options import Secrets
 from vector_assets.declare.flink_sql import compile_script, shown_path
 from vector_assets.declare.lake_form import DataSource, ResourceGroup, read
 from vector_assets.declare.lake_job import compile_job
-from vector_assets.declare.lake_shelf import Shelf, shelve
+from vector_assets.declare.lake_shelf import Item, Shelf, shelve
+from vector_assets.declare.yaml_text import Document, scalars
 from vector_assets.engine import env
 from vector_assets.engine.creation import refuse_shared_prefixes
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.pipeline import Pipeline
 
 __all__ = [
-    "Declarations", "check_apart", "collect_folder", "compile_script", "load_file", "load_folder", "shelf_of",
-    "shelf_of_folder", "shown_path",
+    "Declarations", "check_apart", "collect_folder", "compile_attributes", "compile_script", "load_file", "load_folder",
+    "shelf_of", "shelf_of_folder", "shown_path",
 ]  # fmt: skip
 
 YAML = frozenset({".yaml", ".yml"})
@@ -69,6 +70,26 @@ def shelf_of(files: Iterable[Path]) -> Shelf:
 def shelf_of_folder(path: Path) -> Shelf:
     """The YAML documents of a folder and below."""
     return shelf_of(file for file in _files(path) if file.suffix in YAML) if path.is_dir() else Shelf(())
+
+
+def compile_attributes(file: Path, name: str) -> Pipeline:
+    """The lake job of that name among the `attributes` of a `defs.yaml`, with what stands beside it.
+
+    Raises:
+        ConfigError: at the line that is wrong.
+    """
+    shown = shown_path(file)
+    for whole in Document.all_of(file.read_text(encoding="utf-8-sig"), shown):
+        if whole.value(("attributes", "job", "name")) != name:
+            continue
+        for path, text in scalars(whole.value(("attributes",)), ("attributes",)):
+            if "{{" in text:
+                raise whole.error("templates are not filled in here: write ${secret_values.<name>}", path)
+        part = Document(whole.text, shown, whole.number, whole.entry(("attributes",)).value)
+        items = [Item(kind, str(part.value((kind, "name")) or ""), part) for kind in part.names()]
+        job = next(item for item in items if item.kind == "job")
+        return compile_job(job, Shelf(tuple(items)))
+    raise ConfigError("the component's job needs a name: write name:", Place(shown))
 
 
 def _jobs(path: Path, shelf: Shelf, secrets: Secrets, *, offline: bool) -> list[Pipeline]:

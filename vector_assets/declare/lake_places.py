@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from vector_assets.declare.flink_options import Secrets, fill_texts
+from vector_assets.engine.creation import segments
 from vector_assets.engine.errors import ConfigError, Place, TransientError
 from vector_assets.engine.options import SinkOptions
 
@@ -43,3 +45,29 @@ def _first_in_store(properties: dict[str, str], folder: str) -> str | None:
         return next((info.base_name for info in store.get_file_info(selector)), None)
     except OSError as error:
         raise TransientError(f"path {folder}: cannot be looked at: {error}") from error
+
+
+def check_database(name: str, path: str, owner: str, place: Place, secrets: Secrets) -> None:
+    """Make sure that a Paimon database was declared, meets what it must, and has `path` as its warehouse.
+
+    Raises:
+        ConfigError: it is not known here, or its warehouse is another place.
+        PlanError: it does not meet every requirement; all that it does not meet is listed.
+    """
+    from vector_assets.sinks import paimon_database
+
+    database = paimon_database.noted(name)
+    if database is None:
+        raise ConfigError(
+            f"{owner}: database {name} is not known, and a Paimon database is never made by itself: write its CREATE"
+            f" EXTERNAL DATABASE {name} WITH DBPROPERTIES (catalog = paimon, {paimon_database.WAREHOUSE} = {path},"
+            f" LOCATION = {path.rstrip('/')}/{name}.db/) into a file for `vector-assets target create <file>`",
+            place,
+        )
+    paimon_database.check(
+        database, lambda text: fill_texts({name: text}, {name: place}, secrets, offline=False).values[name]
+    )
+    if segments(database.warehouse) != segments(path):
+        raise ConfigError(
+            f"{owner}: path {path} is not the warehouse of database {name}, which is {database.warehouse}", place
+        )

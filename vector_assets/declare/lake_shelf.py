@@ -178,7 +178,7 @@ def items_of(text: str, file: str) -> list[Item]:
     """
     found = []
     for document in Document.all_of(text, file):
-        keys = document.keys()
+        keys = document.names()
         if len(keys) != 1 or keys[0] not in KINDS:
             raise _unknown_kind(document, keys)
         name = document.value((keys[0], "name")) if isinstance(document.value((keys[0],)), dict) else None

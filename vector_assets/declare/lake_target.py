@@ -1,6 +1,6 @@
 """The destination of a lake job as options of the connector that writes it, and what is fixed once the job exists."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from vector_assets.declare.flink_options import Secrets, fill_texts, parse
 from vector_assets.declare.lake_form import LakeJob
-from vector_assets.declare.lake_places import refuse_full_folder
+from vector_assets.declare.lake_places import check_database, refuse_full_folder
 from vector_assets.declare.yaml_text import Document, Path
 from vector_assets.engine import env, registry
 from vector_assets.engine.creation import Creation
@@ -67,7 +67,7 @@ def lake_end(
         texts[name], places[name] = text, document.place_of(where)
     filled = fill_texts(texts, places, secrets, offline=offline)
     options = parse(make, filled, f"job {job.name}: connector {connector}")
-    creation = _creation(job, options, filled.values.get("location") or filled.values.get("warehouse"), places)
+    creation = _creation(job, options, filled.values.get("location") or filled.values.get("warehouse"), places, secrets)
     return LakeEnd(connector, make, options, creation, extra)
 
 
@@ -148,7 +148,9 @@ def _part(form: str, raw: pa.Table, _splits: object) -> pa.ChunkedArray:
     return pc.strftime(raw.column("timestamp").cast(pa.timestamp("s", "UTC"), safe=False), form)
 
 
-def _creation(job: LakeJob, options: Any, place: str | None, places: Mapping[str, Place]) -> Creation:
+def _creation(
+    job: LakeJob, options: Any, place: str | None, places: Mapping[str, Place], secrets: Secrets
+) -> Creation:  # fmt: skip
     to = job.destination
     fixed = {"type": to.type, "format": to.format, "database": to.database, "table": to.table}
     fixed |= {"path": str(place)} if to.type == "path" else {"storage": to.storage}
@@ -156,12 +158,17 @@ def _creation(job: LakeJob, options: Any, place: str | None, places: Mapping[str
     if to.type == "managed":
         root = options.warehouse or (f"file://{env.home() / 'lake' / 'warehouse'}" if options.kind == "sql" else None)
         return Creation(named, root, f"{root.rstrip('/')}/{to.database}/{to.table}" if root else None)
-    folder = str(place) if to.format == "iceberg" else f"{str(place).rstrip('/')}/{to.database}.db/{to.table}"
-    where = places["location" if to.format == "iceberg" else "warehouse"]
-    is_checked = to.on_existing == "fail"
-    check = partial(refuse_full_folder, options, folder, f"job {job.name}", where) if is_checked else _nothing
-    return Creation(named, str(place), folder, check)
+    owner, is_paimon = f"job {job.name}", to.format == "paimon"
+    folder = f"{str(place).rstrip('/')}/{to.database}.db/{to.table}" if is_paimon else str(place)
+    where = places["warehouse" if is_paimon else "location"]
+    checks: list[Callable[[], None]] = []
+    if is_paimon:
+        checks.append(partial(check_database, to.database, str(place), owner, where, secrets))
+    if to.on_existing == "fail":
+        checks.append(partial(refuse_full_folder, options, folder, owner, where))
+    return Creation(named, str(place), folder, partial(_all, tuple(checks)))
 
 
-def _nothing() -> None:
-    """An adopted table's folder is not empty."""
+def _all(checks: tuple[Callable[[], None], ...]) -> None:
+    for check in checks:
+        check()

@@ -71,7 +71,7 @@ class Document:
         except KeyError:
             return None
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """The document's own keys."""
         return [str(key) for key in _children(self.node)]
 
