@@ -7,10 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import vector_assets
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, FatalError
 
-MODULE = "vector_assets.definitions"
+# run as processes, not imported: a command line never waits for Dagster's import
+_DEFINITIONS = f"{vector_assets.__name__}.definitions"
+_INSTANCE = f"{vector_assets.__name__}.defs.instance"
 
 
 def instance_states() -> dict[str, Any] | None:
@@ -55,7 +58,7 @@ def _location() -> list[str]:
     """How the code location is named, so that it is the one that `dagster dev` loads in this folder."""
     project = Path("pyproject.toml")
     is_declared = project.is_file() and "dagster" in tomllib.loads(project.read_text()).get("tool", {})
-    return [] if is_declared or Path("workspace.yaml").is_file() else ["-m", MODULE]
+    return [] if is_declared or Path("workspace.yaml").is_file() else ["-m", _DEFINITIONS]
 
 
 def _need_instance() -> None:
@@ -68,7 +71,7 @@ def _need_instance() -> None:
 
 def _asked(*question: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "vector_assets.defs.instance", *question],
+        [sys.executable, "-m", _INSTANCE, *question],
         env=env.child_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:

@@ -106,7 +106,7 @@ def list_(*, as_json: JsonOption = False) -> None:
         found.append(
             {"name": item.name, "status": state.status, "source": source.name, "topic": source.topic,
              "table": f"{to.database}.{to.table}", "format": to.format, "type": to.type,
-             "units": form.resources.units, "description": form.description, "place": str(item.place)}
+             "units": form.limits.units, "description": form.description, "place": str(item.place)}
         )  # fmt: skip
     if as_json:
         emit({"jobs": found})
@@ -162,8 +162,8 @@ def _pairs(form: "LakeJob", source: str, place: str) -> list[tuple[str, object]]
     where = f"own path {to.path}" if to.type == "path" else f"managed lake storage {to.storage}"
     keys = [key.model_dump(exclude_none=True) for key in form.partition_by]
     shown = [", ".join(f"{name} {value}" for name, value in key.items()) for key in keys]
-    group, memory = form.resources.group, form.resources.memory_bytes
-    limits = f"{form.resources.units} units of {group}" if group else f"{memory:,} bytes" if memory else "default"
+    group, memory = form.limits.group, form.limits.memory_bytes
+    limits = f"{form.limits.units} units of {group}" if group else f"{memory:,} bytes" if memory else "default"
     return [
         ("job", form.name),
         ("description", form.description),

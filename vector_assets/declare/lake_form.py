@@ -276,7 +276,7 @@ class LakeJob(Options):
     on_drift: Literal["evolve", "rescue", "freeze", "fail"] = "rescue"
     """What a field means that no column has, or a value that does not fit: `evolve` (the table gets the column, or a
     wider one), `rescue` (kept as JSON in `_rescued`), `freeze` (a dead letter) or `fail` (the job stops)."""
-    resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
+    resources: Resources | None = None
     """How much memory, see below."""
     settings: dict[str, str] = Field(default_factory=dict)
     """Advanced: settings of pipelines as scripts SET them (`vector-assets.*`)."""
@@ -305,6 +305,11 @@ class LakeJob(Options):
         if len(times) > 1:
             raise ValueError(f"log_time is given twice ({', '.join(times)}); an hour is in its day")
         return keys
+
+    @property
+    def limits(self) -> Resources:
+        """How much of the machine the job may use, where something is said of it."""
+        return self.resources or Resources.model_validate({})
 
     @property
     def log_time(self) -> LogTimeUnit | None:

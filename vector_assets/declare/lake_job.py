@@ -148,8 +148,8 @@ def _settings(job: LakeJob, document: Document) -> PipelineSettings:
         "vector-assets.batch.target": interval,
         "vector-assets.batch.max-rows": str(MOST_ROWS),
     }
-    if job.resources.memory_bytes is not None:
-        values["vector-assets.memory"] = str(job.resources.memory_bytes)
+    if job.limits.memory_bytes is not None:
+        values["vector-assets.memory"] = str(job.limits.memory_bytes)
     places = dict.fromkeys(values, document.place_of(("job",)))
     for name, text in job.settings.items():
         where = ("job", "settings", name)

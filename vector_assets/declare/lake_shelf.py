@@ -113,7 +113,7 @@ class Shelf:
         Raises:
             ConfigError: it has not, or there is no such group.
         """
-        name, wanted = form.resources.group, form.resources.units
+        name, wanted = form.limits.group, form.limits.units
         if name is None or wanted is None:
             return
         before = self.of("job")

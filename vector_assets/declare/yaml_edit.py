@@ -18,8 +18,9 @@ def scalar(value: object) -> str:
     plain: str = text.removesuffix("...\n").removesuffix("\n")
     if isinstance(value, int | float):
         return str(value)
-    # inside of brackets these end a plain text
-    return "'" + plain + "'" if plain == value and any(mark in plain for mark in ",[]{}") else plain
+    # inside of brackets these end a plain text, or begin something else
+    needs_quotes = plain == value and (any(mark in plain for mark in ",[]{}?") or plain.startswith(":"))
+    return "'" + plain + "'" if needs_quotes else plain
 
 
 def with_value(text: str, number: int, path: Path, value: object, file: str = "") -> str:
@@ -174,11 +175,11 @@ def check_same_but(before: str, after: str, number: int, path: Path, file: str) 
 
 def _drop(value: Any, path: Path) -> None:
     """Take the value at the path out, and mappings around it that it leaves empty."""
-    if not isinstance(value, dict) or not path:
+    if isinstance(value, list) and isinstance(path[0], int) and path[0] < len(value):
+        _drop(value[path[0]], path[1:])
+    if not isinstance(value, dict):
         return
     if len(path) > 1:
         _drop(value.get(path[0]), path[1:])
-        if value.get(path[0]) in ({}, None):
-            value.pop(path[0], None)
-    else:
+    if len(path) == 1 or value.get(path[0]) in ({}, None):
         value.pop(path[0], None)
