@@ -97,13 +97,13 @@ def check(documents: list[bytes], fields: tuple[LakeField, ...], drift: str = "r
 
 
 @given(st.lists(written(), min_size=1, max_size=6), st.integers(0, 4), st.integers(1, 6))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_row_and_rescued_rebuild_the_document(documents: list[bytes], layers: int, sampled: int) -> None:
     check(documents, infer(documents[:sampled], layers, times=True).fields)
 
 
 @given(st.lists(written(), min_size=1, max_size=6), st.integers(1, 4))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_so_they_do_when_columns_evolve(documents: list[bytes], sampled: int) -> None:
     check(documents, infer(documents[:sampled], 2).fields, "evolve")
 
@@ -134,6 +134,6 @@ MOMENTS = st.sampled_from(
     st.booleans(),
     st.sampled_from(["absent", "null"]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_so_they_do_with_any_type_of_the_users(documents: list[bytes], kind: LogicalType, iso: Any, nulls: Any) -> None:
     check(documents, (LakeField(("x",), "x", kind, nulls=nulls, iso=iso), LakeField(("z",), "z", kind, nulls=nulls)))

@@ -17,11 +17,12 @@ from vector_assets.engine.core import POSITION, RAW_SCHEMA, REJECT_SCHEMA, Decod
 from vector_assets.engine.errors import DriftError, RecordError
 from vector_assets.engine.options import Options
 from vector_assets.engine.schema import Column
-from vector_assets.formats.json_blocks import BlockReader
+from vector_assets.formats.json_blocks import BlockReader, Places
 from vector_assets.formats.json_exact import read_document
 from vector_assets.formats.lake_drift import applied, asking, changes_for, reasons
 from vector_assets.formats.lake_fields import RESCUED, STRING, LakeField, Path, check_fields, parse_path
 from vector_assets.formats.lake_infer import MOST_LAYERS, Inferred, infer
+from vector_assets.formats.lake_plain import PlainReader
 from vector_assets.formats.lake_rows import RowReader, plan_of
 from vector_assets.formats.pieces import pieces
 
@@ -75,6 +76,7 @@ class LakeJsonDecoder:
         check_fields([*self.fields, *(LakeField(path, f"\0{path}") for path in options.paths)])
         self._plan = plan_of(self.fields, options.paths)
         self._rows = RowReader(self._plan)
+        self._plain = PlainReader(self.fields)
         self._validity = BlockReader(_NOWHERE, iso=False, nulls_are_odd=False)
         self._schema = self.schema.append(pa.field(POSITION, pa.int64(), nullable=False))
 
@@ -105,12 +107,29 @@ class LakeJsonDecoder:
             DriftError: a document drifts and the mode is `fail`.
         """
         drifting: list[tuple[pa.Array, pa.Array]] = []
-        done = [self._piece(raw, values, positions, drifting) for values, positions in pieces(raw)]
+        plain, rest = self._read_plain(raw) if self._plain.is_able else ([], raw)
+        done = [self._piece(raw, values, positions, drifting) for values, positions in pieces(rest)]
+        rows = pa.concat_tables([self._schema.empty_table(), *plain, *(piece.rows for piece in done)])
+        if plain and rest.num_rows:
+            rows = rows.take(pa.array(np.argsort(rows.column(POSITION).to_numpy(), kind="stable")))
         return Decoded(
-            rows=pa.concat_tables([self._schema.empty_table(), *(piece.rows for piece in done)]),
+            rows=rows,
             rejected=pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)]),
             wants=self._wants(drifting) if drifting else (),
         )
+
+    def _read_plain(self, raw: pa.RecordBatch | pa.Table) -> tuple[list[pa.Table], pa.Table]:
+        """Rows of the documents that are plain, and the values and positions of the others."""
+        tables, rest = [], [pa.table({"value": pa.array([], pa.binary()), POSITION: pa.array([], pa.int64())})]
+        for values, positions in pieces(raw):
+            parts, odd = self._plain.read(values)
+            for part in parts:
+                nothing = pa.nulls(len(part.places), pa.string())
+                tables.append(self._table([*part.columns, nothing], _chosen(positions, part.places)))
+            if len(odd):
+                others = pa.array(odd)
+                rest.append(pa.table({"value": values.take(others), POSITION: positions.take(others)}))
+        return tables, pa.concat_tables(rest)
 
     def _wants(self, drifting: list[tuple[pa.Array, pa.Array]]) -> tuple[SchemaChange, ...]:
         """Changes for documents (values and positions) in their order, each as if those before it had been made.
@@ -147,15 +166,13 @@ class LakeJsonDecoder:
         drifting: list[tuple[pa.Array, pa.Array]],
     ) -> Decoded:  # fmt: skip
         errors = self._invalid(values)
+        places = np.arange(len(values))
         if errors:
-            kept = np.ones(len(values), bool)
-            kept[list(errors)] = False
-            places = np.flatnonzero(kept)
-            values, good = values.filter(pa.array(kept)), positions.filter(pa.array(kept))
-        else:
-            places, good = np.arange(len(values)), positions
+            places = np.delete(places, list(errors))
+            values = values.take(pa.array(places))
+        good = positions.take(pa.array(places)) if errors else positions
         found = self._rows.read(values)
-        columns = [*found.columns, found.rescued] if self._options.rescues else found.columns
+        columns = [*found.columns, found.rescued]
         if found.drifting.any():
             if self._options.drift == "fail":
                 self._fail(raw, good.filter(pa.array(found.drifting))[0].as_py(), reasons(self._plan, found))
@@ -168,10 +185,15 @@ class LakeJsonDecoder:
                 asks = asking(self._plan, self._evolved.refused, self._options.layers, found)
                 if asks.any():
                     drifting.append((values.filter(pa.array(asks)), good.filter(pa.array(asks))))
-        rows = pa.Table.from_arrays([*columns, good], schema=self._schema)
+        rows = self._table(columns, good)
         order = sorted(errors)
         texts = pa.array([f"lake-json: {errors[place]}" for place in order], pa.string())
         return Decoded(rows, rejects(positions.take(pa.array(order, pa.int64())), "decode", texts))
+
+    def _table(self, columns: list[pa.Array], positions: pa.Array) -> pa.Table:
+        """Rows of the fields' columns and that of what is rescued, which some modes do not have."""
+        arrays = columns if self._options.rescues else columns[:-1]
+        return pa.Table.from_arrays([*arrays, positions], schema=self._schema)
 
     def _invalid(self, values: pa.Array) -> dict[int, str]:
         """Documents that are not one JSON object, and why."""
@@ -189,6 +211,14 @@ class LakeJsonDecoder:
         at = pc.index(raw.column(POSITION), position).as_py()
         split, offset = (int(raw.column(name)[at].as_py()) for name in ("split", "offset"))
         raise DriftError(split, offset, f"lake-json: {told[min(told)]}")
+
+
+def _chosen(positions: pa.Array, places: Places) -> pa.Array:
+    """The positions at these places, which are in order: not copied where none is left out between."""
+    count = len(places)
+    if count and places[-1] - places[0] == count - 1:
+        return positions.slice(int(places[0]), count)
+    return positions.take(pa.array(places))
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,11 +64,22 @@ def read(field: LakeField, written: pa.Array, heads: np.ndarray, *, escaped: boo
     texts = written if fits.all() else only(pa.array(fits), written)
     if wanted == "string":
         texts = unquoted(texts, escaped=escaped)
+    if field.type.name == "VARCHAR":
+        return Column(
+            texts, as_mask(texts.is_null()) & ~kinds["null"] if texts.null_count else none, none, kinds["null"]
+        )
     values = read_texts(texts, field.type, iso=field.iso, lenient=True).values
     if field.type.name == "DECIMAL":
         values = _without_rounded(values, texts, field)
     misfit = as_mask(values.is_null()) & ~kinds["null"] if values.null_count else none
     return Column(values, misfit, _inexact(field, values, texts), kinds["null"])
+
+
+def read_moments(field: LakeField, texts: pa.Array) -> Column:
+    """The column of a date, a time or a timestamp that texts spell; a text that is none is a misfit."""
+    values = read_texts(texts, field.type, iso=field.iso, lenient=True).values
+    misfit = as_mask(values.is_null()) & as_mask(texts.is_valid())
+    return Column(values, misfit, _inexact(field, values, texts), np.zeros(len(texts), bool))
 
 
 def unquoted(written: pa.Array, *, escaped: bool) -> pa.Array:
@@ -113,20 +124,22 @@ def _inexact(field: LakeField, values: pa.Array, texts: pa.Array) -> Mask:
     if name in {"FLOAT", "DOUBLE"}:
         odd = as_mask(pc.and_(values.is_valid(), pc.invert(pc.match_substring_regex(texts, _FEW_DIGITS[name]))))
         if odd.any():
-            odd[odd] = _differ(values.filter(pa.array(odd)), texts.filter(pa.array(odd)))
+            odd[odd] = differ(values.filter(pa.array(odd)), texts.filter(pa.array(odd)))
         return odd
     if name in TEXTS or name in INTEGERS or name in {"BOOLEAN", "DECIMAL"}:
         return np.zeros(len(values), bool)
-    # DATE, TIME and timestamps: what differs from the one spelling that `rebuild` gives
-    separator = "T" if field.iso and name.startswith("TIMESTAMP") else " "
+    if name == "DATE":
+        return np.zeros(len(values), bool)
+    # a time that was read has one of a few shapes: its length tells whether it is the one that `rebuild` gives
     digits = field.type.precision or 0
-    clock = r"\d\d:\d\d:\d\d" + (rf"\.\d{{{digits}}}" if digits else "")
-    day, zone = r"\d{4}-\d\d-\d\d", "Z" if name == "TIMESTAMP_LTZ" else ""
-    pattern = {"DATE": day, "TIME": clock}.get(name, f"{day}{separator}{clock}{zone}")
-    return as_mask(pc.and_(values.is_valid(), pc.invert(pc.match_substring_regex(texts, rf"\A{pattern}\z"))))
+    length = (8 if name == "TIME" else 19) + (digits + 1 if digits else 0) + (name == "TIMESTAMP_LTZ")
+    other = pc.not_equal(pc.binary_length(texts), length)
+    if field.iso:
+        other = pc.or_(other, pc.match_substring(texts, "t"))
+    return as_mask(pc.and_(values.is_valid(), other))
 
 
-def _differ(values: pa.Array, texts: pa.Array) -> Mask:
+def differ(values: pa.Array, texts: pa.Array) -> Mask:
     """Floating point numbers whose shortest spelling is another number than the text."""
     shortest = values.cast(pa.string())
     different = as_mask(pc.not_equal(shortest, texts))
