@@ -40,7 +40,12 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 SLOW_PATHS = {
     "cli/demo_people.py:_show_nearest": "the five rows of the demo's search on a screen",
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
+    "cli/job_preview.py:_rows": "the few rows of a preview on a screen",
+    "cli/job_preview.py:_show": "the few dead letters of a preview on a screen",
+    "cli/job_preview.py:_texts": "the few messages of a preview on a screen",
+    "cli/job_preview.py:_json": "the dead letters of a preview",
     "cli/preview.py:_rows": "the k records of a preview on a screen",
+    "cli/query.py:_rows": "rows on a screen are text",
     "cli/search.py:_json": "the k rows of a search on a screen",
     "cli/search.py:_show": "the k rows of a search on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from vector_assets.engine.abilities import Evolving, Recallable, Remembering
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import Json, Sink, Source, Target
+from vector_assets.engine.creation import ensure_created
 from vector_assets.engine.env import archive_dir, ledger_location
 from vector_assets.engine.errors import LedgerLostError, TargetReplacedError
 from vector_assets.engine.evolution import PipelineVersion, check_evolvable, evolved
@@ -146,6 +147,7 @@ class Session:
         """Hold the pipeline's lease; the target is checked and is the one the last batches went to.
 
         Raises:
+            ConfigError: what is fixed at creation was changed, or the place of a new pipeline is not free.
             LeaseHeldError: another worker kept the lease.
             TargetReplacedError: the target was dropped and made anew.
             LedgerLostError: the target holds batches that the ledger never heard of.
@@ -158,6 +160,7 @@ class Session:
                 " `vector-assets reset %s --to ...` moves it",
                 name, self.pipeline.source_options.start_option(), changed, name,
             )  # fmt: skip
+        ensure_created(self.ledger, self.pipeline)
         self._take_todays_columns()
         target = self.target()
         with self.lease() as lease:
