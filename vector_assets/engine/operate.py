@@ -73,7 +73,7 @@ def reset(session: Session, where: str, *, reason: str) -> ResetPlan:
         if not ledger.is_activated(pipeline.name, pipeline.target):
             ledger.freeze_start(stages.lease, wanted)
         if plan.span.ranges:
-            moved = runner.plan(stages, BatchKind.RESET, plan.span, session.calendar.now())
+            moved = runner.plan(stages, BatchKind.RESET, plan.span, session.partitioning.now())
             runner.finish(stages, moved)
             ledger.close_gaps(pipeline.name, moved.seq)
         ledger.record_event(pipeline.name, "reset", canonical({"to": where, "span": plan.span.short(), "why": reason}))
@@ -124,6 +124,6 @@ def replay_dead_letters(session: Session, letters: Sequence[DeadLetter]) -> Outc
             return None
         check_letters(ledger, [letter for letter in letters if letter.id in set(ids)], session.sink.merge)
         with ledger.store.transaction():
-            batch = runner.plan(stages, BatchKind.DEAD_LETTERS, Span(), session.calendar.now())
+            batch = runner.plan(stages, BatchKind.DEAD_LETTERS, Span(), session.partitioning.now())
             ledger.dead_letters.claim(pipeline.name, pipeline.target, batch.seq, ids)
         return runner.finish(stages, batch)

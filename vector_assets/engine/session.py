@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from vector_assets.engine.abilities import Recallable, Remembering
+from vector_assets.engine.abilities import Recallable, Remembering, partitioned
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import Sink, Source, Target
 from vector_assets.engine.env import archive_dir, ledger_location
@@ -18,6 +18,7 @@ from vector_assets.engine.errors import LedgerLostError, TargetReplacedError
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.partitioning import Partitioning
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.stages import Stages
@@ -65,6 +66,11 @@ class Session:
     def calendar(self) -> Calendar:
         """Partitions of this pipeline."""
         return Calendar(self.pipeline.settings.partitions, self.clock)
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """Which partitions its batches belong to."""
+        return Partitioning(self.calendar, partitioned(self.pipeline.source_options))
 
     @property
     def ledger(self) -> Ledger:
