@@ -50,7 +50,10 @@ class MaxColumn:
 
 @dataclass(frozen=True, slots=True)
 class MaxTable:
-    """A table as it is now; `handle` is pyodps's table. `columns` are without the partition columns."""
+    """A table as it is now; `handle` is pyodps's table. `columns` are without the partition columns.
+
+    `modified` is in epoch seconds; `rows` and `bytes` are -1 where unknown.
+    """
 
     name: str
     columns: tuple[MaxColumn, ...]
@@ -60,6 +63,8 @@ class MaxTable:
     is_view: bool
     properties: dict[str, str] = field(repr=False)
     modified: int
+    rows: int
+    bytes: int
     handle: "OdpsTable" = field(repr=False, compare=False)
 
     @property
@@ -230,6 +235,8 @@ def _described(name: str, handle: Any) -> MaxTable:
         is_view=bool(handle.is_virtual_view),
         properties={str(key): str(value) for key, value in properties.items()},
         modified=_seconds(handle.last_data_modified_time),
+        rows=_known(handle.record_num),
+        bytes=_known(handle.size),
         handle=handle,
     )
 
@@ -245,14 +252,19 @@ def _partition(found: Any) -> MaxPartition:
         values=tuple(spec.values()),
         created=_seconds(found.creation_time),
         modified=_seconds(found.last_data_modified_time),
-        rows=_known(found.record_num),
-        bytes=_known(found.size),
+        rows=_known(_listed(found, "record_num")),
+        bytes=_known(_listed(found, "size")),
     )
 
 
 def _seconds(moment: Any) -> int:
     """pyodps gives local times without a zone."""
     return int(moment.timestamp()) if moment is not None else 0
+
+
+def _listed(found: Any, name: str) -> Any:
+    """What a listing said of a partition; pyodps would ask for each one that the listing left out."""
+    return object.__getattribute__(found, name)
 
 
 def _known(count: Any) -> int:

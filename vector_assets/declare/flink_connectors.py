@@ -1,6 +1,6 @@
 """Tables to connectors: the class behind `connector` and `format`, with its options read."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,8 @@ class SourceEnd:
     """What a source table says: connector, format and their options; `make` is the connector's class.
 
     A source class with `TYPED = True` reads rows, so it has no format; one with `METADATA` fills METADATA columns; one
-    with `UPSERT = True` gives upserts and deletes by the PRIMARY KEY, where a delete may hold nothing but the key.
+    with `UPSERT = True` gives upserts and deletes by the PRIMARY KEY, where a delete may hold nothing but the key; one
+    with `PRUNES = True` takes `conditions` and reads no column that is not asked for.
     `is_changelog`: rows can be updates and deletes.
     """
 
@@ -111,6 +112,20 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
         is_changelog=is_upsert or value.is_changelog,
         is_upsert=is_upsert,
     )
+
+
+def pruned(end: SourceEnd, table: Table, named: Container[str]) -> tuple[SourceEnd, Table]:
+    """The same end, and the table as it reads it: without the physical columns that no query names.
+
+    Only sources with `PRUNES = True` can leave columns out; one column stays, so that rows are counted.
+    """
+    if not getattr(end.make, "PRUNES", False):
+        return end, table
+    left = tuple(column for column in table.columns if column.kind != "physical" or column.name in named)
+    if not any(column.kind == "physical" for column in left):
+        left = (*left, *table.physical[:1])
+    narrow = replace(table, columns=left)
+    return replace(end, decoder=TypedDecoder(narrow), raw_schema=typed_schema(narrow)), narrow
 
 
 def _check(make: Any, options: Options, table: Table, written: Written) -> None:

@@ -28,6 +28,10 @@ _REFUSED = {
     "limit": f"LIMIT is not supported: {_ENDLESS.format('cut off')}",
     "offset": f"OFFSET is not supported: {_ENDLESS.format('cut off')}",
 }
+_PLAIN = (
+    exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.In, exp.Between, exp.Like, exp.Is, exp.And, exp.Or, exp.Not,
+    exp.Paren, exp.Column, exp.Identifier, exp.Literal, exp.Null, exp.Boolean,
+)  # fmt: skip
 _KEPT = {"expressions", "from_", "where"}
 _CAST_BY_ARROW = (types.NUMERIC, types.STRINGS, types.BYTES, ("TIMESTAMP",))
 
@@ -37,13 +41,16 @@ class Selection:
     """The SELECT over `source` in DuckDB's words: (expression, column of the sink) pairs, and the condition.
 
     `reads` says which columns of the source a column of the sink is made of; `conjuncts` are the parts of the condition
-    that all have to hold, each with the columns it reads.
+    that all have to hold, each with the columns it reads; `plain` are those that compare columns with constants.
+    `named` are the source's stored columns that the query names anywhere.
     """
 
     projections: tuple[tuple[str, str], ...]
     where: str | None
     reads: Mapping[str, frozenset[str]] = field(default_factory=dict)
     conjuncts: tuple[tuple[str, frozenset[str]], ...] = ()
+    plain: tuple[tuple[str, frozenset[str]], ...] = ()
+    named: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:
@@ -139,16 +146,38 @@ def select(
         (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
     )
     reads = {target.name: _reads(item, columns) for item, target in zip(items, targets, strict=True)}
-    return Selection(projections, where.sql if where else None, reads, tuple(_conjuncts(t, query)))
+    plain = tuple((t.predicate(node).sql, _named(node, t.columns)) for node in _parts(query) if _is_plain(node))
+    conjuncts = tuple(_conjuncts(t, query))
+    return Selection(projections, where.sql if where else None, reads, conjuncts, plain, _stored(query, source))
 
 
 def _conjuncts(t: Translator, query: exp.Select) -> Iterable[tuple[str, frozenset[str]]]:
     """The parts of the WHERE between its outer ANDs, and the columns that each reads."""
+    for node in _parts(query):
+        yield t.predicate(node).sql, _named(node, t.columns)
+
+
+def _parts(query: exp.Select) -> list[exp.Expr]:
+    """The parts of the WHERE between its outer ANDs."""
     clause = query.args.get("where")
-    if clause is not None:
-        parts = clause.this.flatten() if isinstance(clause.this, exp.And) else [clause.this]
-        for node in parts:
-            yield t.predicate(node).sql, _named(node, t.columns)
+    if clause is None:
+        return []
+    return list(clause.this.flatten()) if isinstance(clause.this, exp.And) else [clause.this]
+
+
+def _is_plain(node: exp.Expr) -> bool:
+    """True for comparisons of columns with constants: always the same result for the same values."""
+    return all(isinstance(part, _PLAIN) for part in node.walk())
+
+
+def _stored(query: exp.Select, source: Declared) -> frozenset[str]:
+    """The stored columns that a query names, by itself, by `*`, or by a computed column or watermark."""
+    columns = {column.name: column for column in source.table.columns}
+    stored = frozenset(column.name for column in source.table.columns if column.kind != "computed")
+    named = _named(query, columns)
+    if source.computed or any(isinstance(part, exp.Star) for part in query.walk()):
+        return stored
+    return named & stored
 
 
 def _reads(item: _Item, columns: Mapping[str, Column]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from vector_assets.declare.flink_connectors import (
     SourceEnd,
     check_connector,
     connector_of,
+    pruned,
     sink_end,
     source_end,
 )
@@ -23,9 +24,11 @@ from vector_assets.declare.flink_select import Selection, query_of, select, sour
 from vector_assets.declare.flink_settings import Settings
 from vector_assets.declare.flink_tables import Declared, declare
 from vector_assets.engine import env
+from vector_assets.engine.core import Source
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.options import Options
 from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.schema import Table
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
 from vector_assets.transforms.sql import SqlTransform
@@ -167,6 +170,7 @@ class _Compiler:
         name = self._name(statement, settings.name, sink.name)
         selection = select(self.script, insert, query, alias, source, sink)
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
+        reader, read_table = pruned(reader, source.table, selection.named)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
         _check_changes(self.script, reader, writer, source, sink, selection)
         schema = sink.table.schema
@@ -194,7 +198,7 @@ class _Compiler:
             metadata=reader.metadata,
             transforms=(transform,),
             reads=selection.reads,
-            open_source=partial(reader.make, reader.options, source.table, pipeline=name),
+            open_source=_opening(reader, read_table, selection, name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
             reports=(
                 *reports,
@@ -205,6 +209,12 @@ class _Compiler:
                 *_without_effect(sink, writer.options),
             ),
         )
+
+
+def _opening(reader: SourceEnd, table: Table, selection: Selection, name: str) -> Callable[[], Source]:
+    """How the source of a pipeline is opened; one that prunes is told the conditions that rows meet."""
+    more = {"conditions": selection.plain} if getattr(reader.make, "PRUNES", False) else {}
+    return partial(reader.make, reader.options, table, pipeline=name, **more)
 
 
 def _without_effect(table: Declared, options: Options | None) -> tuple[str, ...]:

@@ -29,12 +29,22 @@ class TypedDecoder:
         self._names = [column.name for column in table.physical]
 
     def decode(self, raw: pa.RecordBatch | pa.Table) -> Decoded:
-        """The values' columns, `_kind` if there is one, and `_position`; no copy of the data."""
+        """The values' columns, `_kind` if there is one, and `_position`; no copy of the data.
+
+        Raises:
+            FatalError: the records are older than the declaration, and lack a column that it reads.
+        """
         values = raw.column("value")
         whole = pa.chunked_array([values]) if isinstance(values, pa.Array) else values
         fields = [whole.type.field(index) for index in range(whole.type.num_fields)]
         rows = pa.Table.from_arrays(whole.flatten(), schema=pa.schema(fields))
         kind = [KIND] if KIND in rows.column_names else []
+        missing = [name for name in self._names if name not in rows.column_names]
+        if missing:
+            raise FatalError(
+                f"records of a typed source hold the columns {', '.join(rows.column_names)}: they were read before the"
+                f" declaration asked for {', '.join(missing)} as well; read them anew (`vector-assets reset`)"
+            )
         rows = rows.select([*self._names, *kind])
         return Decoded(rows.append_column(pa.field(POSITION, pa.int64(), nullable=False), raw.column(POSITION)))
 

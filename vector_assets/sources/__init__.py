@@ -3,5 +3,6 @@
 SOURCES = {
     "datagen": "vector_assets.sources.datagen:DatagenSource",
     "kafka": "vector_assets.sources.kafka:KafkaSource",
+    "odps": "vector_assets.sources.maxcompute:MaxComputeSource",
     "upsert-kafka": "vector_assets.sources.upsert_kafka:UpsertKafkaSource",
 }
