@@ -99,6 +99,12 @@ def test_records_of_two_partitions_are_no_batch():
     assert OWN.of(BatchKind.RESET, span, None, None) == "ds=2"
 
 
+def test_a_span_over_several_partitions_is_cut_to_the_first_and_one_of_hours_is_not():
+    span = Span((Range("t/ds=1", 0, 1), Range("t/ds=2", 0, 1)))
+    assert OWN.first_of(span) == Span(span.ranges[:1])
+    assert Partitioning(Calendar()).first_of(span) == span
+
+
 def test_keys_are_checked_by_whoever_has_the_partitions():
     assert OWN.key("ds=1") == "ds=1"
     with pytest.raises(ConfigError, match="want ds="):

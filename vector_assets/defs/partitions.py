@@ -45,8 +45,10 @@ def look(
         return dg.SkipReason(idle or f"partitions unknown: {error}")
     ready = [each.key for each in found.all if each.waits is None]
     wanted = [key for key in ready if not own.is_read(key, position)]
-    # what a crash left over comes first, in the order in which it was planned
-    wanted = list(dict.fromkeys([batch.hour for batch in unfinished] + wanted))[:REQUESTS]
+    # first what a crash left over, in the order in which it was planned, then what was begun and has gone from the list
+    due = {each.key for each in found.all if each.is_wanted}
+    begun = [key for key in map(own.partition_of, position) if key not in due and not own.is_read(key, position)]
+    wanted = list(dict.fromkeys([*(batch.hour for batch in unfinished), *begun, *wanted]))[:REQUESTS]
     waiting = [each for each in found.all if each.is_wanted and each.waits and not own.is_read(each.key, position)]
     cursor = _seen(found.newest)
     runs = [] if idle else [request(pipeline, key) for key in wanted]

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from vector_assets.engine.abilities import Listing, SourcePartition
+from vector_assets.engine.abilities import Listing, SourcePartition, partitioned
 from vector_assets.engine.core import Position, Source
 from vector_assets.engine.errors import UnavailableError, VectorAssetsError
 from vector_assets.engine.pipeline import Pipeline
@@ -88,7 +88,7 @@ class Probe:
                 self._source = self._pipeline.open_source()
             source = self._source
             start = source.start() if is_new else {}
-            if not isinstance(source, Listing):
+            if not isinstance(source, Listing) or not partitioned(self._pipeline.source_options):
                 return _Answer(source, start, source.frontier())
             found = source.partitions()
             frontier = {split: token for each in found for split, token in each.frontier.items()}

@@ -304,8 +304,8 @@ class Queryable(Protocol):
 class Partitioned(Protocol):
     """Options of a source whose batches may belong to partitions of its own instead of hours. Asks nobody.
 
-    Every split is of one partition; a batch of records never spans two. Keys are spelled as Dagster keeps them: no
-    comma, no `...` and no control character is in one.
+    Every split is of one partition; a batch of records never spans two (the engine cuts what a source plans). Keys are
+    spelled as Dagster keeps them: no comma, no `...` and no control character is in one.
     """
 
     @property

@@ -51,6 +51,14 @@ class Partitioning:
             raise FatalError(f"a batch spans the partitions {', '.join(keys)}; want one")
         return keys[-1] if keys else asked or newest or self.calendar.now()
 
+    def first_of(self, span: Span) -> Span:
+        """As much of a planned span as a batch may have: the ranges of one partition of the source."""
+        own = self.own
+        if own is None or not span.ranges:
+            return span
+        first = own.partition_of(span.ranges[0].split)
+        return Span(tuple(part for part in span.ranges if own.partition_of(part.split) == first))
+
     def is_folded(self, fold: Fold, hours: Hours) -> bool:
         """True when retention has made batches of these partitions part of the fold."""
         if self.own is None:
@@ -58,12 +66,12 @@ class Partitioning:
         keys = {self.own.partition_of(split) for split in fold.ends} if hours != (None, None) else set()
         return any((hours[0] or key) <= key <= (hours[1] or key) for key in keys)
 
-    def within(self, frontier: Position, key: str | None) -> Position:
-        """The part of a source's frontier that is of a partition; all of it for None, and where hours are."""
+    def within(self, position: Position, key: str | None) -> Position:
+        """The part of a position that is of a partition of the source; all of it for None, and of an hour."""
         own = self.own
         if own is None or key is None:
-            return frontier
-        return {split: token for split, token in frontier.items() if own.partition_of(split) == key}
+            return position
+        return {split: token for split, token in position.items() if own.partition_of(split) == key}
 
 
 def check_readable(source: Source, key: str, *, place: str) -> None:

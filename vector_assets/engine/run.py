@@ -15,7 +15,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, Receipt, Span, State
+from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Json, Position, Receipt, Span, Split, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import BudgetError, FatalError, PositionLostError
@@ -279,9 +279,6 @@ class Runner:
             self.session.source_policy, self.session.source.frontier, place=f"{self.pipeline.name}: asking the source"
         )
         frontier = self.session.partitioning.within(everything, hour)
-        if everything and not frontier:
-            log.info("%s: nothing of %s is to be read now", self.pipeline.name, hour)
-            return
         ahead = _ReadAhead(self, stages, hour, frontier)
         try:
             for prepared in ahead.start():
@@ -292,7 +289,7 @@ class Runner:
         finally:
             ahead.close()
 
-    def position(self, stages: Stages) -> dict[str, object]:
+    def position(self, stages: Stages) -> dict[Split, Json]:
         """Where the next batch starts; a new pipeline's start is frozen first."""
         lease = stages.lease
         if not self.ledger.is_activated(lease.pipeline, lease.target):
@@ -317,6 +314,7 @@ class Runner:
             )
             if span is None:
                 return None
+            span = self.session.partitioning.first_of(span)
             batch = self.plan(stages, BatchKind.RECORDS, span, hour, previous)
             failpoint("planned")
             raw, read = self._read(batch, limit)
@@ -431,10 +429,11 @@ class _ReadAhead:
 
     def _read_all(self) -> None:
         try:
-            position: dict[str, object] = self._runner.position(self._stages)
+            whole = self._runner.position(self._stages)
+            position = dict(self._runner.session.partitioning.within(whole, self._hour))
             previous: tuple[int, Span] | None = None
             while self._may_read():
-                found = self._runner.read_next(self._stages, position, self._hour, self._frontier, previous)  # type: ignore[arg-type]
+                found = self._runner.read_next(self._stages, position, self._hour, self._frontier, previous)
                 if found is None:
                     return
                 batch, raw, span = found
