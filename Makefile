@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
 BENCHES ?= kafka-adbpg adbpg-latency kafka-milvus milvus-latency formats replay reconcile
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
@@ -28,8 +29,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## whole jobs on embedded services; DEMO=adbpg or DEMO=milvus runs one of them
 	$(BIN)/vector-assets demo $(DEMO)
 
-test: $(STAMP) ## all tests, real services included
-	$(PYTEST)
+test: $(STAMP) ## all tests, real services included, in WORKERS processes with services of their own
+	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile
 
 test-fast: $(STAMP) ## the tests that need no service
 	$(PYTEST) -m "not service"

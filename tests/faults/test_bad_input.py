@@ -97,3 +97,23 @@ def test_a_change_that_the_target_refuses_hides_none_before_it(tmp_path, kafka, 
         (letter,) = session.ledger.dead_letters.listed("cars")
         assert (letter.offset, letter.stage) == (3, "write")
         assert reconcile(session).is_right()
+
+
+@pytest.mark.parametrize("crash", [None, "committing:1", "staged:2", "committed:1"])
+def test_a_change_that_the_database_refuses_hides_none_before_it(tmp_path, kafka, postgres, crash):
+    """Only the server can tell: the good change before it in the batch stands, and a delete before it deletes."""
+    job = CarJob(tmp_path, kafka, postgres, partitions=1, conflictmode="update")
+    job.execute("ALTER TABLE vector_test.car_info ADD CHECK (price < 100)")
+    job.produce_raw([record(1, 5), record(2), record(1, 7), record(1, 500), record(1, 600), record(3), record(4, 700)])
+    if crash:
+        code, output = job.run_apart(crash)
+        assert code != 0, output
+    job.run()
+    assert job.rows("id, price") == [(1, 7), (2, 2), (3, 3)]
+    with job.open() as session:
+        (batch,) = session.ledger.batches("cars")
+        counts = batch.counts
+        assert (counts.written, counts.compacted, counts.refused) == (3, 1, 3)
+        letters = session.ledger.dead_letters.listed("cars")
+        assert [(letter.offset, letter.stage) for letter in letters] == [(3, "write"), (4, "write"), (6, "write")]
+        assert reconcile(session).is_right()

@@ -11,7 +11,8 @@ from tests.defs.project import Project
 from tests.faults.car import CarJob
 from tests.faults.disks import SmallFiles, Tmpfs, small
 from vector_assets.engine.books_check import check_books
-from vector_assets.engine.errors import FatalError, VectorAssetsError
+from vector_assets.engine.errors import DamagedError, FatalError, VectorAssetsError
+from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Runner
 
 pytestmark = pytest.mark.service
@@ -84,8 +85,8 @@ def test_a_full_dagster_home_fails_the_run_and_the_next_one_completes(tmp_path, 
         fill(ballast)
         done = project.materialize()
         assert done.returncode != 0
-        # Dagster's own storage says so before any of our code runs, and does not name the path
         assert any(words in done.stderr for words in ("disk is full", "disk I/O error", "No space left"))
+        assert f"file: {disk.folder}/dagster_home/" in done.stderr, done.stderr
         with closing(project.books()) as books:
             assert check_books(books, deep=True).findings == ()
         ballast.unlink()
@@ -134,6 +135,22 @@ def test_a_flipped_bit_in_the_archive_is_refused_by_name_wherever_it_is_read(job
     with job.open() as session:
         assert "applied" in {outcome.how for outcome in Runner(session).replay()}
     job.assert_settled(range(120))
+
+
+def test_a_rewrite_that_meets_a_flipped_bit_is_refused_by_name_and_stands_in_nobodys_way(job):
+    job.produce(range(60))
+    job.run()
+    file = next((job.folder / "home" / "archive" / "cars").glob("*/0000000002.parquet"))
+    flip(file)
+    with job.open() as session, pytest.raises(DamagedError, match=rf"archive: {file} refused: found sha256"):
+        list(rewrite(Runner(session), Selection(again=True)))
+    job.produce(range(60, 70))
+    job.run()
+    job.assert_settled(range(70))
+    flip(file)
+    with job.open() as session:
+        assert list(rewrite(Runner(session), Selection(again=True)))
+    job.assert_settled(range(70))
 
 
 def test_a_flipped_bit_stops_the_resume_of_a_sealed_batch(job):

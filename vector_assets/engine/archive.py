@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vector_assets.engine.core import RAW_SCHEMA
-from vector_assets.engine.errors import FatalError
+from vector_assets.engine.errors import DamagedError, FatalError
 
 log = logging.getLogger(__name__)
 FORMAT = "1"
@@ -122,7 +122,7 @@ class Archive:
         """The rows as they were written, with no metadata; raw records of older code have today's columns, as nulls.
 
         Raises:
-            FatalError: the file is missing, cannot be read, or is not byte for byte what the ledger knows.
+            DamagedError: the file is missing, cannot be read, or is not byte for byte what the ledger knows.
         """
         return whole(self.open(file).read(use_threads=False).replace_schema_metadata(None))
 
@@ -130,7 +130,7 @@ class Archive:
         """The file, checked against its hash.
 
         Raises:
-            FatalError: as `read`.
+            DamagedError: as `read`.
         """
         path = self.root / file.path
         if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
@@ -138,7 +138,7 @@ class Archive:
         data = _read_bytes(path)
         found = hashlib.sha256(data).hexdigest()
         if found != file.sha256:
-            raise FatalError(
+            raise DamagedError(
                 f"archive: {path} refused: found sha256 {found} ({len(data)} bytes), "
                 f"wanted {file.sha256} ({file.bytes} bytes)"
             )
@@ -388,23 +388,23 @@ def _write_parquet(path: Path, table: pa.Table, layout: Layout | None) -> tuple[
 
 
 def _read_bytes(path: Path) -> bytes:
-    # read, not mapped: under a map an I/O error is a SIGBUS and no FatalError
+    # read, not mapped: under a map an I/O error is a SIGBUS and no error of ours
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise FatalError(f"archive: {path} is missing: its batch cannot be read again") from None
+        raise DamagedError(f"archive: {path} is missing: its batch cannot be read again") from None
     except OSError as error:
-        raise FatalError(f"archive: cannot read {path}: {_reason(error)}") from error
+        raise DamagedError(f"archive: cannot read {path}: {_reason(error)}") from error
 
 
 def _parquet(path: Path, data: bytes) -> pq.ParquetFile:
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
-        raise FatalError(f"archive: {path} refused: not a Parquet file: {error}") from error
+        raise DamagedError(f"archive: {path} refused: not a Parquet file: {error}") from error
     version = (parquet.metadata.metadata or {}).get(_FORMAT_KEY.encode(), b"none").decode()
     if version != FORMAT:
-        raise FatalError(f"archive: {path} refused: found format version {version}, wanted {FORMAT}")
+        raise DamagedError(f"archive: {path} refused: found format version {version}, wanted {FORMAT}")
     return parquet
 
 

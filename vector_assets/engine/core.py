@@ -284,7 +284,8 @@ class Staged:
     """A batch ready to be committed.
 
     `committable` goes to the ledger before the commit (small JSON); `payload` stays in this process and is made again
-    by `stage` after a crash; `rejected` are rows the sink refuses without asking the target.
+    by `stage` after a crash; `rejected` are rows the sink refuses without asking the target. The engine sets `hides`
+    where a row may stand for earlier changes of its key: if the target refuses one, `commit` raises RowsRefusedError.
     """
 
     token: BatchToken
@@ -292,6 +293,7 @@ class Staged:
     rejected: pa.Table = field(default_factory=no_rejects)
     counts: Counts = field(default_factory=Counts)
     payload: Any = None
+    hides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +407,7 @@ class Sink(Protocol):
 
         Raises:
             TransientError: it may or may not have been applied; ask `find`.
+            RowsRefusedError: rows are refused and `staged.hides`; the target does not hold the token.
             FencedError: the batch is not the next one in the target.
             TargetReplacedError: the target is a new object under the old name.
         """

@@ -8,11 +8,13 @@
     +-- RecordError         one record is bad; dead-letter it and carry on
     +-- TransientError      run the same batch again, after `retry_after` seconds if set
     |   +-- UnavailableError    the service cannot be reached at all; waited for up to the outage timeout
+    +-- RowsRefusedError    the target refuses rows; the batch is made again without them
     +-- FatalError          stop the pipeline; the ledger has not moved
         +-- PositionLostError   the source no longer holds the next position
         +-- FencedError         somebody else owns the pipeline now, or the target is ahead of us
         +-- TargetReplacedError the target is not the object the last batch was written to
         +-- BudgetError         more rejected records than the error budget allows
+        +-- DamagedError        a file of the archive is gone, or not as it was written
         +-- ExpiredError        retention has removed what is asked for
         +-- LedgerLostError     the target holds batches that the ledger never heard of
 
@@ -23,6 +25,8 @@ Messages name the pipeline or connector, the place, what was found and what was 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import pyarrow as pa
 
 GapKind = Literal["TRUNCATED", "RECREATED", "DELETED", "BEYOND_END", "NEW_SPLIT", "MODIFIED"]
 """The named outcomes of a source that changed under us (ARCHITECTURE section 3)."""
@@ -73,6 +77,16 @@ class UnavailableError(TransientError):
     """The service cannot be reached: refused, reset, starting up, name not resolved."""
 
 
+class RowsRefusedError(VectorAssetsError):
+    """The target refuses rows of a batch whose records hide earlier changes (`core.Staged.hides`): it has no token of
+    the batch. `rejected` (core.REJECT_SCHEMA) names the rows.
+    """
+
+    def __init__(self, rejected: pa.Table) -> None:
+        super().__init__(f"the target refuses {rejected.num_rows} rows; the batch is made again without them")
+        self.rejected = rejected
+
+
 class FatalError(VectorAssetsError):
     """The pipeline must stop; no position has moved."""
 
@@ -109,6 +123,10 @@ class TargetReplacedError(FatalError):
 
 class BudgetError(FatalError):
     """The error budget of the pipeline is used up."""
+
+
+class DamagedError(FatalError):
+    """A file of the archive is missing, cannot be read, or is not byte for byte what the ledger knows."""
 
 
 class ExpiredError(FatalError):

@@ -8,17 +8,18 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Json, Position, Receipt, Span, Split, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, FatalError, PositionLostError
+from vector_assets.engine.errors import BudgetError, DamagedError, FatalError, PositionLostError, RowsRefusedError
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
@@ -146,7 +147,7 @@ class Runner:
         batch.check_kept()
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
         prepared, _, _ = stages.prepare(batch, raw)
-        receipt, _ = self._commit(stages, prepared)
+        _, receipt, _ = self._commit(stages, prepared, lambda refused: stages.prepare(batch, raw, refused)[0])
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
         return Outcome(batch, "applied")
 
@@ -180,7 +181,7 @@ class Runner:
         """Take one unfinished batch, whatever its state, to DONE; one that reads nothing may be given up."""
         try:
             return self._finish(stages, batch, is_last=is_last)
-        except BudgetError as error:
+        except (BudgetError, DamagedError) as error:
             if batch.kind in {BatchKind.DEAD_LETTERS, BatchKind.REWRITE}:
                 # what it holds is kept elsewhere: it shall not stand in the way of new records
                 self.ledger.discard(stages.lease, batch.seq, f"given up: {error}")
@@ -235,13 +236,24 @@ class Runner:
 
     def _settle(self, stages: Stages, prepared: Prepared, frontier: Position | None) -> Outcome:
         """Commit a prepared batch and close the books on it."""
-        receipt, seconds = self._commit(stages, prepared)
+        batch, raw = prepared.batch, prepared.raw
+        prepared, receipt, seconds = self._commit(stages, prepared, lambda refused: stages.stage(batch, raw, refused))
         failpoint("committed")
-        return self._close(
-            stages, prepared.batch, receipt, prepared.raw, prepared.counts, seconds, "applied", frontier, prepared.note
-        )
+        return self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
 
-    def _commit(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float | None]:
+    def _commit(
+        self, stages: Stages, prepared: Prepared, again: Callable[[pa.Table], Prepared]
+    ) -> tuple[Prepared, Receipt, float | None]:
+        """Commit; what the target refuses hides no change before it: the batch is prepared `again` without it."""
+        while True:
+            try:
+                return prepared, *self._commit_as_it_is(stages, prepared)
+            except RowsRefusedError as error:
+                log.info("%s: batch %d: %s", prepared.batch.pipeline, prepared.batch.seq, error)
+                of_sink = pc.equal(prepared.rejected.column("stage"), "write")
+                prepared = again(pa.concat_tables([prepared.rejected.filter(of_sink), error.rejected]))
+
+    def _commit_as_it_is(self, stages: Stages, prepared: Prepared) -> tuple[Receipt, float | None]:
         batch, sink = prepared.batch, self.session.sink
         self.has_batch_in_hand = True
         failpoint("committing")

@@ -105,9 +105,9 @@ class Stages:
             "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
         }
 
-    def stage(self, batch: BatchRecord, raw: pa.Table) -> Prepared:
-        """SEALED (or STAGED before a crash) -> STAGED."""
-        prepared, upserts, deletes = self.prepare(batch, raw)
+    def stage(self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None) -> Prepared:
+        """SEALED (or STAGED before a crash) -> STAGED; `refused` are rejects of rows the target is known to refuse."""
+        prepared, upserts, deletes = self.prepare(batch, raw, refused)
         self._keep_rejects(batch, prepared)
         place = (batch.pipeline, batch.hour, batch.seq)
         keys = sidecar.write(self.archive, *place, upserts, deletes, self.target.key, self._of_rewrite(batch, prepared))
@@ -139,7 +139,9 @@ class Stages:
             notes = {"counts": canonical(prepared.counts.to_dict()), "code_version": self.code_version}
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
-    def prepare(self, batch: BatchRecord, raw: pa.Table) -> tuple[Prepared, pa.Table, pa.Table | None]:
+    def prepare(
+        self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None
+    ) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
 
         Raises:
@@ -153,7 +155,7 @@ class Stages:
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
-        folded, staged, refused = self._staged(batch, rows, allowed)
+        folded, staged, left_out = self._staged(batch, rows, allowed, no_rejects() if refused is None else refused)
         rejected = pa.concat_tables([decoded.rejected, staged.rejected])
         self._check_budget(allowed - staged.rejected.num_rows, rejected, raw.num_rows)
         counts = Counts(
@@ -165,19 +167,21 @@ class Stages:
             filtered=decoded.filtered,
             compacted=folded.dropped,
             superseded=left_alone,
-            refused=refused,
+            refused=left_out,
             nulled=decoded.nulled,
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
         return Prepared(batch, raw, staged, counts, rejected, note), folded.upserts, folded.deletes
 
-    def _staged(self, batch: BatchRecord, rows: pa.Table, allowed: int) -> tuple[compact.Compacted, Staged, int]:
-        """The rows folded and staged, and how many the sink refused.
+    def _staged(
+        self, batch: BatchRecord, rows: pa.Table, allowed: int, refused: pa.Table
+    ) -> tuple[compact.Compacted, Staged, int]:
+        """The rows but those that are `refused` folded and staged, and how many are refused in the end.
 
         A record that is refused hides no change before it: without it, the rows are folded and staged once more.
         """
         is_rewrite, token, came = batch.kind is BatchKind.REWRITE, batch.token(self.lease.fence), rows.num_rows
-        refused = no_rejects()
+        rows = without(rows, refused)
         while True:
             folded = self.fold(rows, is_rewrite=is_rewrite)
             handed = Batch(
@@ -189,9 +193,8 @@ class Stages:
             refused = pa.concat_tables([refused, staged.rejected])
             if not (staged.rejected.num_rows and hides):
                 count = came - rows.num_rows + staged.rejected.num_rows
-                return folded, replace(staged, rejected=refused.sort_by(POSITION)), count
-            is_refused = pc.is_in(rows.column(POSITION), value_set=staged.rejected.column(POSITION).combine_chunks())
-            rows = rows.filter(pc.invert(is_refused))
+                return folded, replace(staged, rejected=refused.sort_by(POSITION), hides=hides), count
+            rows = without(rows, staged.rejected)
 
     def splits(self, batch: BatchRecord) -> list[Split]:
         """The splits that the numbers in the raw records' column `split` mean."""
@@ -293,6 +296,13 @@ class Stages:
                 f" {self.pipeline.settings.error_budget}; the first: {first['stage']}: {first['error']}. Nothing of"
                 " this batch was written; mend the declaration or raise vector-assets.error-budget, then run again"
             )
+
+
+def without(rows: pa.Table, rejected: pa.Table) -> pa.Table:
+    """The rows whose record is not among the rejects."""
+    if rejected.num_rows == 0:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows.column(POSITION), value_set=rejected.column(POSITION).combine_chunks())))
 
 
 def folded(rows: pa.Table, merge: Merge, target: Target, *, place: str) -> compact.Compacted:

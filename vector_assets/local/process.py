@@ -161,7 +161,8 @@ def launch(command: Command, log: Path, folder: Path) -> Process | None:
             group=command.group,
             extra_groups=command.other_groups,
         )
-    return find(int(shell.stderr))
+    # gRPC logs there too when a process that uses it forks
+    return find(int(shell.stderr.split()[-1]))
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> bool:

@@ -23,7 +23,14 @@ from vector_assets.engine.core import (
     kinds_of,
     rejects,
 )
-from vector_assets.engine.errors import BudgetError, FatalError, PlanError, TargetReplacedError, UnavailableError
+from vector_assets.engine.errors import (
+    BudgetError,
+    FatalError,
+    PlanError,
+    RowsRefusedError,
+    TargetReplacedError,
+    UnavailableError,
+)
 from vector_assets.engine.schema import Table
 from vector_assets.sinks import adbpg_scan
 from vector_assets.sinks.adbpg_catalog import Relation, find_relation, full_name
@@ -208,6 +215,7 @@ class AdbPgSink:
             TargetReplacedError: the table was dropped or made anew.
             FatalError: a row is refused under a strict mode.
             BudgetError: more rows are refused than the batch may lose.
+            RowsRefusedError: rows are refused that may hide earlier changes.
             TransientError: it may or may not have been applied.
         """
         tokens = self._tokens()
@@ -234,11 +242,14 @@ class AdbPgSink:
             # the table may have been replaced between the guard and the first row
             tokens.check_incarnation(connection, token, incarnation)
             refused = dict(sorted(landing.refused.items()))
+            rejected = rejects(list(refused), "write", list(refused.values()))
+            if refused and staged.hides:
+                raise RowsRefusedError(rejected)
             counts = Counts(
                 written=landing.written, conflicts=landing.dropped, refused=len(refused), deleted=landing.deleted
             )
             commit_id = tokens.finish(connection, token, counts, refused)
-            receipt = Receipt(token.id, commit_id, counts, rejects(list(refused), "write", list(refused.values())))
+            receipt = Receipt(token.id, commit_id, counts, rejected)
             # learned from what was seen, whatever becomes of the transaction
             self._expecting_conflicts = (
                 _BATCHES_AFTER_CONFLICT if landing.met_conflict else max(self._expecting_conflicts - 1, 0)

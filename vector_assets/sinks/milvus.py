@@ -21,7 +21,7 @@ from vector_assets.engine.core import (
     Target,
     rejects,
 )
-from vector_assets.engine.errors import BudgetError, FatalError, PlanError, TargetReplacedError
+from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
 from vector_assets.engine.schema import Table
 from vector_assets.sinks import milvus_tokens
 from vector_assets.sinks.milvus_options import MilvusOptions
@@ -141,6 +141,7 @@ class MilvusSink:
             FencedError: the batch is not the next one, or the pipeline has a later owner.
             TargetReplacedError: the collection was dropped or made anew.
             BudgetError: more rows are refused than the batch may lose.
+            RowsRefusedError: rows are refused that may hide earlier changes; the others are written.
             TransientError: it may or may not have been applied, in part or as a whole.
         """
         token, requests, tokens = staged.token, staged.payload, self._tokens(staged.token.pipeline)
@@ -156,6 +157,8 @@ class MilvusSink:
             landing.send(requests)
         except NoCollectionError as error:
             raise TargetReplacedError(f"{self._place} was dropped: {error}") from error
+        if landing.refused and staged.hides:
+            raise RowsRefusedError(rejects(list(landing.refused), "write", list(landing.refused.values())))
         # somebody may have taken over while the rows were on their way
         self._check_same(token)
         state = tokens.state(token.seq)
