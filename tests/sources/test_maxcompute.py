@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,15 @@ from tests.fix_maxcompute import MaxCompute as Server
 from tests.sources.contract import SourceContract, Upstream
 from tests.sources.maxcompute_table import fill, named, partitioned, pipeline_of, rows_of, source_of, values_of
 from tests.sources.reading import NO_LIMIT, drain, read
+from vector_assets import api
+from vector_assets.cli.description import describe
 from vector_assets.declare import compile_script
+from vector_assets.engine import health
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import BatchLimit, Source
 from vector_assets.engine.errors import ConfigError, PlanError, PositionLostError, TransientError
 from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.preview import preview
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.session import Books, Session
 
@@ -528,22 +533,68 @@ def test_a_pipeline_reads_everything_once_and_is_finished(
     assert run(pipeline, tmp_path) == []
 
 
+def seed_table(server: Server) -> str:
+    """A table as the seed's source example wants it."""
+    name = server.fresh_name("visits")
+    server.sql(f"CREATE TABLE {name} (cid string, rt double) PARTITIONED BY (ds string)")
+    for spec, rows in {"ds=20180905": [["a", 1.5]], "ds=20180906": [["b", 2.5]], "ds=20181001": [["c", 3.5]]}.items():
+        fill(server, name, spec, rows)
+    return name
+
+
+def filled_in(ddl: str, server: Server, table: str, more: dict[str, str]) -> str:
+    """A statement of the seed with its placeholders filled."""
+    values = {"<yourEndpointName>": server.service.endpoint, "<yourProjectName>": "local", "<yourTableName>": table}
+    for placeholder, value in {**values, **more}.items():
+        ddl = ddl.replace(placeholder, value)
+    return ddl
+
+
 def test_the_seeds_source_script_reads_all_partitions_of_its_month(
     maxcompute: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """The seed's full source, read into print (its GROUP BY has a test of its own)."""
-    name = maxcompute.fresh_name("visits")
-    maxcompute.sql(f"CREATE TABLE {name} (cid string, rt double) PARTITIONED BY (ds string)")
-    for spec, rows in {"ds=20180905": [["a", 1.5]], "ds=20180906": [["b", 2.5]], "ds=20181001": [["c", 3.5]]}.items():
-        fill(maxcompute, name, spec, rows)
+    name = seed_table(maxcompute)
     create = next(text for text in statements(seed(3)) if "odps_source" in text and "201809*" in text)
-    service = maxcompute.service
-    for placeholder, value in {
-        "<yourEndpointName>": service.endpoint, "<yourProjectName>": "local", "<yourTableName>": name,
-        "${secret_values.ak_id}": service.access_id, "${secret_values.ak_secret}": service.access_key,
-    }.items():  # fmt: skip
-        create = create.replace(placeholder, value)
+    keys = {
+        "${secret_values.ak_id}": maxcompute.service.access_id,
+        "${secret_values.ak_secret}": maxcompute.service.access_key,
+    }
     sink = "CREATE TEMPORARY TABLE shown (cid VARCHAR, rt DOUBLE) WITH ('connector' = 'print');"
-    (pipeline,) = compile_script(f"{create};\n{sink}\nINSERT INTO shown SELECT * FROM odps_source;", "seed.sql")
+    text = f"{filled_in(create, maxcompute, name, keys)}\n{sink}\nINSERT INTO shown SELECT * FROM odps_source;"
+    (pipeline,) = compile_script(text, "seed.sql")
     run(pipeline, tmp_path)
-    assert sorted(capsys.readouterr().out.split()) == sorted(["+I[a,", "1.5]", "+I[b,", "2.5]"])
+    assert capsys.readouterr().out.splitlines() == ["+I[a, 1.5]", "+I[b, 2.5]"]
+
+
+def test_the_datastream_example_of_the_seed_iterates_arrow_batches(maxcompute: Server) -> None:
+    """`tEnv.toDataStream(tEnv.from("odps_source"))` over the same DDL, which the seed has as a Java string."""
+    name = seed_table(maxcompute)
+    text = seed(3)
+    java = text[text.index("Connect to the source table") : text.index("Connect to the sink")]
+    lines = re.findall(r'^"(.*)"\)*[,;]', java, re.MULTILINE)
+    ddl = "\n".join(line for line in lines if line != "\\n")
+    values = {"<yourAccessId>": maxcompute.service.access_id, "<yourAccessPassword>": maxcompute.service.access_key}
+    script = api.loads(filled_in(ddl, maxcompute, name, values) + ";")
+    with script.source("odps_source") as source:
+        batches = list(source.batches(max_rows=1))
+        assert [batch.rows.to_pylist() for batch in batches] == [[{"cid": "a", "rt": 1.5}], [{"cid": "b", "rt": 2.5}]]
+        assert [batch.rows.num_rows for batch in source.batches(start=batches[0].position)] == [1]
+
+
+def test_preview_plan_and_doctor_know_the_source(maxcompute: Server, tmp_path: Path) -> None:
+    table = partitioned(maxcompute, {"ds=a": 5, "ds=b": 2})
+    pipeline = pipeline_of(maxcompute, table, partition="ds=*")
+    shown = preview(pipeline, None, None, records=3)
+    assert shown.rows.column("id").to_pylist() == [0, 1, 2]
+    assert preview(pipeline, None, "ds=b:1", records=9).raw.num_rows == 6
+    found = [finding.what for finding in health.pipeline(pipeline, None)]
+    assert any("2 partitions match, 7 rows" in what for what in found)
+    assert any("the first run would read 7 records" in what for what in found)
+    bad = pipeline_of(maxcompute, table, partition="ds=*", accessKey="wrong-one")
+    problems = [finding.what for finding in health.pipeline(bad, None) if finding.level == "problem"]
+    assert problems
+    assert not any("wrong-one" in what for what in problems)
+    described = describe(pipeline)
+    assert "wrong-one" not in str(described)
+    assert maxcompute.service.access_key not in str(described)

@@ -106,7 +106,16 @@ def single(rest: Rest) -> Rest:
 
 
 def open_odps(login: Login, policy: RetryPolicy, place: str) -> ODPS:
-    """An entry to the project; nothing is asked yet."""
+    """An entry to the project with our bounds; nothing is asked yet."""
+    return _odps(login, rest_client_cls=Rest, rest_client_kwargs={"policy": policy, "place": place})
+
+
+def plain_odps(login: Login) -> ODPS:
+    """pyodps as it is, for code of the user's own; nothing is asked yet."""
+    return _odps(login)
+
+
+def _odps(login: Login, **more: Any) -> ODPS:
     secret = login.access_key.get_secret_value()
     if login.sts_token:
         account = accounts.StsAccount(login.access_id, secret, login.sts_token.get_secret_value())
@@ -118,11 +127,11 @@ def open_odps(login: Login, policy: RetryPolicy, place: str) -> ODPS:
         endpoint=login.endpoint,
         schema=login.schema,
         tunnel_endpoint=login.tunnel_endpoint,
+        quota_name=None if login.tunnel_endpoint else login.quota,
         # asked for otherwise, from a service that need not answer yet
         logview_host=login.endpoint,
-        rest_client_cls=Rest,
-        rest_client_kwargs={"policy": policy, "place": place},
         overwrite_global=False,
+        **more,
     )
 
 

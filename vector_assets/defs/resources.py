@@ -15,10 +15,12 @@ from vector_assets.engine.errors import ConfigError
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer
     from confluent_kafka.admin import AdminClient
+    from odps import ODPS
     from pymilvus import MilvusClient
 
     from vector_assets.clients.kafka import ControlPlane
     from vector_assets.clients.kafka_properties import Properties
+    from vector_assets.clients.maxcompute import MaxCompute
     from vector_assets.clients.milvus_api import Api
     from vector_assets.clients.postgres import Connection, Login
 
@@ -228,3 +230,80 @@ class MilvusResource(dg.ConfigurableResource[Any]):
         secret = SecretStr(self.password) if self.password else None
         token = SecretStr(self.token) if self.token else None
         return connect(Login(host, port, secure, self.database, self.user, secret, token), "MilvusResource")
+
+
+class MaxComputeResource(dg.ConfigurableResource[Any]):
+    """A MaxCompute project."""
+
+    endpoint: str = Field(description="http(s) address of the service.")
+    project: str
+    access_id: str
+    access_key: str = Field(repr=False)
+    sts_token: str | None = Field(None, description="Token of a temporary key pair.", repr=False)
+    schema_name: str | None = Field(None, description="Schema of the tables, in projects of three tiers.")
+    tunnel_endpoint: str | None = Field(None, description="Address of the tunnel; by default the service names one.")
+    quota_name: str | None = Field(None, description="Quota of the tunnel; tunnel_endpoint wins where both are given.")
+
+    def client(self) -> "ODPS":
+        """A pyodps entry to the project; it retries on its own, refusals for now (429) for ever.
+
+        Raises:
+            ConfigError: the endpoint is no address.
+        """
+        from vector_assets.clients.maxcompute_rest import plain_odps
+
+        return plain_odps(self._service().login)
+
+    def partitions(self, table: str) -> pa.Table:
+        """The partitions of a table: `spec` (`ds=20180905`), `created`, `modified`, and `rows` and `bytes` where known.
+
+        Raises:
+            PlanError: there is no such table.
+            ConfigError: the project or the key pair is wrong.
+            UnavailableError: nobody answers.
+        """
+        service = self._service()
+        found = service.partitions(service.table(table))
+        moments = {
+            name: pa.array([getattr(part, name) for part in found], pa.int64()) for name in ("created", "modified")
+        }
+        counts = {name: [None if (n := getattr(part, name)) < 0 else n for part in found] for name in ("rows", "bytes")}
+        return pa.table(
+            {
+                "spec": pa.array([part.spec for part in found], pa.string()),
+                **{name: moment.cast(pa.timestamp("s", "UTC")) for name, moment in moments.items()},
+                **{name: pa.array(values, pa.int64()) for name, values in counts.items()},
+            }
+        )
+
+    def read(self, table: str, partition: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a partition (`ds=20180905`), or of a table without partitions; whole, so for what fits in memory.
+
+        Raises:
+            PlanError: there is no such table, partition or column, or the tunnel does not read the table.
+            ConfigError: the project or the key pair is wrong.
+            TransientError: the service does not answer properly.
+        """
+        from vector_assets.clients.maxcompute_read import read_partition
+
+        service = self._service()
+        found = service.table(table)
+        names = columns or [column.name for column in (*found.columns, *found.levels)]
+        schema = pa.schema([found.column(name).field for name in names])
+        return pa.Table.from_batches(read_partition(service, found, partition, names), schema)
+
+    def _service(self) -> "MaxCompute":
+        from vector_assets.clients.maxcompute import MaxCompute
+        from vector_assets.clients.maxcompute_options import Login, check_endpoint
+        from vector_assets.engine.retry import RetryPolicy
+
+        try:
+            endpoint = check_endpoint(self.endpoint)
+        except ValueError as error:
+            raise ConfigError(f"MaxComputeResource: endpoint: {error}") from None
+        token = SecretStr(self.sts_token) if self.sts_token else None
+        login = Login(
+            endpoint, self.project, self.access_id, SecretStr(self.access_key), self.schema_name, self.tunnel_endpoint,
+            self.quota_name, token,
+        )  # fmt: skip
+        return MaxCompute(login, RetryPolicy(wait_seconds=1.0, outage_seconds=0.0))
