@@ -20,7 +20,8 @@ SET 'vector-assets.outage.timeout' = '2 s';
 CREATE TEMPORARY TABLE odps_source (id BIGINT, name VARCHAR) WITH (
   'connector' = 'odps', 'endpoint' = '{endpoint}', 'project' = 'local', 'tableName' = '{table}',
   'accessId' = '{access_id}', 'accessKey' = '${{secret_values.test_access_key}}', 'startPartition' = '{start}',
-  'modifiedTableOperation' = '{operation}', 'vector-assets.partition.quiet' = '0 s', 'sleepMillis' = '10');
+  'modifiedTableOperation' = '{operation}', 'subscribeIntervalInSec' = '1',
+  'vector-assets.partition.quiet' = '{quiet}', 'sleepMillis' = '10');
 CREATE TEMPORARY TABLE visits (id BIGINT, name VARCHAR, PRIMARY KEY (id) NOT ENFORCED) WITH (
   'connector' = 'adbpg', 'url' = '{url}', 'tablename' = 'visits', 'targetschema' = 'public',
   'username' = '{user}', 'password' = '${{secret_values.test_password}}', 'batchsize' = '20');
@@ -42,7 +43,8 @@ class VisitJob:
         service = maxcompute.service
         self.values = {
             "max_rows": 20, "endpoint": service.endpoint, "table": self.table.name, "access_id": service.access_id,
-            "start": "ds=20180901", "operation": "NONE", "url": postgres.jdbc_url(self.database), "user": postgres.user,
+            "start": "ds=20180901", "quiet": "0 s",
+            "operation": "NONE", "url": postgres.jdbc_url(self.database), "user": postgres.user,
         } | script  # fmt: skip
         self.environment = {
             "VECTOR_ASSETS_HOME": str(folder / "home"),
