@@ -32,7 +32,7 @@ def test_kill_9_between_two_states_loses_and_doubles_nothing(job, step):
 def test_kill_9_and_an_expired_session_lose_and_double_nothing(job, maxcompute, step):
     code, output = job.run_apart(f"{step}:2")
     assert code == -signal.SIGKILL, output
-    maxcompute.service.ask("POST", "sessions", {"expire": True})
+    maxcompute.service.ask("POST", "sessions", {"expire": "all"})
     job.run()
     job.assert_settled(range(80))
 

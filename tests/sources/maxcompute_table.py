@@ -40,9 +40,11 @@ def script(options: Mapping[str, str], columns: str = COLUMNS, select: str = "*"
 
 
 def pipeline_of(server: Server, table: str, columns: str = COLUMNS, *, select: str = "*", where: str = "",
-                to: str = "", **more: object) -> Pipeline:  # fmt: skip
+                to: str = "", settings: Mapping[str, str] | None = None, **more: object) -> Pipeline:  # fmt: skip
     """The pipeline of such a script."""
-    (found,) = compile_script(script(options_of(server, table, **more), columns, select, where, to), "mc.sql")
+    sets = "".join(f"SET '{name}' = '{value}';\n" for name, value in (settings or {}).items())
+    text = script(options_of(server, table, **more), columns, select, where, to)
+    (found,) = compile_script(sets + text, "mc.sql")
     return found
 
 

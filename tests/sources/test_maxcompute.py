@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import dagster as dg
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -20,10 +21,11 @@ from tests.sources.reading import NO_LIMIT, drain, read
 from vector_assets import api
 from vector_assets.cli.description import describe
 from vector_assets.declare import compile_script
-from vector_assets.engine import health
+from vector_assets.defs import probe, sensors
+from vector_assets.engine import env, health
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import BatchLimit, Source
-from vector_assets.engine.errors import ConfigError, PlanError, PositionLostError, TransientError
+from vector_assets.engine.errors import ConfigError, FatalError, PlanError, PositionLostError, TransientError
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.preview import preview
 from vector_assets.engine.run import Outcome, Runner
@@ -580,6 +582,8 @@ def test_the_datastream_example_of_the_seed_iterates_arrow_batches(maxcompute: S
         batches = list(source.batches(max_rows=1))
         assert [batch.rows.to_pylist() for batch in batches] == [[{"cid": "a", "rt": 1.5}], [{"cid": "b", "rt": 2.5}]]
         assert [batch.rows.num_rows for batch in source.batches(start=batches[0].position)] == [1]
+        assert [batch.rows.num_rows for batch in source.batches(until="ds=20180905:1;ds=20180906:0")] == [1]
+        assert list(source.batches(until="earliest")) == []
 
 
 def test_preview_plan_and_doctor_know_the_source(maxcompute: Server, tmp_path: Path) -> None:
@@ -598,3 +602,52 @@ def test_preview_plan_and_doctor_know_the_source(maxcompute: Server, tmp_path: P
     described = describe(pipeline)
     assert "wrong-one" not in str(described)
     assert maxcompute.service.access_key not in str(described)
+
+
+STEPS = ("planned:3", "read:2", "sealed:3", "committing:2", "committed:2")
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("step", STEPS, ids=STEPS)
+def test_a_run_that_dies_is_resumed_with_every_row_once(
+    maxcompute: Server, way: dict[str, str], step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions expire between the two runs, so that what was only planned is read through others."""
+    table = partitioned(maxcompute, {"ds=a": 33, "ds=b": 9})
+    pipeline = pipeline_of(maxcompute, table, partition="ds=*", settings={"vector-assets.batch.max-rows": "5"}, **way)
+    monkeypatch.setattr(env, "_passes", {})
+    monkeypatch.setenv("VECTOR_ASSETS_FAIL_AT", f"{step}:raise")
+    with pytest.raises(FatalError, match="failpoint"):
+        run(pipeline, tmp_path)
+    monkeypatch.delenv("VECTOR_ASSETS_FAIL_AT")
+    maxcompute.service.ask("POST", "sessions", {"expire": "all"})
+    run(pipeline, tmp_path)
+    books = Books(Ledger(tmp_path / "ledger.db"), Archive(tmp_path / "archive"))
+    done = list(books.ledger.batches(pipeline.name, pipeline.target))
+    batches = [books.archive.read(each.archive) for each in done]
+    books.close()
+    lag = pipeline.open_source().lag
+    assert [lag(each.span.start, each.span.end) for each in done] == [batch.num_rows for batch in batches]
+    assert values_of(batches).column("id").to_pylist() == [*range(33), *range(9)]
+
+
+def test_a_finished_pipeline_asks_for_no_more_runs(
+    maxcompute: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VECTOR_ASSETS_LEDGER", str(tmp_path / "ledger.db"))
+    table = partitioned(maxcompute, {"ds=a": 3})
+    pipeline = pipeline_of(maxcompute, table, partition="ds=*")
+
+    def tick() -> Any:
+        with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance=instance) as context:
+            return sensors.of(pipeline)(context)
+
+    try:
+        assert isinstance(tick(), dg.RunRequest)
+        run(pipeline, tmp_path)
+        fill(maxcompute, table, "ds=b", named(1))
+        found = tick()
+        assert isinstance(found, dg.SkipReason)
+        assert "finished" in str(found.skip_message)
+    finally:
+        probe.forget()

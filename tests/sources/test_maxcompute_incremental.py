@@ -252,7 +252,7 @@ def test_rows_that_are_added_to_a_partition_after_it_was_read_are_not_read(table
 def test_a_session_that_expires_is_followed_by_another_one_over_the_same_rows(maxcompute, table):
     source, position = begun(table)
     span = source.plan(position, NO_LIMIT)
-    maxcompute.service.ask("POST", "sessions", {"expire": True})
+    maxcompute.service.ask("POST", "sessions", {"expire": "all"})
     rows, again = read(table.source(), span)
     assert ids([rows]) == list(range(20, 50))
     assert again == span
@@ -262,7 +262,7 @@ def test_a_session_that_expires_over_a_partition_that_changed_is_a_lost_position
     source, position = begun(table)
     span = source.plan(position, NO_LIMIT)
     table.add("20180905", ids=[99])
-    maxcompute.service.ask("POST", "sessions", {"expire": True})
+    maxcompute.service.ask("POST", "sessions", {"expire": "all"})
     with pytest.raises(PositionLostError, match="MODIFIED"):
         read(table.source(), span)
 

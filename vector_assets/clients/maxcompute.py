@@ -1,5 +1,6 @@
 """MaxCompute projects: tables and partitions as the roles see them. pyodps is imported when a server is first asked."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -129,6 +130,7 @@ class MaxCompute:
         self.policy = policy
         self.codec = codec
         self.place = f"maxcompute: {login.project} at {login.endpoint}"
+        self._opening = threading.RLock()
         self._odps: ODPS | None = None
         self._tunnel: TableTunnel | None = None
 
@@ -142,21 +144,23 @@ class MaxCompute:
         """pyodps's entry; its requests are bounded, its errors its own unless they go through `ask`."""
         from vector_assets.clients.maxcompute_rest import open_odps, settings
 
-        if self._odps is None:
-            with settings():
-                self._odps = open_odps(self.login, self.policy, self.place)
-        return self._odps
+        with self._opening:
+            if self._odps is None:
+                with settings():
+                    self._odps = open_odps(self.login, self.policy, self.place)
+            return self._odps
 
     @property
     def tunnel(self) -> "TableTunnel":
         """pyodps's tunnel, with bounded requests as well."""
         from vector_assets.clients.maxcompute_rest import open_tunnel, settings
 
-        if self._tunnel is None:
-            odps = self.odps
-            with settings():
-                self._tunnel = open_tunnel(odps, self.login)
-        return self._tunnel
+        with self._opening:
+            if self._tunnel is None:
+                odps = self.odps
+                with settings():
+                    self._tunnel = open_tunnel(odps, self.login)
+            return self._tunnel
 
     def ask(self, fn: Callable[[], T], place: str) -> T:
         """`fn()`, which uses pyodps: without pyodps's own retries, its errors translated.

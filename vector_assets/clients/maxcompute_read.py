@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -120,36 +121,14 @@ def read_rows(
         SessionEndedError: the snapshot has expired.
         TransientError: the service does not answer properly, as often as the policy asks.
     """
-    levels = {column.name.lower() for column in snapshot.table.levels}
+    levels = _level_values(snapshot)
     data = [column for column in columns if column.name.lower() not in levels]
-    # a request has to ask for something: rows without data columns are counted by the first one
-    by_arrow = [column for column in data if not column.is_json]
-    texts = [column for column in data if column.is_json]
-    if not data:
-        by_arrow = [next(column for column in snapshot.table.columns if not column.is_nested)]
-    found: dict[str, list[pa.Array]] = {}
-    sizes = [count]
-    if by_arrow:
-        batches = call(
-            service.policy,
-            lambda: _arrow(service, snapshot, by_arrow, start, count),
-            place=f"maxcompute: {snapshot.place}",
-        )
-        sizes = [batch.num_rows for batch in batches]
-        names = batches[0].schema.names if batches else []
-        found = {name: [batch.column(at) for batch in batches] for at, name in enumerate(names)}
-    for column in texts:
-        text = call(
-            service.policy, lambda c=column: _texts(service, snapshot, c, start, count),  # type: ignore[misc]
-            place=f"maxcompute: {snapshot.place}",
-        )  # fmt: skip
-        found[column.name] = _sliced(text, sizes)
-    values = _level_values(snapshot)
+    found, sizes = _data(service, snapshot, data, start, count)
     schema = pa.schema([column.field for column in columns])
     return [
         pa.RecordBatch.from_arrays(
             [
-                _repeated(column, values[column.name.lower()], size)
+                _repeated(column, levels[column.name.lower()], size)
                 if column.name.lower() in levels
                 else found[column.name][number]
                 for column in columns
@@ -158,6 +137,26 @@ def read_rows(
         )
         for number, size in enumerate(sizes)
     ]
+
+
+def _data(
+    service: MaxCompute, snapshot: Snapshot, columns: Sequence[MaxColumn], start: int, count: int
+) -> tuple[dict[str, list[pa.Array]], list[int]]:
+    """The arrays of data columns, a piece per batch, and the batches' rows; without columns nothing is asked for."""
+    place = f"maxcompute: {snapshot.place}"
+    by_arrow = [column for column in columns if not column.is_json]
+    found: dict[str, list[pa.Array]] = {}
+    sizes = [count]
+    if by_arrow:
+        batches = call(service.policy, lambda: _arrow(service, snapshot, by_arrow, start, count), place=place)
+        sizes = [batch.num_rows for batch in batches]
+        names = batches[0].schema.names if batches else []
+        found = {name: [batch.column(at) for batch in batches] for at, name in enumerate(names)}
+    for column in columns:
+        if column.is_json:
+            fetch = partial(_texts, service, snapshot, column, start, count)
+            found[column.name] = _sliced(call(service.policy, fetch, place=place), sizes)
+    return found, sizes
 
 
 def _sliced(array: pa.Array, sizes: Sequence[int]) -> list[pa.Array]:

@@ -61,7 +61,7 @@ def _opened(
     data = [column.name for column in columns if column.name not in levels]
     found = client.create_read_session(
         TableBatchScanRequest(
-            required_data_columns=data or [table.columns[0].name],
+            required_data_columns=data or [_some_column(table)],
             required_partition_columns=[column.name for column in columns if column.name in levels],
             required_partitions=[spec] if spec else [],
             split_options=SplitOptions(
@@ -78,6 +78,11 @@ def _opened(
     if found.session_status != SessionStatus.NORMAL:
         raise RefusedError(f"maxcompute: {table.name}: the read session is {found.session_status}")
     return ReadSession(table, spec, found.session_id, int(found.split_count))
+
+
+def _some_column(table: MaxTable) -> str:
+    """What is asked for where only partition columns are wanted: an empty list would mean all columns."""
+    return next((column.name for column in table.columns if not column.is_nested), table.columns[0].name)
 
 
 def _client(service: MaxCompute, table: MaxTable) -> Any:

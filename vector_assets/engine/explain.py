@@ -106,7 +106,7 @@ def split_named(session: Session, name: str, topic: str | None = None) -> Split:
     found = [
         split
         for split in known
-        if name in {split, split.rpartition("/")[2]}
+        if name in {split, split.rpartition("/")[2], split.partition("/")[2]}
         and topic in {None, split.partition("@")[0], split.rpartition("/")[0]}
     ]
     if len(found) != 1:

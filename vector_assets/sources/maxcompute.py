@@ -24,7 +24,7 @@ from vector_assets.sources.maxcompute_options import MaxComputeSourceOptions
 from vector_assets.sources.maxcompute_parts import Parts
 from vector_assets.sources.maxcompute_prune import Condition, pruned
 from vector_assets.sources.maxcompute_start import key_of
-from vector_assets.sources.maxcompute_tokens import Place, counted, estimate, split_of
+from vector_assets.sources.maxcompute_tokens import Place, ceiling, counted, estimate, split_of
 
 __all__ = ["MaxComputeSource", "MaxComputeSourceOptions"]
 
@@ -129,17 +129,21 @@ class MaxComputeSource:
         return next((each for each in reversed(partitions) if each.rows != 0), None)
 
     def plan(self, start: Position, limit: BatchLimit) -> Span | None:
-        """The next rows of the first partitions that are not read to their end."""
+        """The next rows of the first partitions that are not read to their end.
+
+        A frontier is no ceiling: it is made of statistics, and the partitions' sessions know where they end.
+        """
         ranges: list[Range] = []
         left = limit.rows
         for split in sorted(start):
             place = Place.of(start[split])
-            if place.is_done:
+            most = ceiling(limit.until, split, place)
+            if place.is_done or most <= 0:
                 continue
             if left <= 0:
                 break
             begun = self._parts.begun(split, place)
-            count = left if begun.until is None else min(left, begun.until - begun.offset)
+            count = min(left, most if begun.until is None else min(begun.until - begun.offset, most))
             end = replace(begun, offset=begun.offset + count, part=None, row=None)
             ranges.append(Range(split, start[split], end.token))
             left -= count

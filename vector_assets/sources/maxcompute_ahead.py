@@ -53,12 +53,14 @@ def cut(batch: pa.RecordBatch, most_bytes: int, least: int) -> pa.RecordBatch:
 
 
 class TunnelRows:
-    """Rows of a download session, a range per request, several requests at a time."""
+    """Rows of a download session, a range per request, several requests at a time (each thread keeps a connection)."""
 
-    def __init__(self, service: MaxCompute, snapshot: Snapshot, columns: Sequence[MaxColumn]) -> None:
+    def __init__(
+        self, service: MaxCompute, snapshot: Snapshot, columns: Sequence[MaxColumn], threads: ThreadPoolExecutor
+    ) -> None:
         self.session = snapshot.id
         self._service, self._snapshot, self._columns = service, snapshot, columns
-        self._threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="maxcompute")
+        self._threads = threads
         self._asked: deque[tuple[int, int, Future[list[pa.RecordBatch]]]] = deque()
         self._next = 0
         self._size = _FIRST_ROWS
@@ -106,9 +108,8 @@ class TunnelRows:
             self._asked.pop()[2].cancel()
 
     def close(self) -> None:
-        """See `Rows`."""
+        """See `Rows`; the threads are the caller's."""
         self._forget()
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 def _after(batches: Sequence[pa.RecordBatch], skip: int) -> list[pa.RecordBatch]:

@@ -5,6 +5,7 @@ otherwise, and whenever the service says that it was modified, the position is l
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -23,7 +24,7 @@ from vector_assets.clients.maxcompute_types import is_widening
 from vector_assets.engine.core import Split
 from vector_assets.engine.errors import GapKind, PlanError, PositionLostError
 from vector_assets.engine.schema import Table
-from vector_assets.sources.maxcompute_ahead import Rows, StorageRows, Taken, TunnelRows
+from vector_assets.sources.maxcompute_ahead import AHEAD, Rows, StorageRows, Taken, TunnelRows
 from vector_assets.sources.maxcompute_options import MaxComputeSourceOptions
 from vector_assets.sources.maxcompute_tokens import Place, spec_of
 
@@ -42,6 +43,7 @@ class Parts:
         self._columns: list[MaxColumn] = []
         self._open: dict[Split, Rows] = {}
         self._followed: dict[str, str] = {}
+        self._threads: ThreadPoolExecutor | None = None
 
     def table(self, *, now: bool = False) -> MaxTable:
         """The table, checked against the declaration when it is first asked for; `now`: as it is at this moment.
@@ -95,7 +97,7 @@ class Parts:
                 found = found if session.splits else found.done()
             else:
                 snapshot = open_snapshot(self.service, table, spec_of(split))
-                rows = TunnelRows(self.service, snapshot, self._columns)
+                rows = TunnelRows(self.service, snapshot, self._columns, self._fetchers())
                 found = replace(place, session=snapshot.id, modified=modified, until=snapshot.rows)
         except (NoPartitionError, NoTableError) as error:
             raise self._lost(split, place, "DELETED", str(error)) from error
@@ -108,6 +110,11 @@ class Parts:
         spec = spec_of(split)
         table = self.table(now=spec is None)
         return table.modified if spec is None else self.service.partition(table, spec).modified
+
+    def _fetchers(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="maxcompute")
+        return self._threads
 
     def _storage_rows(self, session: ReadSession) -> StorageRows:
         options = self._options
@@ -130,7 +137,8 @@ class Parts:
             if self._options.use_arrow:
                 rows = self._storage_rows(ReadSession(table, spec, place.session, place.parts or 0))
             else:
-                rows = TunnelRows(self.service, Snapshot(table, spec, place.session, place.until or 0), self._columns)
+                snapshot = Snapshot(table, spec, place.session, place.until or 0)
+                rows = TunnelRows(self.service, snapshot, self._columns, self._fetchers())
             self._keep(split, rows)
         return rows
 
@@ -207,6 +215,9 @@ class Parts:
         for rows in self._open.values():
             rows.close()
         self._open = {}
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True, cancel_futures=True)
         self._table = None
         self.service.close()
 

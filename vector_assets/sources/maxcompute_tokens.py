@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from vector_assets.engine.core import Position, Split, Token
 
+_ANY = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -63,6 +65,16 @@ def spec_of(split: Split) -> str | None:
 def estimate(rows: int) -> dict[str, Token]:
     """A frontier's token: about so many rows (-1: unknown), by the service's statistics."""
     return {"offset": max(rows, 0), "about": True}
+
+
+def ceiling(until: Position | None, split: Split, place: Place) -> int:
+    """Rows of a split from a place on that `until` allows: any number where it is a frontier, made of estimates.
+
+    An empty one is the frontier of a partition that is gone: whoever reads on finds that out.
+    """
+    if not until or any(isinstance(token, dict) and "about" in token for token in until.values()):
+        return _ANY
+    return Place.of(until[split]).offset - place.offset if split in until else 0
 
 
 def counted(position: Position, frontier: Position) -> int:
