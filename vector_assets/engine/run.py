@@ -403,7 +403,8 @@ class Runner:
                 continue
             now = time.monotonic()
             seen_at = now if seen_at is None else seen_at
-            if lag >= self._limit(None).rows or now - seen_at >= linger:
+            # who looks seldom does not wait for one more look
+            if poll is not None or lag >= self._limit(None).rows or now - seen_at >= linger:
                 return
 
 

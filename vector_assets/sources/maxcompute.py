@@ -110,6 +110,8 @@ class MaxComputeSource:
         """Every partition of the table, by its values; those that the options do not mean are not wanted."""
         table = self._parts.table()
         if not table.is_partitioned:
+            # which says what is wrong if the options name partitions
+            list(self._wanted())
             return ()
         wanted = {part.spec for part in self._matching()}
         return tuple(
