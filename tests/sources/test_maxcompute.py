@@ -499,6 +499,12 @@ def test_requests_of_the_storage_api_are_bounded_too(maxcompute: Server, target:
 
     maxcompute.fault(target=target, times=2, **fault)
     assert total() == 50
+    source = source_of(maxcompute, table, partition="ds=a", useArrow="true")
+    maxcompute.fault(target=target, times=3, **fault)
+    with pytest.raises(TransientError):
+        rows_of(source)
+    assert rows_of(source).num_rows == 50, "the same source goes on once the service is well"
+    source.close()
     maxcompute.fault(target=target, times=1000, **fault)
     began = time.monotonic()
     with pytest.raises(TransientError):

@@ -93,9 +93,9 @@ class Tunnel(TableTunnel):  # type: ignore[misc]
 class Storage(StorageApiArrowClient):  # type: ignore[misc]
     """The storage API over such a client."""
 
-    def __init__(self, odps: ODPS, table: Any, tunnel: Tunnel) -> None:
+    def __init__(self, odps: ODPS, table: Any, tunnel: Tunnel, rest: Rest) -> None:
         super().__init__(odps, table, quota_name=tunnel.quota_name)
-        self._tunnel_rest = tunnel.tunnel_rest
+        self._tunnel_rest = rest
 
 
 def single(rest: Rest) -> Rest:

@@ -85,16 +85,18 @@ def _some_column(table: MaxTable) -> str:
     return next((column.name for column in table.columns if not column.is_nested), table.columns[0].name)
 
 
-def _client(service: MaxCompute, table: MaxTable) -> Any:
-    from vector_assets.clients.maxcompute_rest import Storage
+def _client(service: MaxCompute, table: MaxTable, *, is_repeated: bool = False) -> Any:
+    """The storage API; `is_repeated` where whoever asks tries again, so that the client must not."""
+    from vector_assets.clients.maxcompute_rest import Storage, single
 
-    return Storage(service.odps, table.handle, service.tunnel)
+    rest = service.tunnel.tunnel_rest
+    return Storage(service.odps, table.handle, service.tunnel, single(rest) if is_repeated else rest)
 
 
 def read_split(
     service: MaxCompute, session: ReadSession, number: int, codec: StorageCodec, skip: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a split from its row `skip` on; the columns in the session's order.
+    """The rows of a split from its row `skip` on, by one request, which is not repeated; columns as in the session.
 
     Raises:
         TableModifiedError: the partition has changed since the session was opened.
@@ -103,9 +105,10 @@ def read_split(
     """
     from odps.apis.storage_api.storage_api import Compression, ReadRowsRequest
 
+    client = service.ask(lambda: _client(service, session.table, is_repeated=True), session.place)
     how = Compression[codec] if codec else Compression.UNCOMPRESSED
     request = ReadRowsRequest(session_id=session.id, split_index=number, max_batch_rows=BATCH_ROWS, compression=how)
-    stream = service.ask(lambda: _client(service, session.table).read_rows_stream(request), session.place)
+    stream = service.ask(lambda: client.read_rows_stream(request), session.place)
     try:
         with _arrow_errors(session):
             reader = service.ask(lambda: pa.ipc.open_stream(stream), session.place)

@@ -1,6 +1,5 @@
 """Rows fetched ahead of the reader: ranges of a tunnel session, and splits of a storage session, by a few threads."""
 
-import itertools
 import queue
 import threading
 from collections import deque
@@ -170,16 +169,18 @@ class StorageRows:
             skip -= piece.num_rows
 
     def _peek(self) -> pa.RecordBatch | None:
-        """What comes next, without taking it."""
+        """What comes next, without taking it; after an error reading begins anew."""
         assert self._lanes is not None
         while self._rest is None:
-            found = self._lanes.get(self._at.part or 0)
-            if found is not None:
-                self._rest = found
-            elif (self._at.part or 0) + 1 < self._session.splits:
+            try:
+                self._rest = self._lanes.get(self._at.part or 0)
+            except BaseException:
+                self.close()
+                raise
+            if self._rest is None:
+                if (self._at.part or 0) + 1 >= self._session.splits:
+                    return None
                 self._at = Place(self._at.offset, part=(self._at.part or 0) + 1, row=0)
-            else:
-                return None
         return self._rest
 
     def _take(self, piece: pa.RecordBatch, whole: pa.RecordBatch) -> None:
@@ -205,15 +206,19 @@ class _Lanes:
         self._first = (part, row)
         self._stop = threading.Event()
         parts = range(part, session.splits)
-        self._queues: dict[int, queue.Queue[pa.RecordBatch | VectorAssetsError | None]] = {
+        self._queues: dict[int, queue.Queue[pa.RecordBatch | BaseException | None]] = {
             number: queue.Queue(_QUEUED) for number in parts
         }
         shared = iter(parts)
         self._shared = threading.Lock()
         works = [shared if balances else iter(parts[lane::AHEAD]) for lane in range(min(AHEAD, len(parts)))]
-        self._threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="maxcompute")
-        for work in works:
-            self._threads.submit(self._fetch_all, work)
+        # daemons: one that waits for its batches to be taken must not keep a process alive whose reader died
+        self._threads = [
+            threading.Thread(target=self._fetch_all, args=(work,), name=f"maxcompute-{lane}", daemon=True)
+            for lane, work in enumerate(works)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def get(self, part: int) -> pa.RecordBatch | None:
         """The next batch of a split, None at its end.
@@ -224,7 +229,7 @@ class _Lanes:
         if part not in self._queues:
             return None
         found = self._queues[part].get()
-        if isinstance(found, VectorAssetsError):
+        if isinstance(found, BaseException):
             raise found
         if found is None:
             del self._queues[part]
@@ -241,6 +246,9 @@ class _Lanes:
             except VectorAssetsError as error:
                 self._put(part, error)
                 return
+            except BaseException as error:
+                self._put(part, error)  # who waits for the split must not wait for ever
+                raise
 
     def _fetch(self, part: int) -> None:
         """One split; a stream that is cut goes on after the rows it gave."""
@@ -253,11 +261,9 @@ class _Lanes:
                         return
         self._put(part, None)
 
-    def _put(self, part: int, found: pa.RecordBatch | VectorAssetsError | None) -> bool:
+    def _put(self, part: int, found: pa.RecordBatch | BaseException | None) -> bool:
         waiting = self._queues[part]
-        for _ in itertools.count():
-            if self._stop.is_set():
-                return False
+        while not self._stop.is_set():
             try:
                 waiting.put(found, timeout=_TICK_S)
             except queue.Full:
@@ -268,4 +274,5 @@ class _Lanes:
     def close(self) -> None:
         """Stop the threads."""
         self._stop.set()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for thread in self._threads:
+            thread.join()
