@@ -10,6 +10,7 @@ from tests.declare.seeds import ddl_step, flink_step, seed
 from tests.docs_tables import MARKER, pages, rendered
 from vector_assets.declare import flink_sql
 from vector_assets.formats import FORMATS
+from vector_assets.lookups import LOOKUPS
 from vector_assets.sinks import SINKS
 from vector_assets.sinks.adbpg_options import AdbPgOptions
 from vector_assets.sources import SOURCES
@@ -25,7 +26,7 @@ def test_options_tables_are_those_of_the_code(page):
 
 def test_every_connector_and_format_has_its_options_table():
     documented = {match[2] for page in pages() for match in MARKER.finditer(page.read_text())}
-    for registry in (SOURCES, FORMATS, SINKS):
+    for registry in (SOURCES, FORMATS, SINKS, LOOKUPS):
         for entry in registry.values():
             module = entry.partition(":")[0]
             assert any(name.startswith(module) for name in documented), module

@@ -18,7 +18,7 @@ PACKAGE = "vector_assets"
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 IDS = [path.relative_to(ROOT).as_posix() for path in MODULES]
 
-ROLES = {"sources", "formats", "transforms", "sinks"}
+ROLES = {"sources", "formats", "transforms", "sinks", "lookups"}
 BELOW_DECLARE = ROLES | {"clients", "engine"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
@@ -63,6 +63,7 @@ SLOW_PATHS = {
     "local/maxcompute/rows.py:Rows.scatter": "the partitions that rows name",
     "local/maxcompute/wire_encode.py:_nested": "ARRAY, MAP and STRUCT in the record stream of the local server",
     "sinks/console.py:PrintSink._write": "rows on a screen are text",
+    "sinks/iceberg_read.py:_literals": "200 keys, or the least and the greatest, for the filter that prunes files",
     "sinks/milvus_audit.py:_json": "JSON fields read back for an audit: equal values must have equal texts",
     "sinks/milvus_tokens.py:Tokens._read": "rows of the collection for batches, two of them per batch",
     "sinks/milvus_values.py:_not_json": "columns for JSON fields: no vectorised parser takes any JSON value",

@@ -15,6 +15,7 @@ from vector_assets.cli import (
     explain,
     ledger,
     letter_edit,
+    maintain,
     plan,
     preview,
     reconcile,
@@ -76,7 +77,7 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, preview, run, status, reset, retention, reconcile, explain, search, doctor):
+for module in (plan, preview, run, status, reset, retention, maintain, reconcile, explain, search, doctor):
     module.register(app)
 letter_edit.register(dead_letters.app)
 app.add_typer(dead_letters.app, name="dead-letters")

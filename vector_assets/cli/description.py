@@ -37,6 +37,18 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
             "format": pipeline.format,
             "format_options": _shown(pipeline.format_options),
         },
+        "lookups": [
+            {
+                "connector": each.connector,
+                "table": each.table.name,
+                "alias": each.alias,
+                "kind": "LEFT" if each.is_left else "INNER",
+                "key": list(each.table.primary_key),
+                "columns": _columns(each.table),
+                "options": _shown(each.options),
+            }
+            for each in pipeline.lookups
+        ],
         "transform": pipeline.transform_text,
         "columns": _columns_through(pipeline, {}),
         "sink": {
@@ -49,6 +61,7 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
         },
         "settings": _shown(settings),
         "reports": list(pipeline.reports),
+        "notes": list(pipeline.notes),
         "fingerprint": pipeline.fingerprint,
         "online": None,
     }
@@ -83,6 +96,8 @@ def describe_online(pipeline: Pipeline, answer: Answer, position: Position | Non
 def _columns_through(pipeline: Pipeline, target_types: Mapping[str, str]) -> list[dict[str, str | None]]:
     """Each column of the sink: what it is made of, and its type on the way."""
     types = {column.name: str(column.type) for column in pipeline.source_table.columns}
+    for each in pipeline.lookups:
+        types |= {each.names[column.name]: str(column.type) for column in each.table.columns}
     query = sqlglot.parse_one(pipeline.transform_text, read="duckdb")
     made_of = {item.alias_or_name: item.unalias() for item in query.expressions}
     rows: list[dict[str, str | None]] = []

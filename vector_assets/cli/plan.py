@@ -53,7 +53,8 @@ def plan(
         return
     for each in described:
         _show(each)
-    _show_reports(each["reports"] for each in described)
+    _show_reports("understood as", (each["notes"] for each in described))
+    _show_reports("without effect", (each["reports"] for each in described))
 
 
 def _chosen(what: str | None, *, offline: bool) -> "list[Pipeline]":
@@ -108,6 +109,7 @@ def _show(plan_of: Mapping[str, Any]) -> None:
         (f"source {source['table']}", source["connector"], source["options"]),
         (f"format of {source['table']}", source["format"], source["format_options"]),
         (f"sink {sink['table']}", sink["connector"], sink["options"]),
+        *((f"dimension table {each['table']}", each["connector"], each["options"]) for each in plan_of["lookups"]),
         ("settings", None, plan_of["settings"]),
     ):
         if options:
@@ -152,11 +154,11 @@ def _show_columns(columns: list[dict[str, Any]], *, is_online: bool) -> None:
     show_table(("column", "from", "source type", "sink type", *(["target type"] if is_online else [])), rows)
 
 
-def _show_reports(reports: Iterable[list[str]]) -> None:
-    """What has no effect, once, however many pipelines of a script say so."""
+def _show_reports(title: str, reports: Iterable[list[str]]) -> None:
+    """What has no effect or was understood without being written, once, however many pipelines of a script say so."""
     found = list(dict.fromkeys(report for part in reports for report in part))
     if found:
-        heading("without effect")
+        heading(title)
         for report in found:
             say(report)
 

@@ -133,6 +133,7 @@ def batch_json(batch: "BatchRecord") -> dict[str, Any]:
         "done": moment(batch.done_ms),
         "commit_seconds": batch.commit_seconds,
         "note": batch.note,
+        "lookups": batch.lookups or {},
     }
 
 
@@ -168,6 +169,9 @@ def _show_one(found: "Survey") -> None:
             ("lease", _lease(found)),
         ]
     )
+    if found.last is not None and found.last.lookups:
+        heading("dimension tables of the last batch")
+        show_pairs(found.last.lookups.items())
     if found.events:
         heading("operators' events")
         show_table(("when", "what", "detail"), [(ago(at), *rest) for at, *rest in found.events[-_EVENTS:]])

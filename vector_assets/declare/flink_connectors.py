@@ -13,11 +13,13 @@ from vector_assets.declare.flink_tables import Declared
 from vector_assets.engine import registry
 from vector_assets.engine.core import RAW_SCHEMA, Decoder
 from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.lookup import LookupOptions
 from vector_assets.engine.metadata import Keys, Metadata, is_castable
 from vector_assets.engine.options import OptionError, Options, SinkOptions, SourceOptions
 from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, LogicalType, Table
 from vector_assets.engine.typed import TypedDecoder, typed_schema
+from vector_assets.lookups import LOOKUPS
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
 
@@ -66,7 +68,7 @@ def check_connector(script: Script, table: Declared) -> None:
     """
     if "connector" not in table.options:
         raise ConfigError(f"table {table.name}: option 'connector' is required", table.place)
-    known = {**SOURCES, **SINKS}
+    known = {**SOURCES, **SINKS, **LOOKUPS}
     name = connector_of(table)
     if name not in known:
         listed = ", ".join(sorted(known))
@@ -82,6 +84,7 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     """
     connector = connector_of(table)
     make = _load(script, SOURCES, "source connector", connector, table, "connector")
+    _check_partitions(make, connector, table)
     written = fill(script, table, secrets, offline=offline)
     own = formats.prefixes(script, table, written)
     options = parse(make, written.only(lambda option: not option.startswith(own)), f"connector {connector}")
@@ -201,8 +204,44 @@ def sink_end(script: Script, table: Declared, secrets: Secrets, *, offline: bool
             raise ConfigError(f"table {table.name}: {what}", column.place)
     connector = connector_of(table)
     make = _load(script, SINKS, "sink connector", connector, table, "connector")
+    _check_partitions(make, connector, table)
     written = fill(script, table, secrets, offline=offline)
     return SinkEnd(connector, make, parse(make, written, f"connector {connector}"))
+
+
+def _check_partitions(make: Any, connector: str, table: Declared) -> None:
+    """PARTITIONED BY is for connectors that partition tables."""
+    if table.table.partitioned_by and not getattr(make, "PARTITIONED", False):
+        raise ConfigError(
+            f"table {table.name}: connector {connector} knows no partitions: leave out PARTITIONED BY", table.place
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LookupEnd:
+    """What a dimension table says; `make` is the connector's class."""
+
+    connector: str
+    make: Any = field(repr=False)
+    options: LookupOptions
+
+
+def lookup_end(script: Script, table: Declared, secrets: Secrets, *, offline: bool) -> LookupEnd:
+    """The dimension table of a lookup join; no connection is opened.
+
+    Raises:
+        ConfigError: at the option that is wrong, or at a column that is none of the table's own.
+    """
+    for column in table.table.columns:
+        if column.kind != "physical":
+            what = f"column {column.name} is {column.kind}; a dimension table has physical columns only"
+            raise ConfigError(f"table {table.name}: {what}", column.place)
+    connector = connector_of(table)
+    make = _load(script, LOOKUPS, "lookup connector", connector, table, "connector")
+    written = fill(script, table, secrets, offline=offline)
+    options = parse(make, written, f"connector {connector} as a dimension table")
+    _check(make, options, table.table, written)
+    return LookupEnd(connector, make, options)
 
 
 def _load(script: Script, known: Mapping[str, str], role: str, name: str, table: Declared, option: str) -> Any:

@@ -132,10 +132,19 @@ class FlinkParser(parser.Parser):
         properties: list[exp.Expr] = [exp.TemporaryProperty()] if temporary else []
         if self._match(TokenType.COMMENT):
             properties.append(exp.SchemaCommentProperty(this=self._parse_text("the table's comment")))
+        if self._match(TokenType.PARTITION_BY):
+            properties.append(self._parse_partitions())
         properties += self._parse_options()
         return self.expression(
             exp.Create(this=schema, kind="TABLE", exists=exists, properties=exp.Properties(expressions=properties))
         )
+
+    def _parse_partitions(self) -> exp.PartitionedByProperty:
+        if not self._match(TokenType.L_PAREN):
+            self.raise_error("expected the columns of PARTITIONED BY in parentheses")
+        columns = self._parse_csv(lambda: self._parse_name("a column's name"))
+        self._match_r_paren()
+        return exp.PartitionedByProperty(this=exp.Tuple(expressions=columns))
 
     def _refuse_path(self) -> None:
         if self._match(TokenType.DOT, advance=False):

@@ -302,7 +302,7 @@ def _refused(reason: str) -> Rule:
 
 
 RULES: dict[type[exp.Expr], Rule] = {
-    exp.Column: Translator.column,
+    exp.Column: lambda t, node: t.column(node),
     exp.Literal: _literal,
     exp.HexString: lambda _, node: Typed(f"from_hex({text(node.name)})", types.BINARY),
     exp.Boolean: lambda _, node: Typed("TRUE" if node.this else "FALSE", BOOLEAN),

@@ -38,6 +38,7 @@ class Script:
     def __init__(self, text: str, file: str) -> None:
         self.text = text
         self.file = file
+        self._hints: dict[int, tuple[str, Place]] = {}
 
     def place(self, where: int | exp.Expr) -> Place:
         """Line and column of an offset, or of the first character of a syntax node."""
@@ -53,6 +54,10 @@ class Script:
     def source(self, node: exp.Expr) -> str:
         """The text of an expression as the script has it."""
         return self.text[start_of(node) : node.meta["last"] + 1]
+
+    def hint_of(self, query: exp.Expr) -> tuple[str, Place] | None:
+        """The text of the hint right behind a query's SELECT, and where it stands; `statements` was called before."""
+        return self._hints.get(start_of(query))
 
     def statements(self) -> list[Statement]:
         """Every statement in order.
@@ -129,17 +134,18 @@ class Script:
         return Statement(nodes[0], start, self._description(before, start), in_set)
 
     def _check_gaps(self, tokens: list[Token]) -> None:
-        """Refuse what the tokenizer passes over without a word: hints, and a comment that never ends."""
+        """Keep or refuse what the tokenizer passes over without a word: hints, and a comment that never ends."""
         ends = [0, *(token.end + 1 for token in tokens)]
         starts = [*(token.start for token in tokens), len(self.text)]
-        for end, start in zip(ends, starts, strict=True):
+        for before, end, start in zip([None, *tokens], ends, starts, strict=True):
             rest = end
             for comment in _COMMENT.finditer(self.text, end, start):
                 rest = comment.end()
                 if (comment["block"] or "").startswith("+"):
-                    raise self.error(
-                        "hints (/*+ ... */) are not supported; put options into WITH (...)", comment.start()
-                    )
+                    if before is None or before.token_type != TokenType.SELECT:
+                        reason = "hints (/*+ ... */) are supported only behind SELECT; put options into WITH (...)"
+                        raise self.error(reason, comment.start())
+                    self._hints[before.start] = ((comment["block"] or "")[1:], self.place(comment.start()))
             unclosed = self.text.find("/*", rest, start)
             if unclosed >= 0:
                 raise self.error("this comment is never closed", unclosed)

@@ -1,6 +1,6 @@
 """INSERT INTO ... SELECT: what of the SELECT is supported, and which column of the sink gets which expression."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -8,6 +8,14 @@ from sqlglot import exp
 from vector_assets.declare import flink_types as types
 from vector_assets.declare.flink_casts import convert
 from vector_assets.declare.flink_expressions import check, translator
+from vector_assets.declare.flink_joins import (
+    JoinedTranslator,
+    LookupJoin,
+    TranslatedJoin,
+    check_lookups,
+    join_checks,
+    joined,
+)
 from vector_assets.declare.flink_script import Script, hint
 from vector_assets.declare.flink_tables import Declared
 from vector_assets.declare.flink_translator import Translator, Typed
@@ -19,7 +27,6 @@ _REFUSED = {
     "with_": "WITH (common table expressions) is not supported",
     "distinct": f"SELECT DISTINCT is not supported: {_ENDLESS.format('compared as a whole')}; "
     "the sink can keep one row per key",
-    "joins": "joins are not supported: a pipeline has one source",
     "laterals": "LATERAL is not supported",
     "group": "GROUP BY is not supported: a pipeline transforms records one by one, it does not aggregate them",
     "having": "HAVING is not supported: a pipeline transforms records one by one, it does not aggregate them",
@@ -32,7 +39,7 @@ _PLAIN = (
     exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.In, exp.Between, exp.Like, exp.Is, exp.And, exp.Or, exp.Not,
     exp.Paren, exp.Column, exp.Identifier, exp.Literal, exp.Null, exp.Boolean,
 )  # fmt: skip
-_KEPT = {"expressions", "from_", "where"}
+_KEPT = {"expressions", "from_", "where", "joins"}
 _CAST_BY_ARROW = (types.NUMERIC, types.STRINGS, types.BYTES, ("TIMESTAMP",))
 
 
@@ -41,8 +48,10 @@ class Selection:
     """The SELECT over `source` in DuckDB's words: (expression, column of the sink) pairs, and the condition.
 
     `reads` says which columns of the source a column of the sink is made of; `conjuncts` are the parts of the condition
-    that all have to hold, each with the columns it reads; `plain` are those that compare columns with constants.
-    `named` are the source's stored columns that the query names anywhere.
+    that all have to hold, each with the columns it reads; `plain` are those that compare columns of the source with
+    constants. `named` are the source's stored columns that the query names anywhere. With `lookups`, source means the
+    joined rows; `used` are the columns of these that anything reads. `notes` say what was understood that the script
+    does not spell out.
     """
 
     projections: tuple[tuple[str, str], ...]
@@ -51,12 +60,16 @@ class Selection:
     conjuncts: tuple[tuple[str, frozenset[str]], ...] = ()
     plain: tuple[tuple[str, frozenset[str]], ...] = ()
     named: frozenset[str] = frozenset()
+    lookups: tuple[TranslatedJoin, ...] = ()
+    used: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """The whole query."""
         columns = ", ".join(f"{sql} AS {quoted(name)}" for sql, name in self.projections)
-        return f"SELECT {columns} FROM source" + (f" WHERE {self.where}" if self.where else "")
+        joins = "".join(f" {each.text}" for each in self.lookups)
+        return f"SELECT {columns} FROM source{joins}" + (f" WHERE {self.where}" if self.where else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +98,11 @@ def query_of(script: Script, insert: exp.Expr) -> exp.Select:
         clause = query.args.get(key)
         if clause:
             node = clause[0] if isinstance(clause, list) else clause
-            raise script.error(_join_reason(node) or reason, node)
+            raise script.error(reason, node)
     for key, clause in query.args.items():
         if clause and key not in _KEPT:
             raise script.error(f"{key.strip('_').upper()} is not supported in SELECT", query)
     return query
-
-
-def _join_reason(node: exp.Expr) -> str | None:
-    is_lookup = isinstance(node, exp.Join) and isinstance(node.this, exp.Table) and node.this.args.get("version")
-    return "lookup joins (FOR SYSTEM_TIME AS OF) are not supported yet" if is_lookup else None
 
 
 def source_of(script: Script, query: exp.Select) -> tuple[exp.Identifier, str]:
@@ -112,7 +120,8 @@ def source_of(script: Script, query: exp.Select) -> tuple[exp.Identifier, str]:
     if not isinstance(table, exp.Table) or not isinstance(table.this, exp.Identifier):
         raise script.error("want the name of a source table after FROM", table)
     if table.args.get("version"):
-        raise script.error("FOR SYSTEM_TIME AS OF is not supported yet", table)
+        what = "FOR SYSTEM_TIME AS OF is not supported behind FROM"
+        raise script.error(f"{what}: it is for the dimension table of a JOIN", table)
     if table.args.get("db"):
         raise script.error("catalogs and databases are not supported: name the table with one word", table)
     alias = table.args.get("alias")
@@ -123,16 +132,18 @@ def source_of(script: Script, query: exp.Select) -> tuple[exp.Identifier, str]:
 
 
 def select(
-    script: Script, insert: exp.Expr, query: exp.Select, alias: str, source: Declared, sink: Declared
-) -> Selection:
+    script: Script, insert: exp.Expr, query: exp.Select, alias: str, source: Declared, sink: Declared,
+    joins: Sequence[LookupJoin] = (),
+) -> Selection:  # fmt: skip
     """Which column of the sink gets which expression, in the order of the sink's columns.
 
     Raises:
         ConfigError: at the expression that is not supported, or does not fit its column.
     """
     columns = {column.name: column for column in source.table.columns}
-    t = translator(script, source.name, columns, source.computed, alias)
-    items = list(_items(t, query, source.table))
+    t = joined(script, source, alias) if joins else translator(script, source.name, columns, source.computed, alias)
+    lookups = tuple(t.join(each) for each in joins) if isinstance(t, JoinedTranslator) else ()
+    items = list(_items(t, query))
     targets = _targets(script, insert, sink.table)
     _check_count(script, query, items, targets, sink.name)
     chosen = {target.name: _fitted(t, item, target, sink.name) for item, target in zip(items, targets, strict=True)}
@@ -140,21 +151,46 @@ def select(
     checks = [(f"SELECT {sql} FROM source", item.node) for sql, item in zip(chosen.values(), items, strict=True)]
     if where is not None:
         checks.append((f"SELECT 1 FROM source WHERE {where.sql}", query.args["where"].this))
-    stored = tuple(column for column in source.table.columns if column.kind != "computed")
-    check(script, Table(source.name, stored).schema, checks)
+    stored = tuple(column for column in t.columns.values() if column.name not in source.computed)
+    check_lookups(script, lookups)
+    check(script, Table(source.name, stored).schema, [*join_checks(lookups), *checks])
     projections = tuple(
         (chosen.get(c.name) or f"CAST(NULL AS {duckdb_type(c.type)})", c.name) for c in sink.table.columns
     )
-    reads = {target.name: _reads(item, columns) for item, target in zip(items, targets, strict=True)}
-    plain = tuple((t.predicate(node).sql, _named(node, t.columns)) for node in _parts(query) if _is_plain(node))
+    reads = {target.name: _reads(t, item) for item, target in zip(items, targets, strict=True)}
+    notes = [note for pair in zip(items, targets, strict=True) if (note := _cast_note(script, sink.name, *pair))]
+    plain = ((t.predicate(node).sql, t.reads(node)) for node in _parts(query) if _is_plain(node))
     conjuncts = tuple(_conjuncts(t, query))
-    return Selection(projections, where.sql if where else None, reads, conjuncts, plain, _stored(query, source))
+    named = _stored(query, source)
+    used = frozenset[str]()
+    if isinstance(t, JoinedTranslator):
+        every = t.used | (set(columns) if t.used & set(source.computed) else set())
+        used = frozenset(every & {column.name for column in stored})
+        named = used & set(columns)
+    return Selection(
+        projections, where.sql if where else None, reads, conjuncts,
+        tuple((sql, names) for sql, names in plain if names <= set(columns)), named, lookups, used,
+        (*(t.notes if isinstance(t, JoinedTranslator) else ()), *notes),
+    )  # fmt: skip
+
+
+def _cast_note(script: Script, sink: str, item: _Item, target: Column) -> str | None:
+    """That an integer becomes a text without CAST in the script."""
+    if not _is_integer_to_text(item.typed.type, target.type):
+        return None
+    what = f"column {target.name} of table {sink} is {shown(target.type)}, the SELECT gives {shown(item.typed.type)}"
+    return f"{script.place(item.node)}: {what}: it is cast implicitly"
+
+
+def _is_integer_to_text(source: types.Type, target: LogicalType) -> bool:
+    """The one implicit cast that Alibaba's Flink makes and open source Flink does not."""
+    return isinstance(source, LogicalType) and source.name in types.INTEGERS and target.name in types.STRINGS
 
 
 def _conjuncts(t: Translator, query: exp.Select) -> Iterable[tuple[str, frozenset[str]]]:
     """The parts of the WHERE between its outer ANDs, and the columns that each reads."""
     for node in _parts(query):
-        yield t.predicate(node).sql, _named(node, t.columns)
+        yield t.predicate(node).sql, t.reads(node)
 
 
 def _parts(query: exp.Select) -> list[exp.Expr]:
@@ -172,39 +208,31 @@ def _is_plain(node: exp.Expr) -> bool:
 
 def _stored(query: exp.Select, source: Declared) -> frozenset[str]:
     """The stored columns that a query names, by itself, by `*`, or by a computed column or watermark."""
-    columns = {column.name: column for column in source.table.columns}
     stored = frozenset(column.name for column in source.table.columns if column.kind != "computed")
-    named = _named(query, columns)
     if source.computed or any(isinstance(part, exp.Star) for part in query.walk()):
         return stored
-    return named & stored
+    return frozenset(part.name for part in query.find_all(exp.Identifier)) & stored
 
 
-def _reads(item: _Item, columns: Mapping[str, Column]) -> frozenset[str]:
+def _reads(t: Translator, item: _Item) -> frozenset[str]:
     """Columns of the source that an expression names; a computed column counts as itself."""
     if item.column is not None:
         return frozenset({item.column.name})
-    return _named(item.node, columns)
+    return t.reads(item.node)
 
 
-def _named(node: exp.Expr, columns: Mapping[str, Column]) -> frozenset[str]:
-    return frozenset(part.name for part in node.find_all(exp.Identifier) if part.name in columns)
-
-
-def _items(t: Translator, query: exp.Select, table: Table) -> Iterable[_Item]:
+def _items(t: Translator, query: exp.Select) -> Iterable[_Item]:
     for node in query.expressions:
         inner = node.this if isinstance(node, exp.Alias) else node
         star = inner.this if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star) else inner
         if not isinstance(star, exp.Star):
             typed = t.translate(inner)
-            column = t.columns.get(inner.name) if isinstance(inner, exp.Column) else None
+            column = t.plain(inner) if isinstance(inner, exp.Column) else None
             yield _Item(node, typed, column if column and typed == t.named(column) else None)
             continue
         if any(star.args.values()):
             raise t.error("* takes no EXCEPT, REPLACE or RENAME in Flink SQL", node)
-        if isinstance(inner, exp.Column) and inner.table != t.alias:
-            raise t.error(f"{inner.table} is not the source of this query, which is {t.alias}", node)
-        for column in table.columns:
+        for column in t.starred(inner.table if isinstance(inner, exp.Column) else "", node):
             yield _Item(node, t.named(column), column)
 
 
@@ -243,7 +271,7 @@ def _fitted(t: Translator, item: _Item, target: Column, sink: str) -> str:
     kind = item.typed.type
     if kind is Pseudo.NULL and not target.type.nullable:
         raise t.error(f"column {target.name} of table {sink} is NOT NULL, the SELECT gives NULL", item.node)
-    if not types.casts_implicitly(kind, target.type):
+    if not types.casts_implicitly(kind, target.type) and not _is_integer_to_text(kind, target.type):
         name = f"column {item.column.name}, " if item.column else ""
         found = f"{name}{shown(kind)}"
         wanted = shown(target.type)

@@ -18,6 +18,8 @@ from vector_assets.declare.flink_connectors import (
     sink_end,
     source_end,
 )
+from vector_assets.declare.flink_joins import LookupJoin, check_times, clauses_of, hint_reports
+from vector_assets.declare.flink_lookups import check_deletes, lookup_stages
 from vector_assets.declare.flink_options import Secrets, check_placeholders, registry_name
 from vector_assets.declare.flink_script import Script, Statement, hint
 from vector_assets.declare.flink_select import Selection, query_of, select, source_of
@@ -29,6 +31,7 @@ from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.options import Options
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.schema import Table
+from vector_assets.lookups import LOOKUPS
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
 from vector_assets.transforms.sql import SqlTransform
@@ -159,6 +162,14 @@ class _Compiler:
             raise self.script.error(f"{what}: SET 'pipeline.name' = '...' before this", statement.start)
         return name
 
+    def _joins(self, query: exp.Select, source: Declared, alias: str) -> list[LookupJoin]:
+        """The lookup joins of a query, with their tables."""
+        clauses = clauses_of(self.script, query)
+        check_times(self.script, clauses, source, alias)
+        return [
+            LookupJoin(each, self._table(each.table, "dimension table of a lookup join", LOOKUPS)) for each in clauses
+        ]
+
     def _pipeline(self, statement: Statement) -> Pipeline:
         insert = statement.node
         target = insert.this.this if isinstance(insert.this, exp.Schema) else insert.this
@@ -168,11 +179,14 @@ class _Compiler:
         source = self._table(source_node, "source", SOURCES)
         settings, reports = self.settings.take()
         name = self._name(statement, settings.name, sink.name)
-        selection = select(self.script, insert, query, alias, source, sink)
+        joins = self._joins(query, source, alias)
+        hints = hint_reports(self.script, query, [alias, *(each.clause.alias for each in joins)])
+        selection = select(self.script, insert, query, alias, source, sink, joins)
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
         reader, read_table = pruned(reader, source.table, selection.named)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
         _check_changes(self.script, reader, writer, source, sink, selection)
+        lookups, joining = lookup_stages(self.script, selection, self.secrets, reader, offline=self.offline)
         schema = sink.table.schema
         where, deletes_unless = _conditions(reader, source, selection)
         transform = SqlTransform(
@@ -196,8 +210,10 @@ class _Compiler:
             decoder=reader.decoder,
             raw_schema=reader.raw_schema,
             metadata=reader.metadata,
-            transforms=(transform,),
+            transforms=(*joining, transform),
             reads=selection.reads,
+            lookups=lookups,
+            notes=selection.notes,
             open_source=_opening(reader, read_table, selection, name),
             open_sink=partial(writer.make, writer.options, sink.table, pipeline=name),
             reports=(
@@ -207,6 +223,12 @@ class _Compiler:
                 *_without_effect(source, reader.options),
                 *_without_effect(source, reader.format_options),
                 *_without_effect(sink, writer.options),
+                *hints,
+                *dict.fromkeys(
+                    report
+                    for each, join in zip(lookups, joins, strict=True)
+                    for report in (*join.table.reports, *_without_effect(join.table, each.options))
+                ),
             ),
         )
 
@@ -243,6 +265,8 @@ def _check_changes(
         what = f"connector {reader.connector}" if reader.is_upsert else f"format {reader.format}"
         gives = f"table {source.name} ({what}) gives updates and deletes"
         raise script.error(f"table {sink.name}: {gives}, {remedy}", blamed)
+    if reader.is_changelog and selection.lookups:
+        check_deletes(source, sink, selection)
     for column in sink.table.primary_key if reader.is_upsert else ():
         other = sorted(selection.reads.get(column, frozenset()) - set(source.table.primary_key))
         if other:

@@ -8,7 +8,7 @@ from vector_assets.declare import flink_types as types
 from vector_assets.declare.flink_expressions import check, translator
 from vector_assets.declare.flink_script import Script, Statement, hint
 from vector_assets.declare.flink_tokens import MetadataColumnConstraint, Watermark
-from vector_assets.declare.flink_translator import Typed
+from vector_assets.declare.flink_translator import PROCTIME, Typed
 from vector_assets.engine.core import HIDDEN
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.schema import Column, LogicalType, Table
@@ -51,7 +51,8 @@ def declare(script: Script, statement: Statement) -> Declared:
         if column is None:
             column, typed, node = _computed_column(script, schema.this.name, definition, stored)
             computed[column.name] = typed
-            checks.append((f"SELECT {typed.sql} FROM source", node))
+            if typed is not PROCTIME:
+                checks.append((f"SELECT {typed.sql} FROM source", node))
         columns.append(column)
     if checks:
         check(script, Table(schema.this.name, tuple(stored.values())).schema, checks)
@@ -64,6 +65,7 @@ def declare(script: Script, statement: Statement) -> Declared:
         primary_key=tuple(key_names),
         comment=_comment(statement),
         place=script.place(schema.this),
+        partitioned_by=_partitions(script, statement.node, by_name),
     )
     reports = tuple(_watermarks(script, elements, table, by_name))
     return Declared(table, script.place(schema.this), _options(script, statement.node), computed, reports)
@@ -129,7 +131,8 @@ def _computed_column(
 ) -> tuple[Column, Typed, exp.Expr]:
     marks = _constraints(definition)
     node = marks[exp.ComputedColumnConstraint].this
-    typed = translator(script, table, stored).translate(node)
+    is_clock = isinstance(node, exp.Anonymous) and node.name.upper() == "PROCTIME" and not node.expressions
+    typed = PROCTIME if is_clock else translator(script, table, stored).translate(node)
     if not isinstance(typed.type, LogicalType):
         raise script.error(
             f"column {definition.name}: {types.shown(typed.type)} is no type of a column; use CAST", node
@@ -167,6 +170,19 @@ def _check_key(script: Script, part: exp.Expr, columns: dict[str, Column]) -> No
         raise script.error(f"PRIMARY KEY: no column {part.name}{hint(part.name, columns)}; known: {known}", part)
     if column.kind != "physical":
         raise script.error(f"PRIMARY KEY: column {part.name} is {column.kind}; a key has physical columns", part)
+
+
+def _partitions(script: Script, create: exp.Expr, columns: dict[str, Column]) -> tuple[str, ...]:
+    written = create.find(exp.PartitionedByProperty)
+    names: list[str] = []
+    for part in written.this.expressions if written is not None else ():
+        if part.name not in columns:
+            known = ", ".join(columns)
+            raise script.error(f"PARTITIONED BY: no column {part.name}{hint(part.name, columns)}; known: {known}", part)
+        if part.name in names:
+            raise script.error(f"PARTITIONED BY: column {part.name} is named twice", part)
+        names.append(part.name)
+    return tuple(names)
 
 
 def _watermarks(script: Script, elements: list[exp.Expr], table: Table, columns: dict[str, Column]) -> list[str]:

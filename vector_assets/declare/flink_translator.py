@@ -1,6 +1,6 @@
 """One expression of Flink SQL becomes DuckDB text with Flink's type; every kind of node has a rule, or is refused."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -30,6 +30,10 @@ class Typed:
     def has(self, *names: str) -> bool:
         """True when the type's root is one of `names`, or the value is the literal NULL."""
         return self.name in names or self.type is Pseudo.NULL
+
+
+PROCTIME = Typed("now()", LogicalType("TIMESTAMP_LTZ", 3))
+"""What a column computed AS PROCTIME() is: the time of a lookup join, and nothing that could be selected."""
 
 
 class Translator:
@@ -119,10 +123,31 @@ class Translator:
         found = self.columns.get(first.name)
         if found is None:
             self._refuse_column(first, is_path=bool(fields))
+        self._refuse_clock(found.name, first)
         typed = self.named(found)
         for field in fields:
             typed = self.field(typed, field)
         return typed
+
+    def starred(self, table: str, node: exp.Expr) -> Iterable[Column]:
+        """The columns that `*` or `table.*` stands for."""
+        if table and table != self.alias:
+            raise self.error(f"{table} is not the source of this query, which is {self.alias}", node)
+        for column in self.columns.values():
+            self._refuse_clock(column.name, node)
+        return self.columns.values()
+
+    def plain(self, node: exp.Column) -> Column | None:
+        """The column that is named, None when the name may be a field's."""
+        return self.columns.get(node.name)
+
+    def reads(self, node: exp.Expr) -> frozenset[str]:
+        """The columns that an expression names; a computed column counts as itself."""
+        return frozenset(part.name for part in node.find_all(exp.Identifier) if part.name in self.columns)
+
+    def _refuse_clock(self, name: str, node: exp.Expr) -> None:
+        if self.computed.get(name) is PROCTIME:
+            raise self.error(f"column {name}: {nondeterministic('PROCTIME()')}", node)
 
     def named(self, column: Column) -> Typed:
         """The value of one of the table's columns."""

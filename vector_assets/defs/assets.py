@@ -11,7 +11,7 @@ import dagster as dg
 from vector_assets.defs import events, failures, names, runs
 from vector_assets.engine.abilities import partitioned
 from vector_assets.engine.hours import Calendar
-from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.pipeline import Lookup, Pipeline
 from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.schema import Table
@@ -39,7 +39,7 @@ def of(pipeline: Pipeline) -> dg.AssetsDefinition:
     # each of them, batches or not, and without a result nothing downstream would run
     @dg.asset(
         key=names.asset_key(pipeline),
-        deps=names.origin_keys(pipeline),
+        deps=list(dict.fromkeys((*names.origin_keys(pipeline), *map(names.lookup_key, pipeline.lookups)))),
         description=description(pipeline),
         group_name=names.group(pipeline.sink_connector),
         kinds=kinds(pipeline),
@@ -126,9 +126,15 @@ def _code_reference(pipeline: Pipeline) -> dict[str, Any]:
 def column_lineage(pipeline: Pipeline) -> dg.TableColumnLineage:
     """Which columns of what is read each column of the target is made of."""
     origins = names.origin_keys(pipeline)
+    looked_up = {
+        shown: dg.TableColumnDep(names.lookup_key(each), name)
+        for each in pipeline.lookups
+        for name, shown in each.names.items()
+    }
     return dg.TableColumnLineage(
         deps_by_column={
-            column: [dg.TableColumnDep(origin, each) for origin in origins for each in sorted(reads)]
+            column: [dg.TableColumnDep(origin, each) for origin in origins for each in sorted(reads - set(looked_up))]
+            + [looked_up[each] for each in sorted(reads) if each in looked_up]
             for column, reads in pipeline.reads.items()
         }
     )
@@ -159,7 +165,22 @@ def origins(pipelines: Sequence[Pipeline]) -> list[dg.AssetSpec]:
     for pipeline in pipelines:
         for key in names.origin_keys(pipeline):
             readers.setdefault(key, []).append(pipeline)
-    return [_origin(key, reading) for key, reading in readers.items()]
+    looking = {names.lookup_key(each): each for pipeline in pipelines for each in pipeline.lookups}
+    return [
+        *(_origin(key, reading) for key, reading in readers.items()),
+        *(_dimension(key, lookup) for key, lookup in looking.items() if key not in readers),
+    ]
+
+
+def _dimension(key: dg.AssetKey, lookup: Lookup) -> dg.AssetSpec:
+    """A table that rows are looked up in and nobody reads as a source."""
+    return dg.AssetSpec(
+        key,
+        description="A dimension table: rows are looked up in it.",
+        kinds={names.system(lookup.connector)},
+        group_name=names.group(names.system(lookup.connector)),
+        metadata={"dagster/column_schema": column_schema(lookup.table)},
+    )
 
 
 def _origin(key: dg.AssetKey, reading: Sequence[Pipeline]) -> dg.AssetSpec:

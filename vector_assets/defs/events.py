@@ -69,6 +69,7 @@ def metadata(runner: Runner, outcome: Outcome) -> dict[str, Any]:
         "guarantee": runner.session.target().guarantee,
         "archive": batch.archive.path if batch.archive else None,
         "note": batch.note,
+        **{f"lookup {name}": version for name, version in (batch.lookups or {}).items()},
     }
     return {name: value for name, value in known.items() if value is not None}
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from vector_assets.defs import assets, checks, jobs, reconcile, sensors
+from vector_assets.defs import assets, checks, jobs, maintenance, reconcile, sensors
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Pipeline
 
@@ -17,11 +17,19 @@ def definitions(pipelines: Sequence[Pipeline]) -> dg.Definitions:
     """
     refuse_twins(pipelines)
     return dg.Definitions(
-        assets=[*assets.origins(pipelines), *(assets.of(pipeline) for pipeline in pipelines)],
+        assets=[
+            *assets.origins(pipelines),
+            *(assets.of(pipeline) for pipeline in pipelines),
+            *(task for pipeline in pipelines for task in maintenance.assets(pipeline)),
+        ],
         asset_checks=[check for pipeline in pipelines for check in (checks.of(pipeline), reconcile.of(pipeline))],
         sensors=[sensors.of(pipeline) for pipeline in pipelines],
         jobs=[job for pipeline in pipelines for job in jobs.of(pipeline)],
-        schedules=[schedule for pipeline in pipelines for schedule in jobs.schedules(pipeline)],
+        schedules=[
+            schedule
+            for pipeline in pipelines
+            for schedule in (*jobs.schedules(pipeline), *maintenance.schedules(pipeline))
+        ],
         executor=dg.in_process_executor,
     )
 

@@ -4,7 +4,7 @@ import re
 
 import dagster as dg
 
-from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.pipeline import Lookup, Pipeline
 
 PIPELINE_TAG = "vector_assets/pipeline"
 """On every run that a sensor or a job of ours starts."""
@@ -31,8 +31,16 @@ def origin_keys(pipeline: Pipeline) -> list[dg.AssetKey]:
 
     Dagster makes names of an op's inputs of them, so what is not a letter, digit, `-` or `_` becomes `_`.
     """
-    origins = pipeline.source_options.origins()
-    return [dg.AssetKey([re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in origin]) for origin in origins]
+    return [_key(origin) for origin in pipeline.source_options.origins()]
+
+
+def lookup_key(lookup: Lookup) -> dg.AssetKey:
+    """The key of a dimension table's external asset: that of the same table as a source."""
+    return _key(lookup.options.origin())
+
+
+def _key(origin: tuple[str, ...]) -> dg.AssetKey:
+    return dg.AssetKey([re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in origin])
 
 
 def pool(pipeline: Pipeline) -> str:
@@ -58,6 +66,16 @@ def retention_job(pipeline: Pipeline) -> str:
 def partitions(pipeline: Pipeline) -> str:
     """What Dagster calls the set of a pipeline's dynamic partitions."""
     return f"{pipeline.name}_partitions"
+
+
+def maintenance_job(pipeline: Pipeline) -> str:
+    """The job that keeps a lake table in order."""
+    return f"{pipeline.name}_maintenance"
+
+
+def maintenance_key(pipeline: Pipeline, task: str) -> dg.AssetKey:
+    """The key of a maintenance task's asset."""
+    return dg.AssetKey([pipeline.name, "maintenance", task])
 
 
 def tags(pipeline: Pipeline) -> dict[str, str]:

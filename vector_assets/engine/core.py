@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import orjson
 import pyarrow as pa
@@ -235,13 +235,15 @@ def rejects(positions: "pa.Array | Sequence[int]", stage: str, errors: "pa.Array
 class Decoded:
     """What a decoder or a transform made of its input: good rows, and the records it rejects.
 
-    `nulled` counts fields set to null on the format's orders; `filtered` counts rows a WHERE left out.
+    `nulled` counts fields set to null on the format's orders; `filtered` counts rows a WHERE (or an inner lookup join)
+    left out; `versions` says which version of each dimension table the rows were joined with.
     """
 
     rows: pa.Table
     rejected: pa.Table = field(default_factory=no_rejects)
     nulled: int = 0
     filtered: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +377,15 @@ class Transform(Protocol):
 
     def apply(self, rows: pa.Table) -> Decoded:
         """Rows with their hidden columns kept; records whose conversion fails are rejects, never an exception."""
+        ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A transform that reads more than its rows, such as a dimension table."""
+
+    def at(self, versions: Mapping[str, str]) -> Transform:
+        """The same over the versions that `Decoded.versions` named; those that it does not name are today's."""
         ...
 
 

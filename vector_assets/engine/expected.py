@@ -136,7 +136,7 @@ class Expected:
 
     def _handed(self, batch: BatchRecord) -> pa.Table:
         """The batch's rows without those that somebody refused or that were left alone for a newer one."""
-        rows = made_again(self.stages, self.stages.root(batch)).rows
+        rows = made_again(self.stages, self.stages.root(batch), by=batch).rows
         if batch.kind in {BatchKind.DEAD_LETTERS, BatchKind.REWRITE} and batch.sidecar is not None:
             handed = sidecar.read(self.stages.archive, batch.sidecar).column("row")
             rows = rows.filter(pc.is_in(rows.column(POSITION), value_set=handed))

@@ -157,7 +157,7 @@ class Ledger:
 
     def stage(
         self, lease: Lease, batch: BatchRecord, staged: Staged, raw: pa.Table, *, sidecar: ArchiveFile | None,
-        rejected: pa.Table, counts: Counts, code_version: str,
+        rejected: pa.Table, counts: Counts, code_version: str, lookups: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         """SEALED -> STAGED (or staged again): committable, sidecar and hidden dead letters are kept."""
         place = replace(batch.place, code_version=code_version)
@@ -165,7 +165,8 @@ class Ledger:
             self._move(
                 lease, batch.seq, (State.SEALED, State.STAGED), State.STAGED,
                 {"committable": canonical(staged.committable), "sidecar": file_text(sidecar),
-                 "counts": canonical(counts.to_dict()), "code_version": code_version},
+                 "counts": canonical(counts.to_dict()), "code_version": code_version,
+                 "lookups": canonical(dict(lookups)) if lookups else None},
             )  # fmt: skip
             self.dead_letters.drop_hidden(place)
             self.dead_letters.add(place, raw, self.read_span(batch), rejected, state="hidden", now_ms=self.now_ms())
@@ -215,6 +216,7 @@ class Ledger:
             "archive": file_text(record.archive),
             "sidecar": file_text(record.sidecar),
             "committable": canonical(record.committable) if record.committable is not None else None,
+            "lookups": canonical(record.lookups) if record.lookups else None,
             "counts": canonical(record.counts.to_dict()),
         }
         self.store.change(

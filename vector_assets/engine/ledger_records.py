@@ -16,7 +16,7 @@ from vector_assets.engine.store import Row
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch as the ledger knows it."""
+    """One batch as the ledger knows it; `lookups` are the versions of the dimension tables it was joined with."""
 
     pipeline: str
     target: str
@@ -41,6 +41,7 @@ class BatchRecord:
     commit_seconds: float | None
     note: str | None
     expired_ms: int | None = None
+    lookups: dict[str, str] | None = None
 
     def token(self, fence: int) -> BatchToken:
         """The batch's name in its target, for an attempt under `fence`."""
@@ -140,5 +141,6 @@ def batch_record(values: Row) -> BatchRecord:
             "sidecar": ArchiveFile(**orjson.loads(values["sidecar"])) if values["sidecar"] else None,
             "committable": orjson.loads(values["committable"]) if values["committable"] else None,
             "counts": Counts.from_dict(orjson.loads(values["counts"])),
+            "lookups": orjson.loads(values["lookups"]) if values["lookups"] else None,
         }
     )

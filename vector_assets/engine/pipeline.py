@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from vector_assets.engine.core import RAW_SCHEMA, Decoder, Sink, Source, Transform, canonical
 from vector_assets.engine.errors import Place
+from vector_assets.engine.lookup import LookupOptions
 from vector_assets.engine.metadata import Metadata
 from vector_assets.engine.options import Duration, MemorySize, Options, SinkOptions, SourceOptions
 from vector_assets.engine.schema import Column, Table
@@ -79,6 +80,20 @@ class PipelineSettings(Options):
     records leave the archive with them. For ever unless set."""
     retention_dead_letters: Duration | None = Field(None, alias="vector-assets.retention.dead-letters", gt=timedelta(0))
     """How long the bytes of a dead letter are kept, replayed or not; for ever unless set."""
+    maintenance_schedule: str = Field(
+        "43 2 * * *", alias="vector-assets.maintenance.schedule", pattern=r"^off$|^\S+( \S+){4}$"
+    )
+    """When Dagster keeps a lake table in order, as a cron expression in UTC; `off`: by command only."""
+    maintenance_grace: Duration = Field(timedelta(hours=24), alias="vector-assets.maintenance.grace")
+    """Files that no snapshot knows are removed when they are older than this; keep it longer than any batch takes."""
+    maintenance_keep_snapshots: int = Field(100, alias="vector-assets.maintenance.keep-snapshots", ge=1)
+    """The newest snapshots of a lake table, which never expire."""
+    maintenance_keep_for: Duration = Field(timedelta(days=5), alias="vector-assets.maintenance.keep-for")
+    """Snapshots younger than this never expire by maintenance."""
+    maintenance_target: MemorySize = Field(
+        128 * 1024**2, alias="vector-assets.maintenance.target-file-size", ge=1024**2
+    )
+    """Files of a lake table that are much smaller than this are compacted, to about this size."""
 
     @field_validator("owners")
     @classmethod
@@ -99,12 +114,28 @@ class PipelineSettings(Options):
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """A dimension table that the rows are joined with, under the name `alias`.
+
+    `names` maps its columns to their names in the joined rows, which expressions use.
+    """
+
+    table: Table
+    alias: str
+    connector: str
+    options: LookupOptions
+    is_left: bool
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """One source, decoder, transforms and sink under one name. Opens no connection until asked to.
 
     `raw_schema` is what the source reads: RAW_SCHEMA, or its typed form; `metadata` are the source table's columns that
     the source fills itself; `schema` is what the sink receives (without hidden columns); `reports` are options without
-    effect outside their own runtime, one sentence each.
+    effect outside their own runtime, one sentence each; `notes` say how the script was understood where it
+    leaves that open.
     """
 
     name: str
@@ -129,6 +160,8 @@ class Pipeline:
     metadata: tuple[tuple[Column, Metadata], ...] = ()
     reports: tuple[str, ...] = ()
     reads: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
+    lookups: tuple[Lookup, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
@@ -160,5 +193,6 @@ class Pipeline:
             self.source_options.shown(),
             self.format_options.shown() if self.format_options else None,
             self.sink_options.shown(),
+            *([each.alias, str(each.table.columns), each.options.shown()] for each in self.lookups),
         ]
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]

@@ -124,7 +124,9 @@ def _owned(session: Session, stages: Stages, batch: BatchRecord, keys: int, chan
     ordinals = np.setdiff1d(entries.column("row").to_numpy()[first], np.array(rejected, np.int64))
     if len(ordinals) > keys:
         ordinals = np.sort(chance.sample(ordinals.tolist(), keys))
-    rows = stages.decode(stages.archive.read(batch.archive), stages.splits(batch), pa.array(ordinals)).rows
+    rows = stages.decode(
+        stages.archive.read(batch.archive), stages.splits(batch), pa.array(ordinals), newest.lookups
+    ).rows
     rows = _handed(rows, entries, stages.target.key, session.sink.merge)
     gone = superseded(stages, stages.touches, batch, rows, session.sink.merge, np.zeros(0, np.int64))
     return rows.filter(pa.array(~gone))

@@ -118,13 +118,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A declared table: what a connector is built for, beside its options."""
+    """A declared table: what a connector is built for, beside its options.
+
+    `partitioned_by` are the columns of PARTITIONED BY, which only connectors with `PARTITIONED = True` take.
+    """
 
     name: str
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
     comment: str | None = None
     place: Place | None = field(default=None, compare=False, repr=False)
+    partitioned_by: tuple[str, ...] = ()
 
     @property
     def physical(self) -> tuple[Column, ...]:

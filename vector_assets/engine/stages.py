@@ -3,7 +3,7 @@
 archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key sidecar -> STAGED
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -30,6 +30,7 @@ from vector_assets.engine.core import (
     Staged,
     Target,
     Transform,
+    Versioned,
     canonical,
     kinds_of,
     no_rejects,
@@ -57,6 +58,7 @@ class Prepared:
     counts: Counts
     rejected: pa.Table
     note: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Stages:
         keys = sidecar.write(self.archive, *place, upserts, deletes, self.target.key, self._of_rewrite(batch, prepared))
         self.ledger.stage(
             self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected, counts=prepared.counts,
-            code_version=self.code_version,
+            code_version=self.code_version, lookups=prepared.versions,
         )  # fmt: skip
         failpoint("staged")
         return prepared
@@ -151,7 +153,9 @@ class Stages:
         records = raw.num_rows if chosen is None else len(chosen)
         splits = self.splits(batch)
         # a decoder may ask a service, such as a schema registry
-        decoded = call(self.policy, lambda: self.decode(raw, splits, chosen), place=f"{batch.pipeline}: decoding")
+        decoded = call(
+            self.policy, lambda: self.decode(raw, splits, chosen, batch.lookups), place=f"{batch.pipeline}: decoding"
+        )
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
@@ -171,7 +175,9 @@ class Stages:
             nulled=decoded.nulled,
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
-        return Prepared(batch, raw, staged, counts, rejected, note), folded.upserts, folded.deletes
+        note = "; ".join(filter(None, [note, joined_anew(batch.lookups, decoded.versions)])) or None
+        prepared = Prepared(batch, raw, staged, counts, rejected, note, decoded.versions)
+        return prepared, folded.upserts, folded.deletes
 
     def _staged(
         self, batch: BatchRecord, rows: pa.Table, allowed: int, refused: pa.Table
@@ -207,9 +213,15 @@ class Stages:
         """The batch whose records these are: itself, or the one it rewrites."""
         return batch if batch.root == batch.seq else self.ledger.batch(batch.pipeline, batch.target, batch.root)
 
-    def decode(self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
-        """Raw records (or those with the `chosen` ordinals) to the sink's rows, and everything rejected on the way."""
-        return decode(self.pipeline, raw, splits, chosen)
+    def decode(
+        self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
+        versions: Mapping[str, str] | None = None,
+    ) -> Decoded:  # fmt: skip
+        """Raw records (or those with the `chosen` ordinals) to the sink's rows, and everything rejected on the way.
+
+        `versions` are those of the dimension tables that the batch was joined with before.
+        """
+        return decode(self.pipeline, raw, splits, chosen, versions)
 
     def fold(self, rows: pa.Table, *, is_rewrite: bool = False) -> compact.Compacted:
         """What of the rows is handed to the sink.
@@ -343,19 +355,30 @@ class Decoding(Protocol):
         ...
 
 
-def decode(pipeline: Decoding, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
+def joined_anew(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str | None:
+    """That a batch was joined with other rows than the first time, because those are gone; None where it was not."""
+    changed = [name for name, version in (before or {}).items() if now.get(name, version) != version]
+    return f"joined with other rows of {', '.join(changed)} than when it was staged before" if changed else None
+
+
+def decode(
+    pipeline: Decoding, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Decoded:  # fmt: skip
     """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected."""
     numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
     result = pipeline.decoder.decode(numbered if chosen is None else numbered.take(chosen))
     if pipeline.metadata:
         result = replace(result, rows=attach(result.rows, raw, splits, pipeline.metadata))
     for transform in pipeline.transforms:
-        after = transform.apply(result.rows)
+        known = transform.at(versions) if versions and isinstance(transform, Versioned) else transform
+        after = known.apply(result.rows)
         result = Decoded(
             after.rows,
             pa.concat_tables([result.rejected, after.rejected]),
             result.nulled + after.nulled,
             result.filtered + after.filtered,
+            {**result.versions, **after.versions},
         )
     return result
 

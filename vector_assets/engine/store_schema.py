@@ -61,6 +61,9 @@ CREATE TABLE dead_letter_edits (
     letter_id INTEGER NOT NULL, edit INTEGER NOT NULL, value BLOB NOT NULL, created_ms INTEGER NOT NULL,
     PRIMARY KEY (letter_id, edit)) STRICT;
 """,
+    """
+ALTER TABLE batches ADD COLUMN lookups TEXT;
+""",
 )
 """Step n leads from version n to version n + 1.
 
@@ -68,6 +71,7 @@ Version 2 (retention): `batches.expired_ms` says since when a batch's records ar
 keeps the sums of batches that are no rows any more: up to sequence number `seq`, where each split then stood (`ends`).
 Version 3 (gaps): what was done about a gap (`policy`, `state`), and by which batch.
 Version 4 (edits): values that operators put beside those of dead letters, numbered from 1.
+Version 5 (lookups): the version of each dimension table that a batch was joined with.
 """
 
 SCHEMA_VERSION = len(MIGRATIONS)

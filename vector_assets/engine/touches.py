@@ -6,7 +6,7 @@ were written. Under merge `last` a row is superseded when a row of its key comes
 hashes; a hit is confirmed on the real key, made again from the archive.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,8 +56,11 @@ class Making(Protocol):
         """What the rows' key is."""
         ...
 
-    def decode(self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None) -> Decoded:
-        """The sink's rows of these records, or of those with the `chosen` ordinals."""
+    def decode(
+        self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
+        versions: Mapping[str, str] | None = None,
+    ) -> Decoded:  # fmt: skip
+        """The sink's rows of these records (of those with the `chosen` ordinals), joined with these versions."""
         ...
 
     def splits(self, batch: BatchRecord) -> Sequence[Split]:
@@ -312,8 +315,10 @@ def remade(making: Making, batch: BatchRecord, positions: Numbers | None = None)
     return made_again(making, batch, positions).rows
 
 
-def made_again(making: Making, batch: BatchRecord, positions: Numbers | None = None) -> Decoded:
-    """As `remade`, with what today's code rejects.
+def made_again(
+    making: Making, batch: BatchRecord, positions: Numbers | None = None, by: BatchRecord | None = None
+) -> Decoded:
+    """As `remade`, with what today's code rejects; joined as `by`, which may be a rewrite of the batch, was.
 
     Raises:
         FatalError: as `remade`.
@@ -322,7 +327,7 @@ def made_again(making: Making, batch: BatchRecord, positions: Numbers | None = N
         raise FatalError(f"{batch.pipeline}: batch {batch.seq} has no archive file")
     raw = making.archive.read(batch.archive)
     chosen = None if positions is None else pa.array(positions, pa.int64())
-    return making.decode(raw, making.splits(batch), chosen)
+    return making.decode(raw, making.splits(batch), chosen, (by or batch).lookups)
 
 
 def kept_rows(rows: pa.Table, mask: Mask) -> pa.Table:

@@ -3,6 +3,7 @@
 SINKS = {
     "adbpg": "vector_assets.sinks.adbpg:AdbPgSink",
     "blackhole": "vector_assets.sinks.console:BlackholeSink",
+    "iceberg": "vector_assets.sinks.iceberg:IcebergSink",
     "milvus": "vector_assets.sinks.milvus:MilvusSink",
     "print": "vector_assets.sinks.console:PrintSink",
 }

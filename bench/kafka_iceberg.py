@@ -1,0 +1,145 @@
+"""`vector-assets bench kafka-iceberg`: Kafka JSON records of about 226 bytes into an Iceberg table, everything on.
+
+The limits are measured in the same run: a bare confluent-kafka consume of the same topic, and a bare Parquet write of
+the same rows.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import confluent_kafka
+import confluent_kafka.admin
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.kafka_adbpg import PeakMemory, _consume_only, drain
+from vector_assets.declare import flink_sql
+from vector_assets.engine import env
+from vector_assets.engine.archive import Archive
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.session import Books, Session
+from vector_assets.local import services
+
+COLUMNS = (
+    "order_id BIGINT, user_id BIGINT, status STRING, amount DOUBLE, quantity INT, ts TIMESTAMP(3), item STRING,"
+    " note STRING"
+)
+SCRIPT = """
+SET 'pipeline.name' = 'bench_orders';
+SET 'vector-assets.memory' = '{memory}';
+SET 'vector-assets.batch.max-rows' = '{batch}';
+SET 'vector-assets.batch.target' = '60 s';
+CREATE TABLE orders ({columns}) WITH (
+  'connector' = 'iceberg', 'uri' = 'sqlite:///{folder}/catalog.db', 'warehouse' = 'file://{folder}/warehouse',
+  'catalog-database' = 'bench', 'catalog-table' = 'orders'{options});
+CREATE TABLE records ({columns}) WITH (
+  'connector' = 'kafka', 'properties.bootstrap.servers' = '{brokers}', 'topic' = '{topic}', 'format' = 'json',
+  'scan.startup.mode' = 'earliest-offset');
+INSERT INTO orders SELECT * FROM records;
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run the benchmark; its figures go to standard output."""
+    arguments = _arguments(argv)
+    services.up(["kafka"])
+    brokers = env.secret("kafka_bootstrap_servers")
+    topic = _topic(brokers, arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        script = SCRIPT.format(
+            columns=COLUMNS, folder=folder, brokers=brokers, topic=topic, memory=arguments.memory,
+            batch=arguments.batch, options=f", 'partition' = '{arguments.partition}'" if arguments.partition else "",
+        )  # fmt: skip
+        figures = _measure(script, arguments, brokers, topic, folder)
+    sys.stdout.write(json.dumps(figures, indent=None if arguments.json else 2) + "\n")
+    return 0
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vector-assets bench kafka-iceberg", description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=250_000, help="most records of a batch")
+    parser.add_argument("--memory", default="512 MB", help="vector-assets.memory")
+    parser.add_argument("--partition", default="", help="the table's partitions, such as 'day(ts)'")
+    parser.add_argument("--native", choices=("auto", "on", "off"), default="auto", help="VECTOR_ASSETS_NATIVE")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    return parser.parse_args(argv)
+
+
+def _topic(brokers: str, arguments: argparse.Namespace) -> str:
+    """A topic with the records, made once per size and kept; lz4."""
+    name = f"bench_w226_{arguments.rows}_{arguments.partitions}"
+    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": brokers})
+    if name in admin.list_topics(timeout=10).topics:
+        return name
+    new = confluent_kafka.admin.NewTopic(
+        name, num_partitions=arguments.partitions, replication_factor=1, config={"retention.ms": "-1"}
+    )
+    for future in admin.create_topics([new]).values():
+        future.result()
+    settings = {"compression.type": "lz4", "linger.ms": 50, "queue.buffering.max.messages": 10**6}
+    producer = confluent_kafka.Producer({"bootstrap.servers": brokers, **settings})
+    chance = random.Random(7)
+    for number in range(arguments.rows):
+        while True:
+            try:
+                producer.produce(name, _record(number, chance), partition=number % arguments.partitions)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    producer.flush()
+    return name
+
+
+def _record(number: int, chance: random.Random) -> str:
+    note = f"{chance.getrandbits(256):064x}"
+    return (
+        f'{{"order_id":{number},"user_id":{chance.randrange(10**6)},"status":"{("paid", "sent", "back")[number % 3]}",'
+        f'"amount":{chance.random() * 1000:.2f},"quantity":{number % 9 + 1},'
+        f'"ts":"2026-03-{number % 28 + 1:02d} 12:{number % 60:02d}:00.{number % 1000:03d}",'
+        f'"item":"item number {number % 5000:05d} of the shop","note":"{note}"}}'
+    )
+
+
+def _measure(
+    script: str, arguments: argparse.Namespace, brokers: str, topic: str, folder: Path
+) -> dict[str, object]:  # fmt: skip
+    (pipeline,) = flink_sql.compile_script(script, "bench.sql")
+    books = Books(Ledger(folder / "ledger.db"), Archive(folder / "archive"))
+    with (
+        env.overridden(VECTOR_ASSETS_NATIVE=arguments.native),
+        PeakMemory() as peak,
+        Session(pipeline, books) as session,
+    ):
+        # pyiceberg's import and the table are not what is measured
+        session.target()
+        figures = drain(session, arguments.rows)
+        figures["peak_rss_mb"] = peak.mb
+        figures["limit_parquet_rows_per_s"] = _write_only(session, folder)
+    books.close()
+    figures["limit_consume_rows_per_s"] = _consume_only(brokers, topic, arguments)
+    smaller = min(figures["limit_consume_rows_per_s"], figures["limit_parquet_rows_per_s"])
+    figures["cpu_s_per_million"] = round(figures["cpu_s"] / arguments.rows * 1_000_000, 2)
+    figures["ratio_to_limit"] = round(figures["rows_per_s"] / smaller, 3)
+    return {"rows": arguments.rows, "partitions": arguments.partitions, "native": arguments.native, **figures}
+
+
+def _write_only(session: Session, folder: Path) -> int:
+    """Rows/s of a bare Parquet write of the rows that landed (a million of them at most), with the same compression."""
+    parts, rows = [], 0
+    for batch in session.sink.scan():
+        parts.append(batch)
+        rows += batch.num_rows
+        if rows >= 1_000_000:
+            break
+    table = pa.Table.from_batches(parts)
+    began = time.monotonic()
+    pq.write_table(table, folder / "limit.parquet", compression="zstd", compression_level=1)
+    return round(rows / (time.monotonic() - began))

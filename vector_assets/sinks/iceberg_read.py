@@ -1,0 +1,87 @@
+"""Rows of an Iceberg table read back, one data file in memory."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vector_assets.clients.iceberg import told
+from vector_assets.sinks.iceberg_types import arrow_schema
+
+if TYPE_CHECKING:
+    from pyiceberg.expressions import BooleanExpression
+    from pyiceberg.table import FileScanTask, Table
+
+_MOST_LITERALS = 200
+"""pyiceberg looks at an `In` of at most this many values when it prunes files."""
+
+
+def scan(table: "Table", columns: tuple[str, ...] | None, place: str) -> Iterator[pa.RecordBatch]:
+    """Every row of the table as it was loaded, whole or some columns."""
+    with told(place):
+        tasks = list(table.scan().plan_files())
+    for task in tasks:
+        with told(place):
+            rows = read_file(table, task, columns)
+        yield from rows.to_batches()
+
+
+def rows_of(table: "Table", columns: pa.Schema, keys: pa.Table) -> pa.Table:
+    """The rows that have one of the keys, in the given columns and types."""
+    found = [columns.empty_table()]
+    for task in table.scan(row_filter=key_range(keys)).plan_files() if keys.num_rows else ():
+        rows = read_file(table, task, tuple(columns.names))
+        found.append(rows.filter(has_key(rows, keys)).cast(columns))
+    return pa.concat_tables(found).combine_chunks()
+
+
+def count(flags: pa.ChunkedArray) -> int:
+    """How many are true."""
+    return int(np.count_nonzero(flags.to_numpy()))
+
+
+def key_range(keys: pa.Table) -> "BooleanExpression":
+    """A filter that every row with one of the keys meets, and as few files as can be told without reading them."""
+    from pyiceberg import expressions
+
+    # pydantic models whose own constructors mypy does not see
+    of: Any = expressions
+    whole: BooleanExpression = of.AlwaysTrue()
+    for name in keys.column_names:
+        values = pc.unique(keys.column(name))
+        if len(values) <= _MOST_LITERALS:
+            whole = of.And(whole, of.In(name, _literals(values)))
+            continue
+        if pa.types.is_binary(values.type) or pa.types.is_boolean(values.type):
+            continue
+        least, most = _literals(values.take(pc.sort_indices(values)).take(pa.array([0, len(values) - 1])))
+        whole = of.And(whole, of.GreaterThanOrEqual(name, least), of.LessThanOrEqual(name, most))
+    return whole
+
+
+def _literals(values: pa.Array) -> list[Any]:
+    return list(values.to_pylist())
+
+
+def has_key(rows: pa.Table, keys: pa.Table) -> pa.ChunkedArray:
+    """Which rows have one of the keys."""
+    if keys.num_columns == 1:
+        name = keys.column_names[0]
+        return pc.is_in(rows.column(name), value_set=keys.column(name).combine_chunks())
+    number = "_row"
+    numbered = rows.select(keys.column_names).append_column(number, pa.array(np.arange(rows.num_rows)))
+    hits = numbered.join(keys, keys.column_names, join_type="left semi").column(number)
+    return pa.chunked_array([pc.is_in(numbered.column(number).combine_chunks(), value_set=hits.combine_chunks())])
+
+
+def read_file(table: "Table", task: "FileScanTask", columns: tuple[str, ...] | None = None) -> pa.Table:
+    """The live rows of one data file in the table's schema, whole or some columns, in the file's order."""
+    from pyiceberg.expressions import AlwaysTrue
+    from pyiceberg.io.pyarrow import ArrowScan
+
+    schema = table.schema() if columns is None else table.schema().select(*columns)
+    wanted = pa.schema([(part.name, part.type) for part in arrow_schema(schema)])
+    rows = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_table([task])
+    return rows.select(wanted.names).cast(wanted)
