@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     # --help must not wait for it
     import pyarrow as pa
 
-GapKind = Literal["TRUNCATED", "RECREATED", "DELETED", "BEYOND_END", "NEW_SPLIT"]
+GapKind = Literal["TRUNCATED", "RECREATED", "DELETED", "BEYOND_END", "NEW_SPLIT", "MODIFIED"]
 """The named outcomes of a source that changed under us (ARCHITECTURE section 3)."""
 
 
@@ -100,16 +100,18 @@ class PositionLostError(FatalError):
 
     `kind` is the named outcome; `missing` maps each split to the (from, to) range that cannot be read, `to` exclusive
     and None when unknown; `resume` holds the tokens (by split) from which the source can be read on beyond the loss.
+    `policy` is set where the source's own options say what to do, instead of the pipeline's settings.
     """
 
     def __init__(
         self, message: str, kind: GapKind, missing: dict[str, tuple[int, int | None]] | None = None,
-        resume: Mapping[str, Any] | None = None,
+        resume: Mapping[str, Any] | None = None, policy: Literal["fail", "skip"] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.missing = missing or {}
         self.resume = resume or {}
+        self.policy = policy
 
 
 class FencedError(FatalError):

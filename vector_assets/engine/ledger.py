@@ -30,7 +30,16 @@ from vector_assets.engine.core import (
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetters
 from vector_assets.engine.errors import ExpiredError, FatalError, FencedError, GapKind
 from vector_assets.engine.lease import Lease, Leases
-from vector_assets.engine.ledger_records import BatchRecord, Fold, Gap, GapState, batch_record, file_text
+from vector_assets.engine.ledger_records import (
+    BatchRecord,
+    Fold,
+    Gap,
+    GapState,
+    Hours,
+    batch_record,
+    file_text,
+    hours_are_folded,
+)
 from vector_assets.engine.store import open_store
 
 UNFINISHED = (State.PLANNED, State.SEALED, State.STAGED)
@@ -326,15 +335,16 @@ class Ledger:
         return found
 
     def check_kept(
-        self, pipeline: str, target: str, *, hour: str | None = None, first: int = 1, last: int | None = None
-    ) -> None:
-        """Make sure that the batches of a partition, or those from `first` to `last`, are rows still.
+        self, pipeline: str, target: str, *, hours: Hours = (None, None), first: int = 1, last: int | None = None,
+        is_folded: Callable[[Fold, Hours], bool] = hours_are_folded,
+    ) -> None:  # fmt: skip
+        """Make sure that the batches of partitions (from, to), or those from `first` to `last`, are rows still.
 
         Raises:
             ExpiredError: retention has folded some of them.
         """
         fold = self.fold(pipeline, target)
-        if fold and ((hour is not None and hour <= fold.hour) or ((first, last) != (1, None) and first <= fold.seq)):
+        if fold and (is_folded(fold, hours) or ((first, last) != (1, None) and first <= fold.seq)):
             raise ExpiredError(
                 f"{pipeline}: batches up to {fold.seq} (partitions up to {fold.hour}) are expired: retention folded"
                 " them into one position, and their records are not in the archive any more"

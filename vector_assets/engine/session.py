@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from vector_assets.engine.abilities import Evolving, Recallable, Remembering
+from vector_assets.engine.abilities import Evolving, Recallable, Remembering, partitioned
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import Json, Sink, Source, Target
 from vector_assets.engine.creation import ensure_created
@@ -21,6 +21,7 @@ from vector_assets.engine.hours import Calendar
 from vector_assets.engine.keyed_state import KeyedState, check_groups
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.partitioning import Partitioning
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.schema_history import latest_state
@@ -75,6 +76,11 @@ class Session:
     def calendar(self) -> Calendar:
         """Partitions of this pipeline."""
         return Calendar(self.pipeline.settings.partitions, self.clock)
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """Which partitions its batches belong to."""
+        return Partitioning(self.calendar, partitioned(self.pipeline.source_options))
 
     @property
     def ledger(self) -> Ledger:
