@@ -198,6 +198,14 @@ def test_too_many_rows_are_the_document_s_error(counted) -> None:
     assert keys(Dimension(rows(*range(100))).cache().current()) == list(range(100))
 
 
+def test_rows_that_a_pipeline_with_a_larger_cache_loaded_are_counted_too() -> None:
+    dim = Dimension(rows(1, 2, 3))
+    dim.cache(max_rows=3).current()
+    with pytest.raises(PlanError, match="partition ds=1 exceeds maxRowCount limit: 3 rows, cacheSize is 2"):
+        dim.cache(max_rows=2).current()
+    assert dim.loads == 1
+
+
 def test_of_rows_with_one_primary_key_the_last_counts_and_the_others_are_counted(caplog) -> None:
     table = pa.table({"k": pa.array([1, 2, 1, None, None], pa.int32()), "v": list("abcde")})
     loaded = Dimension(table).cache(("k",)).current()

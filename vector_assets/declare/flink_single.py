@@ -18,6 +18,7 @@ from vector_assets.declare.flink_script import Script, hint
 from vector_assets.declare.flink_select import query_of, select, source_of
 from vector_assets.declare.flink_sql import shown_path
 from vector_assets.declare.flink_tables import Declared, declare
+from vector_assets.declare.flink_translator import PROCTIME
 from vector_assets.engine.core import Decoder, Sink, Source, Transform
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.metadata import Metadata
@@ -140,11 +141,18 @@ def load_tables(path: Path, secrets: Secrets) -> TableScript:
 
 
 def _every_column(table: Declared, file: str) -> tuple[SqlTransform, pa.Schema]:
-    """The transform of a SELECT of every column into a table of the same columns, and that table's schema."""
-    columns = (replace(column, kind="physical", expression=None, metadata_key=None) for column in table.table.columns)
-    twin = replace(table, table=replace(table.table, columns=tuple(columns)), computed={})
-    name = "`" + table.name.replace("`", "``") + "`"
-    script = Script(f"INSERT INTO {name} SELECT * FROM {name}", file)
+    """The transform of a SELECT of every column into a table of the same columns, and that table's schema.
+
+    A column computed AS PROCTIME() is the time of a lookup join, and no value.
+    """
+    columns = tuple(
+        replace(column, kind="physical", expression=None, metadata_key=None)
+        for column in table.table.columns
+        if table.computed.get(column.name) is not PROCTIME
+    )
+    twin = replace(table, table=replace(table.table, columns=columns), computed={})
+    name, *listed = ("`" + each.replace("`", "``") + "`" for each in (table.name, *(c.name for c in columns)))
+    script = Script(f"INSERT INTO {name} SELECT {', '.join(listed)} FROM {name}", file)
     (statement,) = script.statements()
     query = query_of(script, statement.node)
     _, alias = source_of(script, query)

@@ -24,14 +24,14 @@ _STILL_SECONDS = 60
 
 
 def of(pipeline: Pipeline) -> dg.SensorDefinition:
-    """The pipeline's sensor; it is on unless somebody turns it off."""
+    """The pipeline's sensor; on unless somebody turns it off; that of an idle pipeline is off until started."""
 
     @dg.sensor(
         name=f"{pipeline.name}_sensor",
         description=f"Starts a run of {pipeline.name} when it has new records or an unfinished batch.",
         target=dg.AssetSelection.assets(names.asset_key(pipeline)),
         minimum_interval_seconds=max(1, round(interval(pipeline))),
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.STOPPED if pipeline.is_idle else dg.DefaultSensorStatus.RUNNING,
         tags=names.tags(pipeline),
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason | dg.SensorResult:

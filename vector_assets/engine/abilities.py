@@ -10,7 +10,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Batch, Counts, Position, Span, Split, Token
+from vector_assets.engine.core import Batch, Counts, Decoder, Json, Position, Span, Split, Token
+from vector_assets.engine.schema import Column
 
 DISTANCE = "_distance"
 """Column of a search's result: how far the row is from the vector, by the metric that was used."""
@@ -246,6 +247,28 @@ class Evolvable(Protocol):
         Raises:
             PlanError: a change the target cannot make (a narrower or an unrelated type); nothing was changed.
         """
+        ...
+
+
+@runtime_checkable
+class Evolving(Protocol):
+    """A decoder whose columns can change while the pipeline runs: `Decoded.wants` says how, `evolved` does it.
+
+    The state is a list that only grows; the columns are what the declaration says with the state's entries applied.
+    """
+
+    @property
+    def evolves(self) -> bool:
+        """False where its options fix the columns."""
+        ...
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Its columns as they are now."""
+        ...
+
+    def evolved(self, state: Sequence[Json]) -> Decoder:
+        """The decoder as declared, with these entries of `SchemaChange` applied in order."""
         ...
 
 

@@ -57,6 +57,13 @@ def check(session: Session) -> Target:
     """
     target, sink = session.target(), session.sink
     name = session.pipeline.name
+    if session.pipeline.aggregation is not None:
+        raise PlanError(
+            f"{name}: a batch of a GROUP BY cannot be rewritten by itself: the rows that it gave hold the records of"
+            " every batch before it, and those of later batches stand on them. To count everything again by today's"
+            f" script: `vector-assets reset {name} --to earliest --drop-state` (reads the source again), or"
+            f" `vector-assets state rebuild {name}` (from the archive; rows change with their group's next record)"
+        )
     if not target.key or sink.merge is Merge.APPEND:
         raise PlanError(
             f"{name}: {target.name} takes rows by append and has no key that tells which rows a batch wrote: a rewrite"

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,12 +20,20 @@ import pyarrow.compute as pc
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Json, Position, Receipt, Span, Split, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, DamagedError, FatalError, PositionLostError, RowsRefusedError
+from vector_assets.engine.errors import (
+    BudgetError,
+    DamagedError,
+    FatalError,
+    PlanError,
+    PositionLostError,
+    RowsRefusedError,
+)
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
 from vector_assets.engine.partitioning import check_readable
+from vector_assets.engine.past_groups import PastGroups
 from vector_assets.engine.retry import attempts, call
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Prepared, Stages, is_balanced, settled
@@ -104,13 +113,13 @@ class Runner:
         What is unfinished comes last, as everywhere: a target made anew takes it only after all that was done before.
         """
         where = (self.pipeline.name, self.pipeline.target)
-        with self.session.leased() as stages:
+        with self.session.leased() as stages, closing(PastGroups(stages)) as past:
             is_folded = self.session.partitioning.is_folded
             self.ledger.check_kept(*where, hours=(hour, hour), first=first, last=last, is_folded=is_folded)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
                 if batch.state is State.DONE and is_asked_for:
-                    yield self._apply_again(stages, batch)
+                    yield self._apply_again(stages, batch, past)
                     self.has_batch_in_hand = False
             for outcome in self.resume(stages):
                 if hour in (None, outcome.batch.hour):
@@ -141,13 +150,16 @@ class Runner:
         )
         yield from self.drain(partition)
 
-    def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
+    def _apply_again(self, stages: Stages, batch: BatchRecord, past: PastGroups) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
             return Outcome(batch, "found")
         batch.check_kept()
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
-        prepared, _, _ = stages.prepare(batch, raw)
-        _, receipt, _ = self._commit(stages, prepared, lambda refused: stages.prepare(batch, raw, refused)[0])
+
+        def prepare(refused: pa.Table | None) -> Prepared:
+            return stages.prepare(batch, raw, refused, merge=lambda part: past.merge(batch, part))[0]
+
+        _, receipt, _ = self._commit(stages, prepare(None), prepare)
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
         return Outcome(batch, "applied")
 
@@ -176,6 +188,13 @@ class Runner:
             error, position, self._limit(None).rows, lambda kind, span: self.plan(stages, kind, span, hour)
         )
         return self._settle(stages, stages.stage(stages.seal(batch, raw, span), raw), frontier=None)
+
+    def close_found(self, stages: Stages) -> None:
+        """Close the books on batches that the target has although the ledger did not hear of it; nothing is written."""
+        for batch in self.ledger.unfinished(stages.lease.pipeline, stages.lease.target):
+            if batch.state is not State.STAGED or self._find(stages, batch) != "APPLIED":
+                return
+            self._found(stages, batch)
 
     def finish(self, stages: Stages, batch: BatchRecord, *, is_last: bool = True) -> Outcome:
         """Take one unfinished batch, whatever its state, to DONE; one that reads nothing may be given up."""
@@ -235,11 +254,21 @@ class Runner:
         return found
 
     def _settle(self, stages: Stages, prepared: Prepared, frontier: Position | None) -> Outcome:
-        """Commit a prepared batch and close the books on it."""
+        """Commit a prepared batch, under the columns that the batches before it left, and close the books on it."""
+        prepared = self._under_todays_columns(stages, prepared)
         batch, raw = prepared.batch, prepared.raw
         prepared, receipt, seconds = self._commit(stages, prepared, lambda refused: stages.stage(batch, raw, refused))
         failpoint("committed")
         return self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
+
+    def _under_todays_columns(self, stages: Stages, prepared: Prepared) -> Prepared:
+        """The batch itself, or made again: with other columns where it wants them, or where they changed meanwhile."""
+        while prepared.wants or prepared.schema_version != stages.schemas.current.version:
+            if prepared.wants and prepared.schema_version == stages.schemas.current.version:
+                stages.evolve(prepared)
+                self.session.adopt(stages.schemas.current)
+            prepared = stages.stage(prepared.batch, prepared.raw)
+        return prepared
 
     def _commit(
         self, stages: Stages, prepared: Prepared, again: Callable[[pa.Table], Prepared]
@@ -278,6 +307,8 @@ class Runner:
             log.error("%s: batch %d: %s: %s", batch.pipeline, batch.seq, note, counts)
         self.ledger.finish(stages.lease, batch, receipt, raw, counts=counts, seconds=seconds, note=note)
         failpoint("done")
+        if stages.keyed is not None and stages.group_files.is_start(batch.seq):
+            stages.group_files.prune(stages.lease)
         if seconds is not None:
             self._observe(counts, seconds)
         done = self.ledger.batch(batch.pipeline, batch.target, batch.seq)
@@ -353,7 +384,7 @@ class Runner:
         partition = partitioning.of(kind, span, hour, newest[0].hour if newest else None)
         return self.ledger.plan(
             lease, kind, span, hour=partition, run_id=self.session.run_id, code_version=stages.code_version,
-            schema_version=stages.schema_version, previous=previous,
+            schema_version=stages.schemas.current.version, previous=previous,
         )  # fmt: skip
 
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
@@ -408,6 +439,17 @@ class Runner:
                 return
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A batch that workers prepare, and the schema version when they were told to."""
+
+    future: Future[Prepared]
+    version: int
+    batch: BatchRecord
+    raw: pa.Table
+    span: Span
+
+
 class _ReadAhead:
     """The reader thread and the workers of one drain; batches come out prepared and in order."""
 
@@ -415,7 +457,7 @@ class _ReadAhead:
         self._runner, self._stages, self._hour, self._frontier = runner, stages, hour, frontier
         self._closing = threading.Event()
         self._slots = threading.Semaphore(IN_FLIGHT)
-        self._ready: queue.Queue[Future[Prepared] | None] = queue.Queue()
+        self._ready: queue.Queue[_Ahead | None] = queue.Queue()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="worker")
 
@@ -423,11 +465,23 @@ class _ReadAhead:
         """Prepared batches, in order; a failed read or preparation is raised in its batch's place."""
         reading = self._reader.submit(self._read_all)
         while True:
-            future = self._ready.get()
-            if future is None:
+            ahead = self._ready.get()
+            if ahead is None:
                 reading.result()
                 return
-            yield future.result()
+            yield self._prepared(ahead)
+
+    def _prepared(self, ahead: "_Ahead") -> Prepared:
+        try:
+            return ahead.future.result()
+        except (BudgetError, PlanError):
+            if ahead.version == self._stages.schemas.current.version:
+                raise
+        # it was made ahead under columns that are not those of now: what fails under them says nothing
+        batch = self._runner.ledger.batch(ahead.batch.pipeline, ahead.batch.target, ahead.batch.seq)
+        if batch.state is State.PLANNED:
+            batch = self._stages.seal(batch, ahead.raw, ahead.span)
+        return self._stages.stage(batch, ahead.raw)
 
     def release(self) -> None:
         """One batch less in flight."""
@@ -452,7 +506,10 @@ class _ReadAhead:
                 batch, raw, span = found
                 position |= span.end
                 previous = (batch.seq, span)
-                self._ready.put(self._workers.submit(self._prepare, batch, raw, span))
+                version = self._stages.schemas.current.version
+                self._ready.put(
+                    _Ahead(self._workers.submit(self._prepare, batch, raw, span), version, batch, raw, span)
+                )
         finally:
             self._ready.put(None)
 
@@ -463,7 +520,13 @@ class _ReadAhead:
         return is_open and not self._closing.is_set() and not runner.stop.is_set()
 
     def _prepare(self, batch: BatchRecord, raw: pa.Table, span: Span) -> Prepared:
-        return self._stages.stage(self._stages.seal(batch, raw, span), raw)
+        try:
+            return self._stages.stage(self._stages.seal(batch, raw, span), raw)
+        except BaseException:
+            if self._stages.keyed is not None:
+                # the batch after this one waits for its groups
+                self._stages.keyed.fail(self._stages.lease.fence)
+            raise
 
 
 def collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.Table, Span]:

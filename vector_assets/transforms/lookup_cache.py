@@ -72,7 +72,8 @@ class LookupCache:
     @property
     def files(self) -> LookupFiles:
         """Its folder, named by what is loaded and how; options that only say when or who are not part of it."""
-        what = [*self.policy.identity, str(self.schema), list(self._key), self.policy.spill]
+        most = self.policy.max_rows if self.policy.spill else None
+        what = [*self.policy.identity, str(self.schema), list(self._key), most]
         digest = hashlib.sha256(canonical(what).encode()).hexdigest()[:16]
         return LookupFiles(env.home() / "cache" / "lookup" / f"{_slug(self.name)}-{digest}")
 
@@ -83,6 +84,12 @@ class LookupCache:
             PlanError: the table is not there, does not fit, or has more rows than `cacheSize`.
             FatalError: it could not be loaded in as many attempts as the options allow.
         """
+        loaded = self._current()
+        # another pipeline with a larger cacheSize may have loaded it
+        self._check_count(loaded.stored.partitions, loaded.stored.rows + loaded.stored.duplicates)
+        return loaded
+
+    def _current(self) -> Loaded:
         with self._lock:
             state, files = self._seen(), self.files
             if state is not None and not self._is_due(state):
@@ -187,7 +194,7 @@ class LookupCache:
                 return old
             began = int(self._clock() * 1000)
             if (rows := table.count(snapshot)) is not None:
-                self._check_count(snapshot, rows)
+                self._check_count(snapshot.partitions, rows)
             stored, written = self._load(files, table, snapshot, began)
             try:
                 after = table.snapshot()
@@ -203,11 +210,11 @@ class LookupCache:
         log.info("%s: loaded %d rows, version %s", self.name, stored.rows, stored.version)
         return loaded
 
-    def _check_count(self, snapshot: Snapshot, rows: int) -> None:
+    def _check_count(self, partitions: str, rows: int) -> None:
         """The service's own error for a table that is too large."""
         if rows > self.policy.max_rows and not self.policy.spill:
             raise PlanError(
-                f"Row count of table {self.name} partition {snapshot.partitions} exceeds maxRowCount limit:"
+                f"Row count of table {self.name} partition {partitions} exceeds maxRowCount limit:"
                 f" {rows} rows, cacheSize is {self.policy.max_rows};"
                 " raise cacheSize, or set 'cache.spill' = 'true' to join it from disk"
             )
@@ -222,7 +229,7 @@ class LookupCache:
             for batch in table.load(snapshot):
                 piece = pa.Table.from_batches([batch]).cast(self.schema)
                 count += piece.num_rows
-                self._check_count(snapshot, count)
+                self._check_count(snapshot.partitions, count)
                 if writer is None and count > self.policy.max_rows:
                     writer = SpillWriter(path, self.schema)
                     for earlier in pieces:

@@ -48,6 +48,11 @@ class Stored:
     settled: bool = True
 
     @property
+    def partitions(self) -> str:
+        """The partitions' names, as `Snapshot.partitions` has them."""
+        return " and ".join(str(part[0]) for part in self.snapshot if part[0]) or "-"
+
+    @property
     def id(self) -> str:
         """Name of its files."""
         return hashlib.sha256(self.version.encode()).hexdigest()[:16]
