@@ -6,9 +6,13 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+import vector_assets
 from vector_assets.cli.demo_part import Progress
 from vector_assets.engine import env
 from vector_assets.engine.errors import FatalError
+
+_PARTITIONS = f"{vector_assets.__name__}.defs.partitions"
+"""Asked in a process of its own: the command line does without Dagster."""
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _RUNS = 3
@@ -46,7 +50,7 @@ def materialize_partitions(progress: Progress, names: Sequence[str]) -> str:
         FatalError: Dagster failed; the message shows the end of its output.
     """
     before = _batches_done(names)
-    arguments = ["-m", "vector_assets.defs.partitions", "--materialize", *names]
+    arguments = ["-m", _PARTITIONS, "--materialize", *names]
     progress(_shown(arguments))
     _refuse_failed(arguments, _run(arguments))
     return f"{_shown(arguments)}: {_batches_done(names) - before or 'no'} new batches"
