@@ -64,6 +64,7 @@ class Storage:
         if body.get("FilterPredicate"):
             raise invalid("FilterPredicate is not supported here")
         columns = _chosen(body.get("RequiredDataColumns"), table.columns, table)
+        table.check_columnar(columns)
         levels = _chosen(body.get("RequiredPartitionColumns"), table.partition_columns, table)
         with self._store.lock:
             pieces = self._pieces(table, body.get("RequiredPartitions") or [])
@@ -139,6 +140,7 @@ class Storage:
     def _open_write(self, table: Table, body: dict[str, Any]) -> Reply:
         if table.is_delta:
             raise Refusal(400, "InvalidArgument", f"{table.full_name} is a Delta table: use an upsert session")
+        table.check_columnar(table.columns)
         spec = (body.get("PartitionSpec") or "").strip()
         is_dynamic = bool(table.partition_columns) and not spec
         values = table.values(spec) if spec else ()
