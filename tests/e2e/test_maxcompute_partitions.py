@@ -11,7 +11,7 @@ import pytest
 from tests.defs.project import REPOSITORY, until
 from tests.e2e.test_dagster_server import BACKFILL_STATUS, LOCATION, TICKS, Server
 from tests.faults.visits import VisitJob
-from vector_assets.engine.env import child_environment
+from vector_assets.engine.env import child_environment, overridden
 
 pytestmark = pytest.mark.service
 
@@ -45,7 +45,9 @@ class Project:
         )  # fmt: skip
 
     def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(self.variables["DAGSTER_HOME"])
+        home = self.variables["DAGSTER_HOME"]
+        with overridden(DAGSTER_HOME=home):
+            return dg.DagsterInstance.from_config(home)
 
 
 @pytest.fixture

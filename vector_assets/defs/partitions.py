@@ -18,6 +18,7 @@ from vector_assets.engine.core import canonical
 from vector_assets.engine.env import pipelines_dir
 from vector_assets.engine.errors import ConfigError, UnavailableError
 from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.partitioning import waiting
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.registry import nearest
 from vector_assets.engine.session import Books
@@ -52,12 +53,11 @@ def look(
     due = {each.key for each in found.all if each.is_wanted}
     begun = [key for key in map(own.partition_of, position) if key not in due and not own.is_read(key, position)]
     wanted = list(dict.fromkeys([*(batch.hour for batch in unfinished), *begun, *wanted]))[:REQUESTS]
-    waiting = [each for each in found.all if each.is_wanted and each.waits and not own.is_read(each.key, position)]
     cursor = _seen(found.newest)
     runs = [] if idle else [request(pipeline, key) for key in wanted]
     return dg.SensorResult(
         run_requests=runs,
-        skip_reason=None if runs else idle or _why(waiting),
+        skip_reason=None if runs else idle or waiting(found.all, own, position) or "nothing new",
         dynamic_partitions_requests=_added(context.instance, pipeline, [*wanted, *ready]),
         asset_events=[] if found.newest is None or cursor == context.cursor else _observed(pipeline, found),
         cursor=cursor or context.cursor,
@@ -106,15 +106,6 @@ def _added(
     new = _new(instance, pipeline, keys)
     definition = dg.DynamicPartitionsDefinition(name=names.partitions(pipeline))
     return [definition.build_add_request(new)] if new else []
-
-
-def _why(waiting: Sequence[SourcePartition]) -> str:
-    """The last partition that waits, and how many others do."""
-    if not waiting:
-        return "nothing new"
-    last = waiting[-1]
-    others = f"; {len(waiting) - 1} others are not read either" if len(waiting) > 1 else ""
-    return f"{last.key} {last.waits}{others}"
 
 
 def _seen(newest: SourcePartition | None) -> str | None:
