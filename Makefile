@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	fi
 	@touch $@
 
-demo: $(STAMP) ## whole jobs on embedded services; DEMO=adbpg or DEMO=milvus runs one of them
+demo: $(STAMP) ## whole jobs on embedded services; DEMO="adbpg milvus lake maxcompute" chooses parts
 	$(BIN)/vector-assets demo $(DEMO)
 
 test: $(STAMP) ## all tests, real services included, in WORKERS processes with services of their own
