@@ -103,6 +103,8 @@ def _call(t: Translator, node: exp.Anonymous) -> Typed:
     if name in _AGGREGATES:
         reason = "a pipeline transforms records one by one, it does not aggregate them"
         raise t.error(f"aggregate function {name} is not supported: {reason}", node)
+    if name == "EMBED":
+        raise t.error("EMBED is only possible as a whole column of the SELECT: EMBED(text) [AS name]", node)
     function = FUNCTIONS.get(name)
     if function is None:
         raise t.error(f"function {name} is not supported{nearest(name, FUNCTIONS)}", node)

@@ -135,7 +135,7 @@ class Pipeline:
     `raw_schema` is what the source reads: RAW_SCHEMA, or its typed form; `metadata` are the source table's columns that
     the source fills itself; `schema` is what the sink receives (without hidden columns); `reports` are options without
     effect outside their own runtime, one sentence each; `notes` say how the script was understood where it
-    leaves that open.
+    leaves that open; `embedding` are the options of the model that the transform EMBED asks.
     """
 
     name: str
@@ -162,6 +162,7 @@ class Pipeline:
     reads: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
     lookups: tuple[Lookup, ...] = ()
     notes: tuple[str, ...] = ()
+    embedding: Options | None = None
 
     @property
     def target(self) -> str:
@@ -194,5 +195,6 @@ class Pipeline:
             self.format_options.shown() if self.format_options else None,
             self.sink_options.shown(),
             *([each.alias, str(each.table.columns), each.options.shown()] for each in self.lookups),
+            *([self.embedding.shown()] if self.embedding is not None else ()),
         ]
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]
