@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fix_registry",
     "tests.fix_milvus",
     "tests.fix_maxcompute",
+    "tests.fix_embeddings",
 ]
 """In the order of their own imports: pytest registers a plugin before anybody imports it."""
 
@@ -19,6 +20,7 @@ _SERVICE_FIXTURES = frozenset(
     {"kafka", "own_kafka", "postgres", "own_postgres", "postgres_ledger", "registry", "own_registry"}
     | {"milvus", "own_milvus", "milvus_235"}
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
+    | {"embeddings", "embeddings_server", "own_embeddings"}
 )
 
 

@@ -12,6 +12,7 @@ import pytest
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, TransientError
 from vector_assets.local import process
+from vector_assets.local.embeddings import EmbeddingsService
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
@@ -25,6 +26,7 @@ _KINDS: dict[str, type[LocalService]] = {
     "milvus": MilvusService,
     "registry": SchemaRegistryService,
     "maxcompute": MaxComputeService,
+    "embeddings": EmbeddingsService,
 }
 
 

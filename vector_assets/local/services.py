@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
+from vector_assets.local.embeddings import EmbeddingsService
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
@@ -19,6 +20,7 @@ SERVICES: Mapping[str, type[LocalService]] = {
     SchemaRegistryService.name: SchemaRegistryService,
     MilvusService.name: MilvusService,
     MaxComputeService.name: MaxComputeService,
+    EmbeddingsService.name: EmbeddingsService,
 }
 
 
