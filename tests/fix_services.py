@@ -17,6 +17,7 @@ from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
 from vector_assets.local.postgres import PostgresService
+from vector_assets.local.s3 import S3Service
 from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService
 
@@ -26,6 +27,7 @@ _KINDS: dict[str, type[LocalService]] = {
     "milvus": MilvusService,
     "registry": SchemaRegistryService,
     "maxcompute": MaxComputeService,
+    "s3": S3Service,
     "embeddings": EmbeddingsService,
 }
 

@@ -41,13 +41,18 @@ def resolve(name: str, coordinates: str, progress: Progress) -> list[Path]:
     reason = missing()
     if reason:
         raise ConfigError(f"{name}: {reason}")
-    folder = _cache() / name
+    folder = cache() / name
     if not folder.exists():
         _download(folder, coordinates, progress)
     return sorted(folder.glob("*.jar"))
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where downloaded jars and tools are kept, one folder each.
+
+    Raises:
+        ConfigError: there is no home directory.
+    """
     home = Path.home()
     if not home.is_dir():
         raise ConfigError(f"the home directory {home} does not exist: Java archives are kept in its .cache folder")
@@ -62,7 +67,7 @@ def _download(folder: Path, coordinates: str, progress: Progress) -> None:
         building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         try:
             _fetch(building, folder.name, coordinates, progress)
-            _move_unless_there(building / "jars", folder)
+            move_unless_there(building / "jars", folder)
         # requests' errors are OSErrors, jgo's own are RuntimeErrors
         except (OSError, RuntimeError) as error:
             if attempt == _ATTEMPTS:
@@ -74,11 +79,11 @@ def _download(folder: Path, coordinates: str, progress: Progress) -> None:
             shutil.rmtree(building, ignore_errors=True)
 
 
-def _move_unless_there(source: Path, folder: Path) -> None:
+def move_unless_there(source: Path, folder: Path) -> None:
+    """Let `source` be `folder`, unless another process was faster."""
     try:
         source.rename(folder)
     except OSError:
-        # another process was faster
         if not folder.exists():
             raise
 

@@ -11,6 +11,7 @@ from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
 from vector_assets.local.postgres import PostgresService
+from vector_assets.local.s3 import S3Service
 from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService, Progress, ServiceStatus, exclusive, silent
 
@@ -20,6 +21,7 @@ SERVICES: Mapping[str, type[LocalService]] = {
     SchemaRegistryService.name: SchemaRegistryService,
     MilvusService.name: MilvusService,
     MaxComputeService.name: MaxComputeService,
+    S3Service.name: S3Service,
     EmbeddingsService.name: EmbeddingsService,
 }
 
