@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.fix_s3",
     "tests.fix_spark",
     "tests.fix_embeddings",
+    "tests.fix_opensearch",
 ]
 """In the order of their own imports: pytest registers a plugin before anybody imports it."""
 
@@ -24,6 +25,7 @@ _SERVICE_FIXTURES = frozenset(
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
     | {"s3", "spark"}
     | {"embeddings", "embeddings_server", "own_embeddings"}
+    | {"opensearch", "opensearch_server", "own_opensearch"}
 )
 
 

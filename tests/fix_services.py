@@ -16,6 +16,7 @@ from vector_assets.local.embeddings import EmbeddingsService
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
+from vector_assets.local.opensearch import OpenSearchService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.s3 import S3Service
 from vector_assets.local.schema_registry import SchemaRegistryService
@@ -29,6 +30,7 @@ _KINDS: dict[str, type[LocalService]] = {
     "maxcompute": MaxComputeService,
     "s3": S3Service,
     "embeddings": EmbeddingsService,
+    "opensearch": OpenSearchService,
 }
 
 
