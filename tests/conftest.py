@@ -12,6 +12,10 @@ pytest_plugins = [
     "tests.fix_registry",
     "tests.fix_milvus",
     "tests.fix_maxcompute",
+    "tests.fix_s3",
+    "tests.fix_spark",
+    "tests.fix_embeddings",
+    "tests.fix_opensearch",
 ]
 """In the order of their own imports: pytest registers a plugin before anybody imports it."""
 
@@ -19,6 +23,9 @@ _SERVICE_FIXTURES = frozenset(
     {"kafka", "own_kafka", "postgres", "own_postgres", "postgres_ledger", "registry", "own_registry"}
     | {"milvus", "own_milvus", "milvus_235"}
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
+    | {"s3", "spark"}
+    | {"embeddings", "embeddings_server", "own_embeddings"}
+    | {"opensearch", "opensearch_server", "own_opensearch"}
 )
 
 

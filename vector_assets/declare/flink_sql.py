@@ -11,6 +11,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from vector_assets.clients.embeddings_options import EmbeddingOptions
+from vector_assets.declare.flink_aggregates import Grouped, grouped, is_grouped
 from vector_assets.declare.flink_connectors import (
     SinkEnd,
     SourceEnd,
@@ -176,6 +177,17 @@ class _Compiler:
             LookupJoin(each, self._table(each.table, "dimension table of a lookup join", LOOKUPS)) for each in clauses
         ]
 
+    def _grouped(
+        self, insert: exp.Expr, query: exp.Select, alias: str, source: Declared, sink: Declared
+    ) -> Grouped | None:
+        """The groups of a SELECT that has some."""
+        if not is_grouped(query):
+            return None
+        if query.args.get("joins"):
+            where = query.args.get("group") or query.args.get("having") or query.expressions[0]
+            raise self.script.error("GROUP BY over a lookup join is not supported: write the joined rows first", where)
+        return grouped(self.script, insert, query, alias, source, sink)
+
     def _pipeline(self, statement: Statement) -> Pipeline:
         insert = statement.node
         target = insert.this.this if isinstance(insert.this, exp.Schema) else insert.this
@@ -187,21 +199,28 @@ class _Compiler:
         name = self._name(statement, settings.name, sink.name)
         joins = self._joins(query, source, alias)
         hints = hint_reports(self.script, query, [alias, *(each.clause.alias for each in joins)])
-        selection = select(self.script, insert, query, alias, source, sink, joins)
+        made = self._grouped(insert, query, alias, source, sink)
+        selection = made.selection if made else select(self.script, insert, query, alias, source, sink, joins)
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
         reader, read_table = pruned(reader, source.table, selection.named)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
-        _check_changes(self.script, reader, writer, source, sink, selection)
+        if made:
+            _check_groups(self.script, query, reader, writer, source, sink)
+        else:
+            _check_changes(self.script, reader, writer, source, sink, selection)
         lookups, joining = lookup_stages(self.script, selection, self.secrets, reader, offline=self.offline)
         schema = sink.table.schema
         where, deletes_unless = _conditions(reader, source, selection)
         embedding, embedding_stages = self._embedding(selection, schema, name)
         if embedding is not None and "max_rows" not in settings.model_fields_set:
             settings = settings.model_copy(update={"max_rows": MOST_EMBEDDED_ROWS})
-        transform = SqlTransform(
-            selection.projections, "source", where, input_schema(schema, selection.embedded),
-            key=sink.table.primary_key, deletes_unless=deletes_unless,
-        )  # fmt: skip
+        if made:
+            transform = SqlTransform(selection.projections, "source", where, made.inputs.schema)
+        else:
+            transform = SqlTransform(
+                selection.projections, "source", where, input_schema(schema, selection.embedded),
+                key=sink.table.primary_key, deletes_unless=deletes_unless,
+            )  # fmt: skip
         return Pipeline(
             name=name,
             place=self.script.place(statement.start),
@@ -216,12 +235,13 @@ class _Compiler:
             sink_options=writer.options,
             settings=settings,
             schema=schema,
-            transform_text=selection.text,
+            transform_text=made.text if made else selection.text,
             decoder=reader.decoder,
             raw_schema=reader.raw_schema,
             metadata=reader.metadata,
             transforms=(*joining, transform, *embedding_stages),
             embedding=embedding,
+            aggregation=made.groups if made else None,
             reads=selection.reads,
             lookups=lookups,
             notes=selection.notes,
@@ -293,6 +313,29 @@ def _check_changes(
             key = ", ".join(source.table.primary_key)
             what = f"key column {column} is made of {', '.join(other)}, a delete of table {source.name} holds only its"
             raise ConfigError(f"table {sink.name}: {what} key ({key})", sink.place)
+
+
+def _check_groups(
+    script: Script, query: exp.Select, reader: SourceEnd, writer: SinkEnd, source: Declared, sink: Declared
+) -> None:
+    """Refuse a sink that cannot take the updates of a GROUP BY, and a source that takes records back.
+
+    Raises:
+        ConfigError: at the sink's option to set, or at the GROUP BY.
+    """
+    where = query.args.get("group") or query.args.get("having") or query.expressions[0]
+    if reader.is_changelog:
+        what = f"connector {reader.connector}" if reader.is_upsert else f"format {reader.format}"
+        raise script.error(
+            f"GROUP BY over table {source.name} ({what}) is not supported: it gives updates and deletes, and a group"
+            " only adds records up; group a source of inserts, such as format json or csv",
+            where,
+        )
+    refusal = writer.options.refusal_of_changes()
+    if refusal is not None:
+        option, remedy = refusal
+        blamed = sink.options.get(option) or sink.options["connector"]
+        raise script.error(f"table {sink.name}: a GROUP BY gives updates of its groups' rows, {remedy}", blamed)
 
 
 def _conditions(reader: SourceEnd, source: Declared, selection: Selection) -> tuple[str | None, str | None]:

@@ -238,12 +238,27 @@ def rejects(positions: "pa.Array | Sequence[int]", stage: str, errors: "pa.Array
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """A change of its columns that an evolving decoder wants (`abilities.Evolving`), for people in `what`.
+
+    `position` is the ordinal of the first record that needs it; `entry` and `refusal` are what the decoder's state
+    grows by when the target makes the change, or refuses it.
+    """
+
+    position: int
+    what: str
+    entry: Json
+    refusal: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """What a decoder or a transform made of its input: good rows, and the records it rejects.
 
     `nulled` counts fields set to null on the format's orders; `filtered` counts rows a WHERE (or an inner lookup join)
-    left out; `versions` says which version of each dimension table the rows were joined with; `usage` are what it has
-    of `Counts` beside these, by name.
+    left out; `versions` says which version of each dimension table the rows were joined with. With `wants` the rows are
+    not to be used: the columns are changed first, and the records decoded again. `usage` are what it has of `Counts`
+    beside these, by name.
     """
 
     rows: pa.Table
@@ -252,6 +267,7 @@ class Decoded:
     filtered: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     usage: Mapping[str, int] = field(default_factory=dict)
+    wants: tuple[SchemaChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,15 @@ No ledger, no archive and no lease is touched, so it works beside a run of the s
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.abilities import Vetting
+from vector_assets.engine.abilities import Numbered, Vetting
+from vector_assets.engine.aggregation import Aggregation
 from vector_assets.engine.compact import compact
 from vector_assets.engine.core import (
     KIND,
@@ -27,7 +29,7 @@ from vector_assets.engine.core import (
     Token,
     no_rejects,
 )
-from vector_assets.engine.errors import VectorAssetsError
+from vector_assets.engine.errors import PlanError, VectorAssetsError
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.stages import decode
@@ -82,6 +84,28 @@ def preview(
     return _shown(pipeline, raw, splits)
 
 
+def newest(source: Source, schema: pa.Schema, records: int) -> tuple[pa.Table, tuple[Split, ...]]:
+    """The newest `records` records of all splits together, by their time, newest first; and the splits they name.
+
+    Raises:
+        PlanError: the source does not count its records.
+        TransientError: the source does not answer.
+    """
+    if not isinstance(source, Numbered):
+        raise PlanError("the newest records can be read only from a source that numbers them, such as kafka")
+    oldest, frontier = source.locate("earliest"), source.frontier()
+    start = {
+        split: source.token(max(source.number(oldest[split]), source.number(end) - records), end)
+        for split, end in frontier.items()
+    }
+    reading = _Reading(source, start, schema)
+    while reading.go_on(records * len(start)):
+        pass
+    found = reading.taken(reading.count)
+    order = np.argsort(-found.column("timestamp").cast(pa.int64()).fill_null(0).to_numpy(), kind="stable")
+    return found.take(pa.array(order[:records])), tuple(reading.splits)
+
+
 def _start(source: Source, where: str | None) -> dict[Split, Token]:
     if where is None:
         return dict(source.start())
@@ -127,6 +151,8 @@ class _Reading:
 
 def _shown(pipeline: Pipeline, raw: pa.Table, splits: tuple[Split, ...]) -> Preview:
     decoded = decode(pipeline, raw, splits)
+    if pipeline.aggregation is not None:
+        decoded = replace(decoded, rows=_grouped(pipeline, pipeline.aggregation, decoded.rows))
     counts = Counts(
         records=raw.num_rows,
         decoded=raw.num_rows - decoded.rejected.num_rows,
@@ -147,6 +173,12 @@ def _shown(pipeline: Pipeline, raw: pa.Table, splits: tuple[Split, ...]) -> Prev
     rows = rows.filter(pc.invert(pc.is_in(rows.column(POSITION), refused.column(POSITION))))
     rejected = pa.concat_tables([decoded.rejected, refused]).sort_by(POSITION)
     return Preview(raw, splits, rows, deletes, rejected, counts, doubt)
+
+
+def _grouped(pipeline: Pipeline, aggregation: Aggregation, rows: pa.Table) -> pa.Table:
+    """The rows of the groups that these records alone would make."""
+    with closing(aggregation.open(pipeline.settings.state_memory)) as groups:
+        return groups.merge(aggregation.partial(rows), before=True).rows
 
 
 def _handed_over(

@@ -46,7 +46,9 @@ def create_table(
     except ValueError as error:
         raise PlanError(f"iceberg: {options.full_name}: {error}") from error
     with suppress(NamespaceAlreadyExistsError):
-        catalog.create_namespace_if_not_exists(options.identifier[:-1])
+        # looked up first: whoever may not make one may still write into it
+        if not catalog.namespace_exists(options.identifier[:-1]):
+            catalog.create_namespace(options.identifier[:-1])
     try:
         return catalog.create_table(
             options.identifier, made, location=options.location, partition_spec=spec,

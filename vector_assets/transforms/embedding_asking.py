@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from vector_assets.clients.embeddings import Answer, EmbeddingsClient, TextsRefusedError, WrongAnswerError
 from vector_assets.clients.embeddings_limits import StoppedError
