@@ -89,7 +89,7 @@ def test_unchanged_texts_are_never_sent_again(embeddings) -> None:
 @pytest.mark.parametrize(
     ("change", "paid"),
     [
-        ({"revision": "2"}, 3), ({"dimensions": 32}, 3), ({"model": "text-embedding-v4"}, 3), ({"prefix": "query: "}, 3),
+        ({"revision": "2"}, 3), ({"dimensions": 32}, 3), ({"model": "text-embedding-v4"}, 3), ({"prefix": "q: "}, 3),
         ({"batch_size": 2}, 0), ({"max_characters": 6, "too_long": "truncate"}, 1), ({"encoding_format": "base64"}, 0),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
@@ -146,7 +146,7 @@ def test_a_poison_text_costs_only_itself(embeddings) -> None:
 
 def test_a_service_that_refuses_everything_makes_no_dead_letters(embeddings) -> None:
     embeddings.fault(status=400, message="dimensions are not supported", times=None)
-    with pytest.raises(PlanError, match="no text is to blame.*dimensions are not supported"):
+    with pytest.raises(PlanError, match=r"no text is to blame.*dimensions are not supported"):
         transform(embeddings).apply(rows(TEXTS))
     assert embeddings.counters()["texts"] == 0
 
@@ -197,7 +197,9 @@ def test_a_fault_that_passes_leaves_every_row_with_its_own_vector(embeddings, fa
 def test_a_fault_that_stays_stops_the_run_by_name_and_keeps_what_is_paid(embeddings, fault, message) -> None:
     embeddings.fault(text="number 39$", times=None, **fault)
     with pytest.raises(FatalError, match=message):
-        transform(embeddings, timeout="2 s", retries=0 if "delay_s" in fault else 1, outage="50 ms", concurrency=1).apply(rows(TEXTS))
+        transform(
+            embeddings, timeout="2 s", retries=0 if "delay_s" in fault else 1, outage="50 ms", concurrency=1
+        ).apply(rows(TEXTS))
     embeddings.reset()
     made = transform(embeddings).apply(rows(TEXTS))
     assert (made.usage["reused"], made.usage["embedded"]) == (32, 8)
@@ -241,7 +243,7 @@ def test_max_cost_stops_a_batch_before_it_is_sent_and_counts_the_whole_day(embed
     tokens = embeddings.counters()["tokens"]
     assert first.usage["cost_micros"] == tokens * 1_000_000
     requests = embeddings.counters()["requests"]
-    with pytest.raises(FatalError, match="p: 32 texts would cost about .* option 'max-cost' is 150: nothing of this"):
+    with pytest.raises(FatalError, match=r"p: 32 texts would cost about .* option 'max-cost' is 150: nothing of this"):
         transform(embeddings, price=1_000_000, max_cost=150).apply(rows(TEXTS))
     assert embeddings.counters()["requests"] == requests
     assert made.apply(rows(TEXTS[:8])).usage["reused"] == 8
@@ -311,7 +313,7 @@ def test_a_cache_that_was_removed_is_made_again(embeddings, home) -> None:
 def test_a_damaged_cache_stops_the_run_by_name(embeddings, home) -> None:
     (home / "cache").mkdir()
     (home / "cache" / "embeddings.db").write_bytes(b"no database " * 400)
-    with pytest.raises(FatalError, match="embedding cache .*embeddings.db: file is not a database"):
+    with pytest.raises(FatalError, match=r"embedding cache .*embeddings\.db: file is not a database"):
         transform(embeddings).apply(rows(TEXTS[:3]))
     assert embeddings.counters()["requests"] == 0
 

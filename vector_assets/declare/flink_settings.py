@@ -63,6 +63,7 @@ class Settings:
         self._secrets = secrets
         self._offline = offline
         self._embedding: dict[str, str] = {}
+        self._is_embedding_used = False
         self._embedding_places: dict[str, Place] = {}
         self.values: dict[str, str] = {}
         self.places: dict[str, Place] = {}
@@ -114,12 +115,23 @@ class Settings:
         Raises:
             ConfigError: one is missing (at `function`), or its value is refused.
         """
+        self._is_embedding_used = True
         places = {"connector": self.script.place(start_of(function)), **self._embedding_places}
         try:
             return EmbeddingOptions.parse(self._embedding, "EMBED", places)
         except ConfigError as error:
             hint = f"; options are set by SET '{EMBEDDING}<option>' = '...'"
             raise ConfigError(error.message + hint, error.place or places["connector"]) from None
+
+    def check_embedding_used(self) -> None:
+        """Refuse options of EMBED in a script without one.
+
+        Raises:
+            ConfigError: at the first of them.
+        """
+        if not self._is_embedding_used:
+            for option, place in self._embedding_places.items():
+                raise ConfigError(f"SET '{EMBEDDING}{option}' has no effect: no SELECT has EMBED(text)", place)
 
     def take(self) -> tuple[PipelineSettings, tuple[str, ...]]:
         """The settings for the INSERT that follows, and what to report about those without effect."""

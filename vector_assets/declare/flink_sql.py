@@ -101,6 +101,7 @@ class _Compiler:
             raise ConfigError("no INSERT INTO: the script declares no pipeline", Place(self.script.file))
         for name, place in self.settings.pending.items():
             raise ConfigError(f"SET {name!r} has no effect: no INSERT INTO follows it", place)
+        self.settings.check_embedding_used()
         unused = tuple(
             f"{table.place}: table {table.name} is declared but not used; its options are not checked"
             for table in self.declared.values()

@@ -62,11 +62,14 @@ class Paid:
 
 
 class EmbeddingCache:
-    """The vectors of one space (model, revision or address, dimensions). Thread-safe; opened at first use."""
+    """The vectors of one space (model, revision or address, dimensions). Thread-safe; opened at first use.
+
+    The file is that of the home when this is made, unless `path` is another.
+    """
 
     def __init__(self, space: list[Json], path: Path | None = None) -> None:
         self._name = canonical(space)
-        self._path = path
+        self._path = path or env.home() / "cache" / "embeddings.db"
 
     @property
     def name(self) -> str:
@@ -76,7 +79,7 @@ class EmbeddingCache:
     @property
     def path(self) -> Path:
         """The file."""
-        return self._path or env.home() / "cache" / "embeddings.db"
+        return self._path
 
     def is_there(self) -> bool:
         """False before the first vector; looking makes no file."""
