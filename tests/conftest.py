@@ -19,6 +19,8 @@ pytest_plugins = [
     "tests.fix_maxcompute",
     "tests.fix_s3",
     "tests.fix_spark",
+    "tests.fix_embeddings",
+    "tests.fix_opensearch",
 ]
 """In the order of their own imports: pytest registers a plugin before anybody imports it."""
 
@@ -27,6 +29,8 @@ _SERVICE_FIXTURES = frozenset(
     | {"milvus", "own_milvus", "milvus_235"}
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
     | {"s3", "spark"}
+    | {"embeddings", "embeddings_server", "own_embeddings"}
+    | {"opensearch", "opensearch_server", "own_opensearch"}
 )
 
 

@@ -86,6 +86,7 @@ SLOW_PATHS = {
     "sinks/milvus_values.py:_not_json": "columns for JSON fields: no vectorised parser takes any JSON value",
     "sinks/milvus_values.py:_text_to_sparse": "sparse vectors written as JSON objects; MAP columns are vectorised",
     "transforms/checked_cast.py:_out_of_range": "what a reject held, for its error",
+    "transforms/embedding_asking.py:_Asking.send": "the texts of one request, which are JSON",
     "transforms/duck.py:BatchQuery._bisected": "one reject's number per query that found it",
 }
 """Functions that may, with the reason; an entry that is not needed is an error too."""

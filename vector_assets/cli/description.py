@@ -62,6 +62,7 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
             "options": _shown(pipeline.sink_options),
         },
         "settings": _shown(settings),
+        "embedding": _shown(pipeline.embedding),
         "reports": list(pipeline.reports),
         "notes": list(pipeline.notes),
         "fingerprint": pipeline.fingerprint,

@@ -131,6 +131,7 @@ def _show(plan_of: Mapping[str, Any]) -> None:
         (f"sink {sink['table']}", sink["connector"], sink["options"]),
         *((f"dimension table {each['table']}", each["connector"], each["options"]) for each in plan_of["lookups"]),
         ("settings", None, plan_of["settings"]),
+        ("embedding", None, plan_of["embedding"]),
     ):
         if options:
             heading(f"{name} ({part})" if part else name)

@@ -71,7 +71,7 @@ def preview(
     (found,) = pipelines(pipeline)
     seconds = wait if wait is not None else _LATEST_WAIT_SECONDS if where == "latest" else 0.0
     with working(f"reading {records} records"):
-        result = looked_at(found, _position(found), where, records=records, wait_seconds=seconds, state=_state(found))
+        result = looked_at(found, position_of(found), where, records=records, wait_seconds=seconds, state=_state(found))
     if as_json:
         emit(_json(found, result))
     else:
@@ -80,7 +80,7 @@ def preview(
         warn(f"the target was not asked what it would refuse: {result.doubt}")
 
 
-def _position(pipeline: "Pipeline") -> "Position | None":
+def position_of(pipeline: "Pipeline") -> "Position | None":
     """Where the pipeline stands, None before its first run; a ledger that is not there is not made."""
     from vector_assets.cli.declared import books, has_ledger
 

@@ -38,6 +38,7 @@ from vector_assets.engine.stages import decode
 
 _MOST_BYTES = 64 << 20
 _POLL_SECONDS = 0.1
+_PIECE = 10_000
 _PATIENCE = RetryPolicy(retries=0, outage_seconds=2.0)
 
 
@@ -118,6 +119,31 @@ def newest(source: Source, schema: pa.Schema, records: int) -> tuple[pa.Table, t
     found = reading.taken(reading.count)
     order = np.argsort(-found.column("timestamp").cast(pa.int64()).fill_null(0).to_numpy(), kind="stable")
     return found.take(pa.array(order[:records])), tuple(reading.splits)
+
+
+def pending(
+    pipeline: Pipeline, position: Position | None, take: Callable[[pa.Table, tuple[Split, ...]], None], *, records: int
+) -> int:  # fmt: skip
+    """Hand `take` up to `records` records behind `position` (or the start), in pieces; how many there are in all.
+
+    Raises:
+        PositionLostError: the source no longer holds them.
+        TransientError: the source does not answer.
+    """
+    source = pipeline.open_source()
+    try:
+        start = dict(position) if position is not None else dict(source.start())
+        lag = source.lag(start, source.frontier())
+        reading = _Reading(source, start, pipeline.raw_schema)
+        left = records
+        while left > 0 and reading.go_on(min(left, _PIECE)):
+            piece = reading.taken(left)
+            take(piece, tuple(reading.splits))
+            left -= piece.num_rows
+            reading.batches.clear()
+        return lag
+    finally:
+        source.close()
 
 
 def _start(source: Source, where: str | None) -> dict[Split, Token]:
