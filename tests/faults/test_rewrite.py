@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from tests.faults.car import CarJob, record
-from vector_assets.engine.errors import VectorAssetsError
+from tests.faults.car import TABLE, CarJob, record
+from vector_assets.engine import operate
+from vector_assets.engine.errors import PlanError, VectorAssetsError
 from vector_assets.engine.reconcile import reconcile
 from vector_assets.engine.rewrite import Selection, rewrite
 from vector_assets.engine.run import Runner
@@ -78,3 +79,29 @@ def test_a_rewrite_racing_a_live_run_moves_no_row_backwards(tmp_path, kafka, pos
         assert connection.execute(MOVED.format(wrong)).fetchall() == []
     assert found.is_right(), (found.counts, found.findings, found.equations)
     assert set(job.rows("color")) == {"blue"}
+
+
+@pytest.mark.parametrize("is_overtaken", [True, False], ids=["the same key", "other keys"])
+def test_a_replay_puts_no_row_over_that_of_a_later_batch(tmp_path, kafka, postgres, is_overtaken):
+    """A table made anew got a later batch first, of another split: its own position does not stand in the way."""
+    job = CarJob(tmp_path, kafka, postgres, conflictmode="update")
+    job.produce_raw([record(1, 1), record(2, 1)], partition=0)
+    job.run()
+    job.produce_raw([record(1 if is_overtaken else 4, 3)], partition=1)
+    job.run()
+    job.execute("DROP TABLE vector_test.car_info")
+    job.execute(TABLE.partition(";")[2])
+    with job.open() as session:
+        operate.adopt_target(session, reason="made anew")
+        assert [outcome.how for outcome in Runner(session).replay(first=2)] == ["applied"]
+    with job.open() as session:
+        replay = Runner(session).replay()
+        if is_overtaken:
+            with pytest.raises(PlanError, match=r"batch 1 is missing .* of 1 of its keys .* --rewrite --seq 1"):
+                list(replay)
+            assert job.rows("id, price") == [(1, 3)]
+            assert list(rewrite(Runner(session), Selection(first=1, last=1, again=True)))
+            assert job.rows("id, price") == [(1, 3), (2, 1)]
+        else:
+            assert [outcome.how for outcome in replay] == ["applied", "found"]
+            assert job.rows("id, price") == [(1, 1), (2, 1), (4, 3)]

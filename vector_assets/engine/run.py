@@ -32,6 +32,7 @@ from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
+from vector_assets.engine.overtaking import Overtaking
 from vector_assets.engine.partitioning import check_readable
 from vector_assets.engine.past_groups import PastGroups
 from vector_assets.engine.retry import attempts, call
@@ -114,12 +115,13 @@ class Runner:
         """
         where = (self.pipeline.name, self.pipeline.target)
         with self.session.leased() as stages, closing(PastGroups(stages)) as past:
+            overtaking = Overtaking(stages, lambda batch: self._find(stages, batch) == "APPLIED")
             is_folded = self.session.partitioning.is_folded
             self.ledger.check_kept(*where, hours=(hour, hour), first=first, last=last, is_folded=is_folded)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
                 if batch.state is State.DONE and is_asked_for:
-                    yield self._apply_again(stages, batch, past)
+                    yield self._apply_again(stages, batch, past, overtaking)
                     self.has_batch_in_hand = False
             for outcome in self.resume(stages):
                 if hour in (None, outcome.batch.hour):
@@ -150,14 +152,16 @@ class Runner:
         )
         yield from self.drain(partition)
 
-    def _apply_again(self, stages: Stages, batch: BatchRecord, past: PastGroups) -> Outcome:
+    def _apply_again(self, stages: Stages, batch: BatchRecord, past: PastGroups, overtaking: Overtaking) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
             return Outcome(batch, "found")
         batch.check_kept()
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
 
         def prepare(refused: pa.Table | None) -> Prepared:
-            return stages.prepare(batch, raw, refused, merge=lambda part: past.merge(batch, part))[0]
+            prepared, *rows = stages.prepare(batch, raw, refused, merge=lambda part: past.merge(batch, part))
+            overtaking.check(batch, *rows)
+            return prepared
 
         _, receipt, _ = self._commit(stages, prepare(None), prepare)
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")

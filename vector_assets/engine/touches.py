@@ -103,12 +103,14 @@ class Touched:
 class Touches:
     """The owners of all keys of a pipeline, read from the sidecars once and kept up to date: 25 bytes a key.
 
-    Not thread-safe. Dead-letter batches are few and kept whole, for their rows stand anywhere in the order.
+    Not thread-safe. Dead-letter batches are few and kept whole, for their rows stand anywhere in the order. Batches
+    that are `absent` in the target own nothing.
     """
 
     segments: list[Touched] = field(default_factory=list)
     letters: list[Touched] = field(default_factory=list)
     seen: int = 0
+    absent: frozenset[int] = frozenset()
 
     def update(self, making: Making, pipeline: str, target: str, key_shape: str, *, last: bool) -> None:
         """Take in the batches that were done since.
@@ -121,7 +123,7 @@ class Touches:
                 # an unfinished batch is not in the target; it will be seen when it is done
                 return
             self.seen = batch.seq
-            if batch.state is not State.DONE or batch.sidecar is None:
+            if batch.state is not State.DONE or batch.sidecar is None or batch.seq in self.absent:
                 continue
             touched = read(making, batch, key_shape)
             if last and making.letter_places(batch) is not None:
