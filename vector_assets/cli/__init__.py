@@ -25,6 +25,7 @@ from vector_assets.cli import (
     retention,
     run,
     search,
+    search_setup,
     services,
     sources,
     state,
@@ -92,7 +93,7 @@ app.add_typer(topic.app, name="topic")
 app.add_typer(target.app, name="target")
 app.add_typer(sources.app, name="sources")
 app.add_typer(jobs.app, name="jobs")
-for last in (bench, demo):
+for last in (search_setup, bench, demo):
     last.register(app)
 
 
