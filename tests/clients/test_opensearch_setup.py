@@ -283,3 +283,15 @@ def test_the_command_shows_its_plan_and_never_the_key(write, embeddings):
         "name": "index", "action": "make", "note": "make by_command", "request": "PUT /by_command",
     }  # fmt: skip
     assert embeddings.api_key not in shown.stdout + json.dumps(done)
+
+
+def test_the_set_up_is_an_asset(node, write):
+    import dagster as dg
+
+    from vector_assets.defs.resources import OpenSearchResource
+    from vector_assets.defs.search_setup import search_setup_asset
+
+    result = dg.materialize([search_setup_asset(write(index="by_asset"))])
+    (event,) = result.asset_materializations_for_node("search_setup")
+    assert event.metadata["dimension"].value == 1024
+    assert OpenSearchResource(hosts=node.url).count("by_asset") == 0

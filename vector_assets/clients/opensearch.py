@@ -1,5 +1,6 @@
 """OpenSearch over REST by opensearch-py, whose errors become ours here; nothing is retried below this edge."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,9 @@ from opensearchpy.serializer import JSONSerializer
 from pydantic import SecretStr
 
 from vector_assets.engine.errors import ConfigError, PlanError, TransientError, UnavailableError
+
+# every answer but a good one would be a warning, though it may be what was asked for (404)
+logging.getLogger("opensearch").setLevel(logging.ERROR)
 
 _BUSY = frozenset({429, 502, 503, 504})
 _MOST_REASON = 400
