@@ -259,3 +259,29 @@ def test_drift_of_an_evolving_job_is_told_by_its_history(cli, home, kafka, shop)
     assert "schema history" in cli("jobs", "show", "orders").out
     rows = cli("query", "SELECT id FROM shop.orders WHERE gift", "--json").json["rows"]
     assert rows == [{"id": 99}]
+
+
+@pytest.mark.parametrize("job", ["orders", "archived"], ids=["iceberg", "paimon"])
+def test_columns_that_are_added_renamed_and_widened_after_a_run_reach_the_table(cli, home, kafka, shop, job):
+    lake_world.write(cli, home, shop, jobs=True)
+    file = home / "pipelines" / "jobs.yaml"
+    file.write_text(file.read_text().replace("{field: id, type: BIGINT}", "{field: id, type: INT}"))
+    assert cli("run", job).code == 0
+    kafka.produce(shop, [json.dumps({**lake_world.ORDERS[0], "id": 2**40, "size": "L", "device": {"os": "bsd"}})])
+    field = "device.os" if job == "orders" else "device"
+    edits = ("--add", "size=STRING", "--rename", f"{field}=system", "--retype", "id=BIGINT")
+    assert cli("jobs", "edit", job, *edits).code == 0
+    plan = cli("plan", job, "--json").json["pipelines"][0]
+    assert "columns that the table will get, or wider: id, size, system" in plan["online"]["target"]["notes"]
+    assert cli("preview", job, "--json").json["rows"][0]["row"]["size"] == "L"
+    assert cli("run", job).code == 0
+    asked = f"SELECT id, size, system FROM shop.{job} WHERE id = {2**40} OR id = 3 ORDER BY id"
+    system = "bsd" if job == "orders" else '{"os":"bsd"}'
+    assert cli("query", asked, "--json").json["rows"] == [
+        {"id": 3, "size": None, "system": None},
+        {"id": 2**40, "size": "L", "system": system},
+    ]
+    cli("jobs", "edit", job, "--retype", "id=STRING")
+    refused = cli("run", job)
+    assert refused.code == 1
+    assert "column id is " in refused.err

@@ -71,7 +71,7 @@ def test_defaults_are_those_of_the_seed(tmp_path: Path) -> None:
     pipeline = compiled(tmp_path, text)
     assert pipeline.settings.sensor_interval == timedelta(minutes=5)
     assert pipeline.format_options is not None
-    assert pipeline.format_options.shown() == {"layers": "1", "drift": "rescue", "ignored": "()"}
+    assert pipeline.format_options.shown() == {"layers": "1", "drift": "rescue", "ignored": "()", "taken": "()"}
     assert pipeline.source_options.start_option() == "earliest-offset"
     assert pipeline.sink_options.shown()["on_existing"] == "fail"
 
@@ -342,3 +342,20 @@ def test_two_paimon_jobs_may_share_a_warehouse_but_not_lie_in_each_other_s(tmp_p
     assert len(jobs(tmp_path / "a", b=PAIMON, c=other)) == 2
     with pytest.raises(ConfigError, match="shares a prefix"):
         jobs(tmp_path / "b", b=PAIMON, c=other.replace("/data/orders", "/data/orders/inner"))
+
+
+@pytest.mark.parametrize(
+    ("to", "member", "column"),
+    [
+        (JOB, "log_time", "log_time_2"),
+        (OWN.replace("iceberg", "paimon"), "log_time_day", "log_time_day_2"),
+        (OWN.replace("iceberg", "paimon"), "LOG_TIME", "LOG_TIME_2"),
+    ],
+    ids=["iceberg", "paimon part", "another case"],
+)
+def test_a_new_member_never_takes_the_name_of_the_record_s_time(tmp_path, to, member, column):
+    job = to.replace("  start:", "  partition_by: [{log_time: day}]\n  on_drift: evolve\n  start:")
+    pipeline = compiled(tmp_path, job)
+    raw = pa.table({"value": pa.array([f'{{"{member}":"x"}}'.encode()]), "_position": pa.array([0]), "split": [0]})
+    (change,) = pipeline.decoder.decode(raw).wants
+    assert change.what == f"column {column} STRING added for {member}"

@@ -11,7 +11,7 @@ import pytest
 from tests.defs.project import REPOSITORY, until
 from tests.e2e.test_dagster_server import BACKFILL_STATUS, LOCATION, TICKS, Server
 from tests.faults.visits import VisitJob
-from vector_assets.engine.env import child_environment
+from vector_assets.engine.env import child_environment, overridden
 
 pytestmark = pytest.mark.service
 
@@ -45,7 +45,9 @@ class Project:
         )  # fmt: skip
 
     def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(self.variables["DAGSTER_HOME"])
+        home = self.variables["DAGSTER_HOME"]
+        with overridden(DAGSTER_HOME=home):
+            return dg.DagsterInstance.from_config(home)
 
 
 @pytest.fixture
@@ -111,3 +113,22 @@ def test_ci_adds_the_partitions_and_asks_for_one_by_its_spec(project):
     assert done.returncode == 0, done.stderr
     assert job.ids() == list(range(50, 80))
     assert project.materialize("ds=20180907").returncode != 0
+
+
+def test_one_command_materializes_what_is_not_read_in_order(project):
+    job = project.job
+    job.write(quiet="0 s")
+    for day, ids in (("20180904", range(50)), ("20180905", range(50, 80))):
+        job.table.add(day, ids=ids)
+    command = [sys.executable, "-m", "vector_assets.defs.partitions", "--materialize", "visits"]
+    done = project.command(*command)
+    assert done.stdout.split() == ["visits", "ds=20180904", "visits", "ds=20180905"], done.stderr
+    assert job.ids() == list(range(80))
+    with project.instance() as instance:
+        assert list(dict.fromkeys(landed(instance))) == ["ds=20180904", "ds=20180905"]
+    before = job.rows()
+    again = project.command(*command)
+    assert (again.returncode, again.stdout, job.rows()) == (0, "", before)
+    job.write(quiet="1 h")
+    job.table.add("20180906", ids=range(80, 90))
+    assert project.command(*command).stdout == ""

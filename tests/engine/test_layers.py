@@ -38,6 +38,8 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 """Methods that make a Python object of every row."""
 
 SLOW_PATHS = {
+    "cli/demo_orders.py:_rebuilt": "the demo's 4,000 rows, compared with its messages one by one",
+    "cli/demo_orders.py:_show_query": "the six rows of the demo's query",
     "sinks/opensearch_write.py:Landing._judge": "items of a bulk answer that holds refusals",
     "cli/demo_people.py:_show_nearest": "the five rows of the demo's search on a screen",
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
@@ -85,6 +87,7 @@ SLOW_PATHS = {
     "sinks/milvus_values.py:_not_json": "columns for JSON fields: no vectorised parser takes any JSON value",
     "sinks/milvus_values.py:_text_to_sparse": "sparse vectors written as JSON objects; MAP columns are vectorised",
     "transforms/checked_cast.py:_out_of_range": "what a reject held, for its error",
+    "transforms/embedding_asking.py:_Asking.send": "the texts of one request, which are JSON",
     "transforms/duck.py:BatchQuery._bisected": "one reject's number per query that found it",
 }
 """Functions that may, with the reason; an entry that is not needed is an error too."""

@@ -6,8 +6,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.faults.apart import Apart
+from tests.faults.place import placed
 from vector_assets.declare import flink_sql
-from vector_assets.engine import env
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.session import Books, Session
 
@@ -57,7 +57,7 @@ class PaimonJob:
     @contextmanager
     def open(self) -> Iterator[Session]:
         """A session on the job's own books."""
-        with env.overridden(**self.environment):
+        with placed(self.environment):
             (pipeline,) = flink_sql.load_file(self.folder / "pipelines" / "cars.sql")
             books = Books.open()
         with closing(books), Session(pipeline, books) as session:

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.faults.apart import Apart
+from tests.faults.place import placed
 from tests.sources.following import Followed
 from vector_assets.declare import flink_sql
 from vector_assets.engine import env
@@ -63,7 +64,7 @@ class VisitJob:
     @contextmanager
     def open(self) -> Iterator[Session]:
         """A session on the job's own books."""
-        with env.overridden(**self.environment):
+        with placed(self.environment):
             (pipeline,) = flink_sql.load_file(self.folder / "pipelines" / "visits.sql")
             books = Books.open()
         with closing(books), Session(pipeline, books) as session:

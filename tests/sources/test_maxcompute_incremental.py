@@ -340,6 +340,16 @@ def test_a_partition_beside_a_start_is_ignored_and_reported_once(table):
     assert ids(drain(MaxComputeSource(options, DECLARED), {})[0]) == [5]
 
 
+def test_the_most_partitions_of_full_mode_are_reported_as_without_effect(table):
+    for number in range(3):
+        table.add(f"2018090{number + 1}", ids=[number])
+    options = table.options(maxPartitionCount="2")
+    assert options.reports() == (
+        "option 'maxPartitionCount' has no effect: startPartition is given, and partitions are read one by one",
+    )
+    assert ids(drain(MaxComputeSource(options, DECLARED), {})[0]) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("start", ["2018", "ds=", "ds=1,ds=2", "ds=2018*", "max_pt()"])
 def test_a_start_that_is_none_is_refused_while_loading(table, start):
     with pytest.raises(ConfigError, match="startPartition"):

@@ -12,6 +12,7 @@ from vector_assets.cli import (
     dead_letters,
     demo,
     doctor,
+    embed,
     explain,
     jobs,
     ledger,
@@ -90,6 +91,7 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(state.app, name="state")
 app.add_typer(services.app, name="services")
 app.add_typer(topic.app, name="topic")
+app.add_typer(embed.app, name="embed")
 app.add_typer(target.app, name="target")
 app.add_typer(sources.app, name="sources")
 app.add_typer(jobs.app, name="jobs")

@@ -13,7 +13,6 @@ from vector_assets.engine.errors import ConfigError, VectorAssetsError
 
 if TYPE_CHECKING:
     from vector_assets.cli.job_form import Mapping
-    from vector_assets.declare.lake_form import LakeJob
     from vector_assets.declare.lake_shelf import Item, Shelf
     from vector_assets.engine.pipeline import Pipeline
     from vector_assets.formats.lake_infer import Inferred
@@ -212,6 +211,7 @@ def _complete(draft: _Draft, mapping: "Mapping", samples: int, *, times: bool) -
     """Infer the columns where none are written, and compile the job."""
     from vector_assets.cli.job_form import column_lines, infer, sample
     from vector_assets.declare.lake_job import compile_job, fields_of, read_job
+    from vector_assets.declare.lake_target import log_time_names
     from vector_assets.declare.yaml_edit import with_lines
 
     item, shelf = draft.item(), draft.shelf()
@@ -220,7 +220,9 @@ def _complete(draft: _Draft, mapping: "Mapping", samples: int, *, times: bool) -
     shelf.check_units(item, form)
     if form.columns is None and form.json_layers > 0:
         with working(f"inferring columns from the newest {samples} messages of {source.topic}"):
-            inferred = infer(sample(source, shelf, item, samples), form.json_layers, times=times, taken=_taken(form))
+            inferred = infer(
+                sample(source, shelf, item, samples), form.json_layers, times=times, taken=list(log_time_names(form))
+            )
         fields = mapping.applied(inferred.fields)
         lines = column_lines(fields, inferred)
         draft.text = with_lines(draft.text, draft.number, ("job", "columns"), lines, item.file)
@@ -235,10 +237,6 @@ def _complete(draft: _Draft, mapping: "Mapping", samples: int, *, times: bool) -
     shelf.in_file(item.file)
     pipeline = compile_job(item, shelf)
     return _Made(pipeline, _others(draft, shelf, item), yaml_files.Change(draft.path, draft.text), inferred)
-
-
-def _taken(form: "LakeJob") -> list[str]:
-    return [form.log_time_column, f"{form.log_time_column}_{form.log_time}"] if form.log_time else []
 
 
 def _register(made: "_Made") -> None:

@@ -67,6 +67,21 @@ def query(
         _print([reader.schema, *reader] if shown == "json" else _pieces(reader), shown, None)
 
 
+def answer(sql: str) -> "pa.Table":
+    """What DuckDB answers to a query over the lake tables of the declared pipelines.
+
+    Raises:
+        ConfigError: DuckDB refuses the query.
+    """
+    with _connected(sql) as connection:
+        return _asked(connection, sql).read_all()
+
+
+def show(rows: "pa.Table") -> None:
+    """Print the answer to a query as the command does."""
+    _print([rows.schema, *rows.to_batches(_PIECE_ROWS)], "table", rows.num_rows)
+
+
 def _text(given: str) -> str:
     if not given.endswith(".sql") or any(character.isspace() for character in given):
         return given

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vector_assets.cli.output import JsonOption, PipelineArgument, command, emit, show_table, stderr, usage
-from vector_assets.engine.errors import TransientError
+from vector_assets.engine.errors import TransientError, VectorAssetsError
 
 if TYPE_CHECKING:
     from vector_assets.engine.run import Outcome
+    from vector_assets.engine.session import Session
 
 log = logging.getLogger(__name__)
 _RATE_SECONDS = 5.0
@@ -72,7 +73,21 @@ def run(
         else:
             outcomes = runner.follow() if follow else runner.catch_up()
         summary = _consume(outcomes, bar, stop)
+        if partition is None and not stop.is_set() and (waiting := _waiting(session)):
+            bar.note(f"{pipeline}: {waiting}")
     _report(pipeline, summary, as_json=as_json)
+
+
+def _waiting(session: "Session") -> str | None:
+    """Which partitions of the source's own a run left for later, and why."""
+    from vector_assets.cli.survey import waiting_of
+
+    pipeline, ledger = session.pipeline, session.ledger
+    try:
+        return waiting_of(pipeline, session.source, ledger.position(pipeline.name, pipeline.target))
+    except VectorAssetsError as error:
+        log.info("%s: what waits is not known: %s", pipeline.name, error)
+        return None
 
 
 def replay(

@@ -103,6 +103,8 @@ def _call(t: Translator, node: exp.Anonymous) -> Typed:
         raise t.error(nondeterministic(f"{name}()"), node)
     if name in AGGREGATES:
         raise t.error(f"aggregate function {name} is not supported here: {NO_AGGREGATE}", node)
+    if name == "EMBED":
+        raise t.error("EMBED is only possible as a whole column of the SELECT: EMBED(text) [AS name]", node)
     function = FUNCTIONS.get(name)
     if function is None:
         raise t.error(f"function {name} is not supported{nearest(name, FUNCTIONS)}", node)

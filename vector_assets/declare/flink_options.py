@@ -75,6 +75,30 @@ def check_placeholders(script: Script, tables: Iterable[Declared]) -> None:
     )
 
 
+def secret_value(
+    script: Script, node: exp.Expr, secrets: Secrets, name: str, *, offline: bool, stand_in: str
+) -> str:  # fmt: skip
+    """The text of a literal outside of WITH, with every `${secret_values.x}` in it replaced.
+
+    With `offline`, a text with a secret that is not set is `stand_in`.
+
+    Raises:
+        ConfigError: at a `${...}` that is no secret, or at a secret that is not set (unless `offline`).
+    """
+    found: list[str] = []
+    for match in _VARIABLE.finditer(node.name):
+        secret = _SECRET.fullmatch(match[1])
+        if secret is None:
+            raise script.error(f"{match[0]} is not known; want ${{secret_values.<name>}}", node)
+        try:
+            found.append(secrets(secret[1]))
+        except ConfigError as error:
+            if offline:
+                return stand_in
+            raise script.error(f"{name}: {error.message}", node) from None
+    return _replaced(node.name, found)
+
+
 def _span(option: exp.Property) -> tuple[int, int]:
     """Offsets of the text between the quotes of the value."""
     meta = option.args["value"].meta

@@ -22,6 +22,9 @@ from vector_assets.declare.flink_translator import Translator, Typed
 from vector_assets.declare.flink_types import Pseudo, duckdb_type, quoted, shown
 from vector_assets.engine.schema import Column, LogicalType, Table
 
+EMBED = "EMBED"
+"""The function that is a model's vector of a text; a whole column of the SELECT, because it is made behind it."""
+_VECTOR = LogicalType("ARRAY", children=(LogicalType("FLOAT"),))
 _ENDLESS = "a stream has no end, so it cannot be {}"
 _REFUSED = {
     "with_": "WITH (common table expressions) is not supported",
@@ -49,7 +52,7 @@ class Selection:
     that all have to hold, each with the columns it reads; `plain` are those that compare columns of the source with
     constants. `named` are the source's stored columns that the query names anywhere. With `lookups`, source means the
     joined rows; `used` are the columns of these that anything reads. `notes` say what was understood that the script
-    does not spell out.
+    does not spell out. `embeddings` are the columns that are EMBED of what is projected, each with its syntax node.
     """
 
     projections: tuple[tuple[str, str], ...]
@@ -61,11 +64,19 @@ class Selection:
     lookups: tuple[TranslatedJoin, ...] = ()
     used: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    embeddings: tuple[tuple[str, exp.Expr], ...] = ()
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """The columns of the sink that are vectors of texts."""
+        return tuple(name for name, _ in self.embeddings)
 
     @property
     def text(self) -> str:
         """The whole query."""
-        columns = ", ".join(f"{sql} AS {quoted(name)}" for sql, name in self.projections)
+        columns = ", ".join(
+            f"{f'EMBED({sql})' if name in self.embedded else sql} AS {quoted(name)}" for sql, name in self.projections
+        )
         joins = "".join(f" {each.text}" for each in self.lookups)
         return f"SELECT {columns} FROM source{joins}" + (f" WHERE {self.where}" if self.where else "")
 
@@ -77,6 +88,7 @@ class Item:
     node: exp.Expr
     typed: Typed
     column: Column | None
+    is_embedded: bool = False
 
 
 def query_of(script: Script, insert: exp.Expr) -> exp.Select:
@@ -169,6 +181,7 @@ def select(
         projections, where.sql if where else None, reads, conjuncts,
         tuple((sql, names) for sql, names in plain if names <= set(columns)), named, lookups, used,
         (*(t.notes if isinstance(t, JoinedTranslator) else ()), *notes),
+        tuple((target.name, item.node) for item, target in zip(items, targets, strict=True) if item.is_embedded),
     )  # fmt: skip
 
 
@@ -237,6 +250,9 @@ def _items(t: Translator, query: exp.Select) -> Iterable[Item]:
     for node in query.expressions:
         inner = node.this if isinstance(node, exp.Alias) else node
         star = inner.this if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star) else inner
+        if isinstance(inner, exp.Anonymous) and inner.name.upper() == EMBED:
+            yield _embedded(t, node, inner)
+            continue
         if not isinstance(star, exp.Star):
             typed = t.translate(inner)
             column = t.plain(inner) if isinstance(inner, exp.Column) else None
@@ -246,6 +262,14 @@ def _items(t: Translator, query: exp.Select) -> Iterable[Item]:
             raise t.error("* takes no EXCEPT, REPLACE or RENAME in Flink SQL", node)
         for column in t.starred(inner.table if isinstance(inner, exp.Column) else "", node):
             yield Item(node, t.named(column), column)
+
+
+def _embedded(t: Translator, node: exp.Expr, call: exp.Anonymous) -> Item:
+    """EMBED(text): the text stays one until the vectors are made, behind the SELECT."""
+    if len(call.expressions) != 1:
+        raise t.error(f"{EMBED} takes 1 argument(s), found {len(call.expressions)}", call)
+    text = t.string(call.expressions[0], EMBED)
+    return Item(node, Typed(text.sql, _VECTOR), None, is_embedded=True)
 
 
 def targets_of(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
@@ -294,6 +318,8 @@ def fitted(t: Translator, item: Item, target: Column, sink: str) -> str:
         wanted = shown(target.type)
         remedy = f"; write CAST(... AS {wanted})" if types.casts_explicitly(kind, target.type) else ""
         raise t.error(f"column {target.name} of table {sink} is {wanted}, the SELECT gives {found}{remedy}", item.node)
+    if item.is_embedded:
+        return item.typed.sql
     if item.column is not None and item.column.kind != "computed" and _is_cast_by_arrow(kind, target.type):
         return item.typed.sql
     return convert(item.typed.sql, kind, target.type)

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import pyarrow as pa
 from sqlglot import exp
 
+from vector_assets.clients.embeddings_options import EmbeddingOptions
 from vector_assets.declare.flink_aggregates import Grouped, grouped, is_grouped
 from vector_assets.declare.flink_connectors import (
     SinkEnd,
@@ -35,9 +37,13 @@ from vector_assets.engine.schema import Table
 from vector_assets.lookups import LOOKUPS
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
+from vector_assets.transforms.embedding import EmbeddingTransform, input_schema
 from vector_assets.transforms.sql import SqlTransform
 
 T = TypeVar("T")
+
+MOST_EMBEDDED_ROWS = 10_000
+"""Rows of a batch with EMBED unless `vector-assets.batch.max-rows` is set: 10,000 vectors of 1,024 are 40 MB."""
 
 
 def compile_script(text: str, file: str, *, secrets: Secrets = env.secret, offline: bool = False) -> list[Pipeline]:
@@ -78,7 +84,7 @@ class _Compiler:
         self.script = script
         self.secrets = secrets
         self.offline = offline
-        self.settings = Settings(script)
+        self.settings = Settings(script, secrets, offline=offline)
         self.statements = script.statements()
         creates = [statement for statement in self.statements if isinstance(statement.node, exp.Create)]
         self.declared = {statement.start: self._shallow(statement, self._declare) for statement in creates}
@@ -95,6 +101,7 @@ class _Compiler:
             raise ConfigError("no INSERT INTO: the script declares no pipeline", Place(self.script.file))
         for name, place in self.settings.pending.items():
             raise ConfigError(f"SET {name!r} has no effect: no INSERT INTO follows it", place)
+        self.settings.check_embedding_used()
         unused = tuple(
             f"{table.place}: table {table.name} is declared but not used; its options are not checked"
             for table in self.declared.values()
@@ -205,12 +212,15 @@ class _Compiler:
         lookups, joining = lookup_stages(self.script, selection, self.secrets, reader, offline=self.offline)
         schema = sink.table.schema
         where, deletes_unless = _conditions(reader, source, selection)
+        embedding, embedding_stages = self._embedding(selection, schema, name)
+        if embedding is not None and "max_rows" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"max_rows": MOST_EMBEDDED_ROWS})
         if made:
             transform = SqlTransform(selection.projections, "source", where, made.inputs.schema)
         else:
             transform = SqlTransform(
-                selection.projections, "source", where, schema, key=sink.table.primary_key,
-                deletes_unless=deletes_unless,
+                selection.projections, "source", where, input_schema(schema, selection.embedded),
+                key=sink.table.primary_key, deletes_unless=deletes_unless,
             )  # fmt: skip
         return Pipeline(
             name=name,
@@ -230,7 +240,8 @@ class _Compiler:
             decoder=reader.decoder,
             raw_schema=reader.raw_schema,
             metadata=reader.metadata,
-            transforms=(*joining, transform),
+            transforms=(*joining, transform, *embedding_stages),
+            embedding=embedding,
             aggregation=made.groups if made else None,
             reads=selection.reads,
             lookups=lookups,
@@ -252,6 +263,15 @@ class _Compiler:
                 ),
             ),
         )
+
+    def _embedding(
+        self, selection: Selection, schema: pa.Schema, name: str
+    ) -> tuple[EmbeddingOptions | None, tuple[EmbeddingTransform, ...]]:
+        """The model that EMBED asks, and the transform that does; none where the SELECT has no EMBED."""
+        if not selection.embeddings:
+            return None, ()
+        options = self.settings.embedding(selection.embeddings[0][1])
+        return options, (EmbeddingTransform(selection.embedded, options, schema, pipeline=name),)
 
 
 def _opening(reader: SourceEnd, table: Table, selection: Selection, name: str) -> Callable[[], Source]:

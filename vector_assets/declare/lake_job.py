@@ -9,7 +9,7 @@ from vector_assets.declare.flink_options import Secrets, Written, fill_texts, pa
 from vector_assets.declare.flink_types import quoted
 from vector_assets.declare.lake_form import DataSource, FieldMapping, LakeJob, read, start_ms
 from vector_assets.declare.lake_shelf import Item, Shelf
-from vector_assets.declare.lake_target import LakeEnd, lake_end
+from vector_assets.declare.lake_target import LakeEnd, lake_end, log_time_names
 from vector_assets.declare.yaml_text import Document, Path
 from vector_assets.engine import env, registry
 from vector_assets.engine.errors import ConfigError
@@ -101,7 +101,8 @@ def _kafka(
 
 def format_options(job: LakeJob) -> LakeJsonOptions:
     """How the job's messages are read, beside its fields."""
-    return LakeJsonOptions.model_validate({"layers": job.json_layers, "drift": job.on_drift, "ignored": job.ignore})
+    given = {"layers": job.json_layers, "drift": job.on_drift, "ignored": job.ignore, "taken": log_time_names(job)}
+    return LakeJsonOptions.model_validate(given)
 
 
 def _decoder(job: LakeJob, document: Document) -> LakeJsonDecoder:

@@ -122,6 +122,13 @@ def _transform(job: LakeJob, log_time: str | None, column: str | None, bucket: i
     return f"bucket({bucket}, {column})" if bucket is not None else str(column)
 
 
+def log_time_names(job: LakeJob) -> tuple[str, ...]:
+    """Names of the columns that partitions by log time need."""
+    if job.log_time is None:
+        return ()
+    return (job.log_time_column, *([_part_column(job)] if job.destination.format == "paimon" else ()))
+
+
 def _part_column(job: LakeJob) -> str:
     return f"{job.log_time_column}_{job.log_time}"
 

@@ -1,23 +1,27 @@
 """Partitions of a source as dynamic partitions of Dagster: found, added, asked for in order, and the newest observed.
 
-`python -m vector_assets.defs.partitions NAME` adds those that may be read now, for a Dagster without a daemon.
+`python -m vector_assets.defs.partitions NAME` adds those that may be read now, for a Dagster without a daemon; with
+`--materialize` it reads those that are not read, too.
 """
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from vector_assets.declare import load_folder
-from vector_assets.defs import names, probe
+from vector_assets.defs import assets, checks, names, probe
 from vector_assets.engine.abilities import Partitioned, SourcePartition, partitioned
 from vector_assets.engine.core import canonical
 from vector_assets.engine.env import pipelines_dir
 from vector_assets.engine.errors import ConfigError, UnavailableError
 from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.partitioning import waiting
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.registry import nearest
+from vector_assets.engine.session import Books
 
 REQUESTS = 20
 """Runs asked for at a time; the next tick that finds none of them waiting asks for more."""
@@ -49,12 +53,11 @@ def look(
     due = {each.key for each in found.all if each.is_wanted}
     begun = [key for key in map(own.partition_of, position) if key not in due and not own.is_read(key, position)]
     wanted = list(dict.fromkeys([*(batch.hour for batch in unfinished), *begun, *wanted]))[:REQUESTS]
-    waiting = [each for each in found.all if each.is_wanted and each.waits and not own.is_read(each.key, position)]
     cursor = _seen(found.newest)
     runs = [] if idle else [request(pipeline, key) for key in wanted]
     return dg.SensorResult(
         run_requests=runs,
-        skip_reason=None if runs else idle or _why(waiting),
+        skip_reason=None if runs else idle or waiting(found.all, own, position) or "nothing new",
         dynamic_partitions_requests=_added(context.instance, pipeline, [*wanted, *ready]),
         asset_events=[] if found.newest is None or cursor == context.cursor else _observed(pipeline, found),
         cursor=cursor or context.cursor,
@@ -105,15 +108,6 @@ def _added(
     return [definition.build_add_request(new)] if new else []
 
 
-def _why(waiting: Sequence[SourcePartition]) -> str:
-    """The last partition that waits, and how many others do."""
-    if not waiting:
-        return "nothing new"
-    last = waiting[-1]
-    others = f"; {len(waiting) - 1} others are not read either" if len(waiting) > 1 else ""
-    return f"{last.key} {last.waits}{others}"
-
-
 def _seen(newest: SourcePartition | None) -> str | None:
     return None if newest is None else canonical([newest.key, newest.rows, newest.modified_ms])
 
@@ -134,20 +128,47 @@ def _observed(pipeline: Pipeline, found: probe.Partitions) -> list[dg.AssetObser
     return [dg.AssetObservation(asset_key=key, metadata=metadata) for key in names.origin_keys(pipeline)]
 
 
+def materialize(instance: dg.DagsterInstance, pipeline: Pipeline) -> list[str]:
+    """Materialize, in order and each in a run of its own, every partition that may be read now and is not read.
+
+    Raises:
+        ConfigError: batches of the pipeline belong to hours.
+        UnavailableError: the source does not answer.
+        DagsterError: a run failed; those before it stay.
+    """
+    own = _own(pipeline)
+    add(instance, pipeline)
+    ready = [each.key for each in probe.of(pipeline).partitions(_WAIT_SECONDS).all if each.waits is None]
+    with closing(Books.open()) as books:
+        position = books.ledger.position(pipeline.name, pipeline.target)
+    wanted = [key for key in ready if not own.is_read(key, position)]
+    for key in wanted:
+        dg.materialize(
+            [assets.of(pipeline), checks.of(pipeline)],
+            instance=instance,
+            partition_key=key,
+            tags=names.tags(pipeline),
+        )
+    return wanted
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Add the partitions of the named pipelines, or of all that have their own, to the instance of DAGSTER_HOME.
+    """Add the partitions of the named pipelines, or of all that have their own, to the instance of DAGSTER_HOME; with
+    `--materialize` first, read those that are not read.
 
     Raises:
         ConfigError: no pipeline has that name.
     """
+    is_reading = arguments[:1] == ["--materialize"]
+    named = arguments[1:] if is_reading else arguments
     pipelines = {each.name: each for each in load_folder(pipelines_dir()).pipelines}
-    for name in arguments:
+    for name in named:
         if name not in pipelines:
             raise ConfigError(f"unknown pipeline {name!r}{nearest(name, list(pipelines))}")
-    chosen = arguments or [name for name, each in pipelines.items() if partitioned(each.source_options)]
+    chosen = named or [name for name, each in pipelines.items() if partitioned(each.source_options)]
     with dg.DagsterInstance.get() as instance:
         for name in chosen:
-            for key in add(instance, pipelines[name]):
+            for key in (materialize if is_reading else add)(instance, pipelines[name]):
                 sys.stdout.write(f"{name} {key}\n")
     probe.forget()
 

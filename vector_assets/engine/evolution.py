@@ -22,7 +22,7 @@ from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.schema import Column, Table
-from vector_assets.engine.schema_history import Change, add_version, state_of
+from vector_assets.engine.schema_history import Change, add_version, state_of, unsettled
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,19 @@ def evolved(pipeline: Pipeline, state: Sequence[Json]) -> Pipeline:
 def _added(table: Table, columns: Sequence[Column]) -> list[Column]:
     known = {column.name for column in table.columns}
     return [column for column in columns if column.name not in known]
+
+
+def todays_new(ledger: Ledger, pipeline: Pipeline) -> frozenset[str]:
+    """Columns of a job that its newest batches did not have, or had in another type: its form was changed since."""
+    if pipeline.creation is None:
+        return frozenset()
+    columns = [(column.name, str(column.type)) for column in pipeline.sink_table.columns]
+    return unsettled(ledger, pipeline.name, pipeline.target, columns)
+
+
+def without(schema: pa.Schema, names: frozenset[str]) -> pa.Schema:
+    """The schema without some columns."""
+    return pa.schema([each for each in schema if each.name not in names])
 
 
 def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:

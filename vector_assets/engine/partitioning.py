@@ -1,9 +1,9 @@
 """Which Dagster partition a batch belongs to: the hour (or day) it was planned in, or a partition of its source."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vector_assets.engine.abilities import Listing, Partitioned
+from vector_assets.engine.abilities import Listing, Partitioned, SourcePartition
 from vector_assets.engine.core import BatchKind, Position, Source, Span
 from vector_assets.engine.errors import FatalError, PlanError
 from vector_assets.engine.hours import Calendar
@@ -87,6 +87,15 @@ def check_readable(source: Source, key: str, *, place: str) -> None:
         raise PlanError(f"{place}: the source has no partition {key!r}; the last of {len(found)}: {_last(found)}")
     if waits := found[key].waits:
         raise PlanError(f"{place}: {key} is not read: {waits}")
+
+
+def waiting(found: Sequence[SourcePartition], own: Partitioned, position: Position) -> str | None:
+    """Why partitions that are wanted are not read by who stands there: the last one, and how many others."""
+    waits = [each for each in found if each.is_wanted and each.waits and not own.is_read(each.key, position)]
+    if not waits:
+        return None
+    others = f"; {len(waits) - 1} others are not read either" if len(waits) > 1 else ""
+    return f"{waits[-1].key} {waits[-1].waits}{others}"
 
 
 def _last(keys: Iterable[str]) -> str:

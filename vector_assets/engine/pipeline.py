@@ -141,7 +141,8 @@ class Pipeline:
     effect outside their own runtime, one sentence each; `notes` say how the script was understood where it
     leaves that open. With an `aggregation` the last transform's rows go into groups, and what the sink receives are
     changes of the groups' rows. `creation` says what is fixed once it was created, and where its data lies; a pipeline
-    that `is_idle` reads nothing by itself until somebody starts it.
+    that `is_idle` reads nothing by itself until somebody starts it. `embedding` are the options of the model
+    that EMBED asks.
     """
 
     name: str
@@ -169,6 +170,7 @@ class Pipeline:
     aggregation: Aggregation | None = None
     lookups: tuple[Lookup, ...] = ()
     notes: tuple[str, ...] = ()
+    embedding: Options | None = None
     creation: Creation | None = None
     is_idle: bool = False
 
@@ -203,5 +205,6 @@ class Pipeline:
             self.format_options.shown() if self.format_options else None,
             self.sink_options.shown(),
             *([each.alias, str(each.table.columns), each.options.shown()] for each in self.lookups),
+            *([self.embedding.shown()] if self.embedding is not None else ()),
         ]
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]

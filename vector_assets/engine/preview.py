@@ -4,7 +4,7 @@ No ledger, no archive and no lease is touched, so it works beside a run of the s
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.abilities import Numbered, Vetting
+from vector_assets.engine.abilities import Evolving, Numbered, Vetting
 from vector_assets.engine.aggregation import Aggregation
 from vector_assets.engine.compact import compact
 from vector_assets.engine.core import (
@@ -21,6 +21,7 @@ from vector_assets.engine.core import (
     Batch,
     BatchLimit,
     Counts,
+    Json,
     Merge,
     Position,
     Sink,
@@ -30,12 +31,14 @@ from vector_assets.engine.core import (
     no_rejects,
 )
 from vector_assets.engine.errors import PlanError, VectorAssetsError
+from vector_assets.engine.evolution import evolved
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.stages import decode
 
 _MOST_BYTES = 64 << 20
 _POLL_SECONDS = 0.1
+_PIECE = 10_000
 _PATIENCE = RetryPolicy(retries=0, outage_seconds=2.0)
 
 
@@ -58,11 +61,14 @@ class Preview:
 
 def preview(
     pipeline: Pipeline, position: Position | None, where: str | None, *, records: int, wait_seconds: float = 0.0,
-    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    state: Sequence[Json] = (), clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Preview:  # fmt: skip
     """Look at up to `records` records from `where` (in the source's words), else from `position`, else from the start.
 
     Waits up to `wait_seconds` for records that are not there yet. Splits that `where` does not name are left out.
+    `state` is how the columns of an evolving pipeline have changed; the changes that these records want are made here,
+    without asking the target whether it would go along.
 
     Raises:
         PositionLostError: the source no longer holds what is asked for.
@@ -81,7 +87,16 @@ def preview(
         raw, splits = reading.taken(records), tuple(reading.splits)
     finally:
         source.close()
-    return _shown(pipeline, raw, splits)
+    return _shown(_wanted(pipeline, state, raw, splits), raw, splits)
+
+
+def _wanted(pipeline: Pipeline, state: Sequence[Json], raw: pa.Table, splits: tuple[Split, ...]) -> Pipeline:
+    """The pipeline with the columns that it would have after these records."""
+    if not (isinstance(pipeline.decoder, Evolving) and pipeline.decoder.evolves):
+        return pipeline
+    today = evolved(pipeline, state)
+    wants = decode(today, raw, splits).wants
+    return evolved(pipeline, [*state, *(want.entry for want in wants)]) if wants else today
 
 
 def newest(source: Source, schema: pa.Schema, records: int) -> tuple[pa.Table, tuple[Split, ...]]:
@@ -104,6 +119,31 @@ def newest(source: Source, schema: pa.Schema, records: int) -> tuple[pa.Table, t
     found = reading.taken(reading.count)
     order = np.argsort(-found.column("timestamp").cast(pa.int64()).fill_null(0).to_numpy(), kind="stable")
     return found.take(pa.array(order[:records])), tuple(reading.splits)
+
+
+def pending(
+    pipeline: Pipeline, position: Position | None, take: Callable[[pa.Table, tuple[Split, ...]], None], *, records: int
+) -> int:  # fmt: skip
+    """Hand `take` up to `records` records behind `position` (or the start), in pieces; how many there are in all.
+
+    Raises:
+        PositionLostError: the source no longer holds them.
+        TransientError: the source does not answer.
+    """
+    source = pipeline.open_source()
+    try:
+        start = dict(position) if position is not None else dict(source.start())
+        lag = source.lag(start, source.frontier())
+        reading = _Reading(source, start, pipeline.raw_schema)
+        left = records
+        while left > 0 and reading.go_on(min(left, _PIECE)):
+            piece = reading.taken(left)
+            take(piece, tuple(reading.splits))
+            left -= piece.num_rows
+            reading.batches.clear()
+        return lag
+    finally:
+        source.close()
 
 
 def _start(source: Source, where: str | None) -> dict[Split, Token]:

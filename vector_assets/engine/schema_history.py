@@ -46,6 +46,13 @@ def history(ledger: Ledger, pipeline: str, target: str) -> list[SchemaVersion]:
     return [_version(row) for row in rows]
 
 
+def unsettled(ledger: Ledger, pipeline: str, target: str, columns: Sequence[tuple[str, str]]) -> frozenset[str]:
+    """Those of the columns (names and types) that the newest batches did not have so; none before the first batch."""
+    versions = history(ledger, pipeline, target)
+    known = set(versions[-1].columns) if versions else set(columns)
+    return frozenset(name for name, kind in columns if (name, kind) not in known)
+
+
 def latest_state(ledger: Ledger, pipeline: str, target: str) -> tuple[Json, ...]:
     """What an evolving decoder needs to have the newest columns."""
     row = ledger.store.row(

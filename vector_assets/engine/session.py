@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from vector_assets.engine.abilities import Evolving, Recallable, Remembering, partitioned
+from vector_assets.engine.abilities import Evolvable, Evolving, Recallable, Remembering, partitioned
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import Json, Sink, Source, Target
 from vector_assets.engine.creation import ensure_created
 from vector_assets.engine.env import archive_dir, ledger_location
 from vector_assets.engine.errors import LedgerLostError, TargetReplacedError
-from vector_assets.engine.evolution import PipelineVersion, check_evolvable, evolved
+from vector_assets.engine.evolution import PipelineVersion, check_evolvable, evolved, todays_new, without
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.keyed_state import KeyedState, check_groups
 from vector_assets.engine.lease import Lease
@@ -168,6 +168,7 @@ class Session:
             )  # fmt: skip
         ensure_created(self.ledger, self.pipeline)
         self._take_todays_columns()
+        self._give_the_form_s_columns()
         target = self.target()
         with self.lease() as lease:
             if self._take_todays_columns():
@@ -194,6 +195,26 @@ class Session:
             return False
         self.pipeline, self._state, self._target = evolved(self._declared, state), state, None
         return True
+
+    def _give_the_form_s_columns(self) -> None:
+        """Let the table of a job have the columns that its form got since the last batch.
+
+        Raises:
+            PlanError: a column's type got narrower or another.
+        """
+        pipeline, sink = self.pipeline, self.sink
+        fresh = todays_new(self.ledger, pipeline)
+        if not fresh or not isinstance(sink, Evolvable):
+            return
+        with self.lease():
+            known = self.ledger.incarnation(pipeline.name, pipeline.target)
+            place = f"{pipeline.name}: changing the columns of {pipeline.target}"
+            settled = without(pipeline.schema, fresh)
+            found = call(self.sink_policy, lambda: sink.inspect(settled, pipeline.sink_table.primary_key), place=place)
+            if found.incarnation != known:
+                return
+            for change in call(self.sink_policy, lambda: sink.evolve(pipeline.schema), place=place):
+                log.info("%s: the form has other columns: %s", pipeline.name, change)
 
     def _check_ledger(self, lease: Lease) -> None:
         """Once a session: the target holds no batch that the ledger never heard of."""

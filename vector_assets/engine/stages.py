@@ -3,6 +3,7 @@
 archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key sidecar -> STAGED
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -22,6 +23,7 @@ from vector_assets.engine.core import (
     Counts,
     Decoded,
     Decoder,
+    Heeding,
     Json,
     Merge,
     RowKind,
@@ -248,6 +250,7 @@ class Stages:
             superseded=left_alone,
             refused=left_out,
             nulled=decoded.nulled,
+            **decoded.usage,
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
         note = "; ".join(filter(None, [note, joined_anew(batch.lookups, decoded.versions)])) or None
@@ -324,7 +327,7 @@ class Stages:
         """
         today = self.schemas.current
         then = today if schema_version is None else self.schemas.at(schema_version)
-        made = decode(then.pipeline, raw, splits, chosen, versions)
+        made = decode(then.pipeline, raw, splits, chosen, versions, self.policy.stop)
         if then is today and not today.state:
             return made
         return replace(made, rows=conformed(made.rows, today.pipeline.schema))
@@ -496,15 +499,21 @@ def joined_anew(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str
 
 def decode(
     pipeline: Decoding, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
-    versions: Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None, stop: threading.Event | None = None,
 ) -> Decoded:  # fmt: skip
-    """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected."""
+    """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected.
+
+    Raises:
+        TransientError: `stop` was set before a transform that asks a service had all it needs.
+    """
     numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
     result = pipeline.decoder.decode(numbered if chosen is None else numbered.take(chosen))
     if pipeline.metadata:
         result = replace(result, rows=attach(result.rows, raw, splits, pipeline.metadata))
     for transform in pipeline.transforms:
         known = transform.at(versions) if versions and isinstance(transform, Versioned) else transform
+        if stop is not None and isinstance(known, Heeding):
+            known = known.heeding(stop)
         after = known.apply(result.rows)
         result = Decoded(
             after.rows,
@@ -512,6 +521,7 @@ def decode(
             result.nulled + after.nulled,
             result.filtered + after.filtered,
             {**result.versions, **after.versions},
+            {name: result.usage.get(name, 0) + after.usage.get(name, 0) for name in {*result.usage, *after.usage}},
         )
     return result
 

@@ -34,6 +34,11 @@ class DriftOptions(Protocol):
         """Paths that are wanted nowhere."""
         ...
 
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """Names of columns besides the fields'."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class EvolvedFields:
@@ -116,7 +121,7 @@ def changes_for(
 def _added(evolved: EvolvedFields, options: DriftOptions, document: bytes, position: int) -> list[SchemaChange]:
     known = {each.path for each in evolved.fields} | set(options.paths) | evolved.refused
     inner = set(inner_paths(evolved.fields)) | {path[:depth] for path in options.paths for depth in range(len(path))}
-    found = infer([document], options.layers, taken=[each.name for each in evolved.fields])
+    found = infer([document], options.layers, taken=[*options.taken, *(each.name for each in evolved.fields)])
     changes = []
     for field, evidence in zip(found.fields, found.evidence, strict=True):
         path = field.path

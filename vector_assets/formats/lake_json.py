@@ -41,6 +41,8 @@ class LakeJsonOptions(Options):
     `evolve` adds and widens columns, `freeze` makes the record a dead letter, `fail` stops."""
     ignored: tuple[str, ...] = ()
     """Paths that are wanted nowhere, such as `device.os`."""
+    taken: tuple[str, ...] = ()
+    """Names of the table's other columns, such as that of the record's time: no new column gets one of them."""
 
     @field_validator("ignored")
     @classmethod

@@ -59,6 +59,7 @@ class MaxComputeSource:
         self._conditions = tuple(conditions)
         self._schema = typed_schema(table)
         self._parts = Parts(options, table)
+        self._parts.service.import_client()
 
     def start(self) -> Position:
         """The first row of every partition that is wanted now.

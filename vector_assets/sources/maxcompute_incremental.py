@@ -235,4 +235,7 @@ def _spelled(split: Split) -> str:
 def _left(place: Place, end: Place) -> int:
     if place.is_done:
         return 0
+    if end.session is not None:
+        # the end of a span, not the frontier: rows of the same session
+        return max(end.offset - place.offset, 0)
     return max((place.until if place.until is not None else end.offset) - place.offset, 0)

@@ -76,6 +76,10 @@ class IncrementalOptions(MaxComputeOptions):
             return (*found, *(f"option {n!r} has no effect: startPartition is not given" for n in names if n in given))
         if self.partition is not None:
             found.append("option 'partition' has no effect: startPartition is given, by which it is ignored")
+        if "maxPartitionCount" in given:
+            found.append(
+                "option 'maxPartitionCount' has no effect: startPartition is given, and partitions are read one by one"
+            )
         if _QUIET in given and (self.marker or self.done_table):
             found.append(f"option {_QUIET!r} has no effect: a mark says when a partition is complete")
         start = parse(self.start_partition)
