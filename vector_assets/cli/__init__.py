@@ -26,6 +26,7 @@ from vector_assets.cli import (
     retention,
     run,
     search,
+    search_setup,
     services,
     sources,
     state,
@@ -94,7 +95,7 @@ app.add_typer(embed.app, name="embed")
 app.add_typer(target.app, name="target")
 app.add_typer(sources.app, name="sources")
 app.add_typer(jobs.app, name="jobs")
-for last in (bench, demo):
+for last in (search_setup, bench, demo):
     last.register(app)
 
 

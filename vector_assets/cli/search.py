@@ -57,6 +57,10 @@ def search(
     vector_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file with the vector, for long ones.")
     ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Instead of a vector, where the target has a model (OpenSearch).")
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="With --text: by its words, too.")] = False,
     k: Annotated[int, typer.Option("--k", "-k", metavar="K", min=1, help="How many rows.")] = 10,
     where: Annotated[
         str | None, typer.Option(metavar="CONDITION", help="Only rows that meet it, in the target's own language.")
@@ -87,17 +91,21 @@ def search(
     from vector_assets.engine.abilities import SearchQuery
 
     given = _vector(vector, vector_file)
-    if given is None and not check:
-        usage("give --vector or --vector-file (or --check)")
+    if text is not None and given is not None:
+        usage("--text is instead of a vector: leave one out")
+    if hybrid and text is None:
+        usage("--hybrid goes with --text")
+    if given is None and text is None and not check:
+        usage("give --vector, --vector-file or --text (or --check)")
     if exact and check:
         usage("--check compares the index with exact search: leave out --exact")
     found = _pipeline(pipeline)
-    query = SearchQuery(given or (), k, where, column, metric, exact)
+    query = SearchQuery(given or (), k, where, column, metric, exact, text, hybrid)
     with closing(found.open_sink()) as sink:
         result = seconds = recall = None
-        if given is not None:
+        if given is not None or text is not None:
             began = time.monotonic()
-            result = _searchable(sink, found).search(query, explain=explain)
+            result = _searchable(sink, found, by_text=text is not None).search(query, explain=explain)
             seconds = time.monotonic() - began
         if check:
             recall = _recall(_sampling(sink, found), query, samples)
@@ -149,8 +157,11 @@ def _pipeline(name: str) -> "Pipeline":
     return found
 
 
-def _searchable(sink: object, pipeline: "Pipeline") -> "Searchable":
-    from vector_assets.engine.abilities import Searchable
+def _searchable(sink: object, pipeline: "Pipeline", *, by_text: bool) -> "Searchable":
+    from vector_assets.engine.abilities import Searchable, TextSearchable
+
+    if by_text and not isinstance(sink, TextSearchable):
+        raise ConfigError(f"{pipeline.name}: a sink {pipeline.sink_connector} has no search by text: give --vector")
 
     if not isinstance(sink, Searchable):
         raise ConfigError(f"{pipeline.name}: a sink {pipeline.sink_connector} cannot be searched by vector")

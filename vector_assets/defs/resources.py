@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vector_assets.clients.kafka_properties import Properties
     from vector_assets.clients.maxcompute import MaxCompute
     from vector_assets.clients.milvus_api import Api
+    from vector_assets.clients.opensearch import Client as OpenSearchClient
     from vector_assets.clients.postgres import Connection, Login
 
 
@@ -307,3 +308,48 @@ class MaxComputeResource(dg.ConfigurableResource[Any]):
             self.quota_name, token,
         )  # fmt: skip
         return MaxCompute(login, RetryPolicy(wait_seconds=1.0, outage_seconds=0.0))
+
+
+class OpenSearchResource(dg.ConfigurableResource[Any]):
+    """An OpenSearch or PolarSearch cluster."""
+
+    hosts: str = Field(description="http(s)://host:port, several separated by ';'.")
+    username: str | None = Field(None, description="User, if the cluster wants one.")
+    password: str | None = Field(None, description="Password of the user.", repr=False)
+    verify_certificates: bool = Field(default=True, description="False takes any certificate of an https host.")
+    ca_file: str | None = Field(None, description="File with the certificates to trust instead of the system's.")
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """The answer to a REST request, as JSON.
+
+        Raises:
+            ConfigError: the address is none, or the cluster refuses the credentials.
+            PlanError: the cluster refuses the request, or what it is about does not exist.
+            UnavailableError: nobody answers.
+        """
+        client = self._client()
+        try:
+            return client.ask(method, path, body)
+        finally:
+            client.close()
+
+    def count(self, index: str) -> int:
+        """How many documents an index has now, after a refresh.
+
+        Raises:
+            PlanError: there is no such index.
+            UnavailableError: nobody answers.
+        """
+        self.ask("POST", f"/{index}/_refresh")
+        return int(self.ask("GET", f"/{index}/_count")["count"])
+
+    def _client(self) -> "OpenSearchClient":
+        from vector_assets.clients.opensearch import Login, connect
+
+        try:
+            hosts = tuple(Login.parse_host(each) for each in self.hosts.split(";"))
+        except ValueError as error:
+            raise ConfigError(f"OpenSearchResource: hosts: {error}") from None
+        secret = SecretStr(self.password) if self.password else None
+        login = Login(hosts, self.username, secret, verifies=self.verify_certificates, ca_file=self.ca_file)
+        return connect(login, "OpenSearchResource")

@@ -22,7 +22,8 @@ class SearchQuery:
     """The `k` rows nearest to `vector` among those that meet `where` (the target's own filter language).
 
     `column` names the vector column where the target has several; `metric` is the target's name of a distance, default
-    that of the index. `exact` compares with every row instead of asking an index.
+    that of the index. `exact` compares with every row instead of asking an index. Instead of a vector, `text` may be
+    given to a target that has a model for it (`TextSearchable`); `is_hybrid` then looks for its words, too.
     """
 
     vector: tuple[float, ...]
@@ -31,6 +32,8 @@ class SearchQuery:
     column: str | None = None
     metric: str | None = None
     exact: bool = False
+    text: str | None = None
+    is_hybrid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,13 @@ class Searchable(Protocol):
             PlanError: the target has no vector column, or lacks what a vector search needs.
         """
         ...
+
+
+@runtime_checkable
+class TextSearchable(Searchable, Protocol):
+    """Finds rows by text as well: `search` honours `SearchQuery.text`."""
+
+    searches_text: bool
 
 
 @runtime_checkable

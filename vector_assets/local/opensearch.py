@@ -54,6 +54,7 @@ _JVM = (
     "-XX:-UsePerfData",
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
+    "-Djava.net.preferIPv4Stack=true",
     "-Dlog4j2.formatMsgNoLookups=true",
     "-Dlog4j.shutdownHookEnabled=false",
     "-Dio.netty.noUnsafe=true",

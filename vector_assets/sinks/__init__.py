@@ -5,6 +5,8 @@ SINKS = {
     "blackhole": "vector_assets.sinks.console:BlackholeSink",
     "iceberg": "vector_assets.sinks.iceberg:IcebergSink",
     "milvus": "vector_assets.sinks.milvus:MilvusSink",
+    "opensearch": "vector_assets.sinks.opensearch:OpenSearchSink",
+    "opensearch-2": "vector_assets.sinks.opensearch:OpenSearchSink",
     "paimon": "vector_assets.sinks.paimon:PaimonSink",
     "print": "vector_assets.sinks.console:PrintSink",
 }

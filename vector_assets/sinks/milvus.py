@@ -24,9 +24,10 @@ from vector_assets.engine.core import (
 from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
 from vector_assets.engine.schema import Table
 from vector_assets.sinks import milvus_tokens
+from vector_assets.sinks.applied import Applied
 from vector_assets.sinks.milvus_options import MilvusOptions
 from vector_assets.sinks.milvus_plan import Plan, make_plan
-from vector_assets.sinks.milvus_tokens import Applied, Tokens
+from vector_assets.sinks.milvus_tokens import Tokens
 from vector_assets.sinks.milvus_values import Columns, convert
 from vector_assets.sinks.milvus_write import Landing, Requests, requests_of
 

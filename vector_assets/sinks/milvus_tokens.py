@@ -19,16 +19,15 @@ from vector_assets.clients.milvus import Collection, Field, Index, NotLoadedErro
 from vector_assets.engine.abilities import Recalled, RecalledBatch
 from vector_assets.engine.core import (
     BatchToken,
-    Counts,
     Found,
     Position,
     Receipt,
-    Span,
     canonical,
     no_rejects,
     rejects,
 )
 from vector_assets.engine.errors import FatalError, FencedError, PlanError, TargetReplacedError
+from vector_assets.sinks.applied import Applied
 
 if TYPE_CHECKING:
     from vector_assets.clients.milvus_api import Api
@@ -51,48 +50,6 @@ _FIELDS = (_ID, _SCOPE, _PIPELINE, _SEQ, _BODY, _NOTHING)
 
 _MARK = "vector_assets.incarnation"
 """Property that tells a collection of milvus-lite from its successor under the same name: it has no ids."""
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What the target says of a batch."""
-
-    seq: int
-    token: str
-    fence: int
-    incarnation: str
-    span: Span
-    counts: Counts
-    rejected: tuple[tuple[int, str], ...] = ()
-    at_ms: int | None = None
-    """When it was noted, by the clock of the worker; batches of earlier versions have none."""
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON, read back by `of_json`."""
-        return {
-            "seq": self.seq,
-            "token": self.token,
-            "fence": self.fence,
-            "incarnation": self.incarnation,
-            "span": self.span.to_json(),
-            "counts": self.counts.to_dict(),
-            "rejected": [list(pair) for pair in self.rejected],
-            "at_ms": self.at_ms,
-        }
-
-    @classmethod
-    def of_json(cls, found: Mapping[str, Any]) -> "Applied":
-        """The batch that `to_json` wrote."""
-        return cls(
-            seq=found["seq"],
-            token=found["token"],
-            fence=found["fence"],
-            incarnation=found["incarnation"],
-            span=Span.from_json(found["span"]),
-            counts=Counts.from_dict(found["counts"]),
-            rejected=tuple((position, reason) for position, reason in found["rejected"]),
-            at_ms=found.get("at_ms"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +180,7 @@ class Tokens:
         refused = no_rejects()
         if batch.rejected:
             refused = rejects([at for at, _ in batch.rejected], "write", [reason for _, reason in batch.rejected])
-        return Receipt(token.id, commit_id(batch), batch.counts, refused)
+        return Receipt(token.id, batch.commit_id, batch.counts, refused)
 
     def recall(self) -> Recalled:
         """Everything the rows say of the pipeline."""
@@ -231,7 +188,7 @@ class Tokens:
         batches = sorted((Applied.of_json(body) for name, body in self._all() if not name.endswith("head")), key=_seq)
         return Recalled(
             state.positions,
-            tuple(RecalledBatch(b.seq, b.token, b.span, b.counts, commit_id(b), b.at_ms) for b in batches),
+            tuple(RecalledBatch(b.seq, b.token, b.span, b.counts, b.commit_id, b.at_ms) for b in batches),
             fence=max((batch.fence for batch in batches), default=0),
             incarnation=state.incarnation,
         )
@@ -319,11 +276,6 @@ def _last(names: pa.Array) -> str:
 
 def _seq(batch: Applied) -> int:
     return batch.seq
-
-
-def commit_id(batch: Applied) -> str:
-    """How a commit is called: Milvus numbers none that could be read back."""
-    return f"{batch.incarnation}:{batch.seq}"
 
 
 def _packed(body: Mapping[str, Any]) -> str:

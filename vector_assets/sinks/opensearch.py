@@ -1,0 +1,307 @@
+"""OpenSearch: documents by key with versions of their own, then the batch's token, so effectively once."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from vector_assets.clients.opensearch import Client, connect
+from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult
+from vector_assets.engine.core import Batch, BatchToken, Counts, Found, Json, Merge, Receipt, Staged, Target, rejects
+from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
+from vector_assets.engine.options import parse_duration
+from vector_assets.engine.schema import Table
+from vector_assets.sinks import opensearch_tokens, opensearch_values
+from vector_assets.sinks.applied import Applied
+from vector_assets.sinks.opensearch_options import OpenSearchOptions
+from vector_assets.sinks.opensearch_plan import Index, Plan, describe, make_plan
+from vector_assets.sinks.opensearch_tokens import Tokens
+from vector_assets.sinks.opensearch_write import Landing, Work
+
+_CHECK_AFTER_S = 60.0
+"""A batch that takes longer looks again whether it is still its turn before the next request."""
+_DEFAULT_GC = timedelta(seconds=60)
+
+
+class OpenSearchSink:
+    """Writes an index of OpenSearch."""
+
+    Options = OpenSearchOptions
+    merge: Merge = Merge.LAST
+    searches_text = True
+
+    def __init__(self, options: OpenSearchOptions, table: Table | None = None, pipeline: str = "") -> None:
+        self.options = options
+        self.table = table
+        self.pipeline = pipeline
+        self.wire = options.wire
+        self.retry = options.retry
+        self._connection: Client | None = None
+        self._plan: Plan | None = None
+        self._bases: dict[str, int] = {}
+
+    def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        """Check the index against `schema`, make the index for batches, and let the index remember deletes for long.
+
+        Raises:
+            PlanError: the index, its key, a field or a dimension does not fit.
+            ConfigError: the server refuses the credentials.
+            UnavailableError: the server cannot be reached.
+        """
+        plan = self._inspected(schema, declared_key)
+        opensearch_tokens.create(self._client())
+        if self._forgets_soon(plan.index):
+            body = {"index": {"gc_deletes": f"{int(self.options.gc_deletes.total_seconds())}s"}}
+            self._client().ask("PUT", f"/{plan.index.concrete}/_settings", body)
+        return self._target(plan, plan.notes)
+
+    def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        """The same checks, but nothing is changed: what would be is in the target's notes."""
+        plan = self._inspected(schema, declared_key)
+        notes = plan.notes
+        if opensearch_tokens.is_missing(self._client()):
+            notes = (*notes, f"{opensearch_tokens.INDEX}: will be created")
+        if self._forgets_soon(plan.index):
+            notes = (*notes, f"index.gc_deletes: will be raised to {self.options.gc_deletes.total_seconds():g} s")
+        return self._target(plan, notes)
+
+    def _forgets_soon(self, index: Index) -> bool:
+        text = index.settings.get("index.gc_deletes")
+        return (parse_duration(text) if text else _DEFAULT_GC) < self.options.gc_deletes
+
+    def _inspected(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Plan:
+        index = describe(self._client(), self.options.index)
+        if index is None:
+            raise PlanError(
+                f"{self._place} does not exist: make it (`vector-assets search-setup`), or run `vector-assets target"
+                " create`"
+            )
+        try:
+            plan = make_plan(index, schema, declared_key)
+        except PlanError as error:
+            raise PlanError(f"opensearch: {error}") from error
+        if not plan.key:
+            raise PlanError(f"{self._place}: a PRIMARY KEY (..) NOT ENFORCED is needed: documents get their _id by it")
+        self._plan = replace(plan, delimiter=self.options.delimiter)
+        return self._plan
+
+    def _target(self, plan: Plan, notes: tuple[str, ...]) -> Target:
+        return Target(
+            name=self.options.target(),
+            key=plan.key,
+            columns={column.name: column.kind for column in plan.columns},
+            incarnation=plan.index.uuid,
+            guarantee="effectively-once",
+            notes=notes,
+        )
+
+    def stage(self, batch: Batch, token: BatchToken) -> Staged:
+        """Make and check the documents; rows that cannot be sent are rejects.
+
+        Raises:
+            BudgetError: more rows are refused than the batch may lose.
+        """
+        plan, base = self._prepared(), self._base(token.pipeline)
+        upserts, reasons = opensearch_values.upserts(plan, batch.upserts, token.seq, base)
+        deletes = None
+        if batch.deletes is not None and batch.deletes.num_rows:
+            deletes = opensearch_values.deletes(plan, batch.deletes, token.seq, base)
+        limit = batch.reject_limit
+        if limit is not None:
+            limit -= len(reasons)
+            if limit < 0:
+                raise BudgetError(
+                    f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit};"
+                    f" the first: {next(iter(reasons.values()))}"
+                )
+        return Staged(
+            token=token,
+            committable={"incarnation": plan.index.uuid},
+            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            counts=Counts(refused=len(reasons)),
+            payload=Work(deletes, upserts, limit, batch.rewrites),
+        )
+
+    def commit(self, staged: Staged) -> Receipt:
+        """Write the documents, then the token; the receipt of an earlier attempt when that one landed after all.
+
+        Raises:
+            FencedError: the batch is not the next one, or the pipeline has a later owner.
+            TargetReplacedError: the index was dropped or made anew.
+            BudgetError: more rows are refused than the batch may lose.
+            RowsRefusedError: rows are refused that may hide earlier changes; the others are written.
+            TransientError: it may or may not have been applied, in part or as a whole.
+        """
+        token, work, tokens = staged.token, staged.payload, self._tokens(staged.token.pipeline)
+        if not isinstance(work, Work):
+            raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
+        self._check_same(token)
+        state = tokens.state()
+        batch = tokens.batch(token.seq, state)
+        if batch is not None:
+            return tokens.receipt_of(batch, token)
+        tokens.check(state, token, self._incarnation)
+        landing = Landing(self._client(), self.options, self._guard(tokens, token), work)
+        landing.send()
+        if landing.refused and staged.hides:
+            raise RowsRefusedError(rejects(list(landing.refused), "write", list(landing.refused.values())))
+        if self.options.refresh == "true" and (landing.written or landing.deleted):
+            self._client().ask("POST", f"/{self.options.index}/_refresh")
+        # what was written after the index had gone made a new one
+        self._check_same(token)
+        refused = tuple(sorted(landing.refused.items()))
+        counts = Counts(
+            written=landing.written, deleted=landing.deleted, superseded=landing.superseded, refused=len(refused)
+        )
+        now_ms = time.time_ns() // 1_000_000
+        batch = Applied(token.seq, token.id, token.fence, self._incarnation, token.span, counts, refused, now_ms)
+        tokens.finish(state, token, batch)
+        return tokens.receipt_of(batch, token)
+
+    def _guard(self, tokens: Tokens, token: BatchToken) -> Any:
+        """Raises when the batch is not the next one any more; asks the target only now and then."""
+        asked = time.monotonic()
+
+        def guard() -> None:
+            nonlocal asked
+            if time.monotonic() - asked > _CHECK_AFTER_S:
+                tokens.check(tokens.state(), token, self._incarnation)
+                asked = time.monotonic()
+
+        return guard
+
+    def _check_same(self, token: BatchToken) -> None:
+        """Raise TargetReplacedError unless the index is the one that was prepared."""
+        found = self._current()
+        if found != self._incarnation:
+            state = "was dropped" if found is None else f"is a new index ({found})"
+            raise TargetReplacedError(
+                f"{self._place} {state}; pipeline {token.pipeline} was prepared for {self._incarnation}"
+            )
+
+    def _current(self) -> str | None:
+        """What tells the index that has the name now; None when there is none."""
+        index = describe(self._client(), self.options.index)
+        return index.uuid if index else None
+
+    def find(self, token: BatchToken, committable: Json) -> Found:
+        """Whether the target holds the batch.
+
+        Raises:
+            TargetReplacedError: the batch was applied to an index that is gone.
+        """
+        return self._tokens(token.pipeline).find(token, self._current())
+
+    def receipt(self, token: BatchToken) -> Receipt:
+        """What was noted when the batch was committed.
+
+        Raises:
+            FencedError: the target does not hold this batch, or a later owner applied it.
+        """
+        return self._tokens(token.pipeline).receipt(token)
+
+    def forget(self, pipeline: str) -> None:
+        """Drop the pipeline's positions and batches in this target."""
+        self._bases.clear()
+        self._tokens(pipeline).forget()
+
+    def recall(self, pipeline: str) -> Recalled:
+        """Everything the target's tokens say; empty when it never saw the pipeline."""
+        if opensearch_tokens.is_missing(self._client()):
+            return Recalled({}, ())
+        return self._tokens(pipeline).recall()
+
+    def newest_seq(self, pipeline: str) -> int:
+        """Highest sequence number of the pipeline's batches in this target, 0 for none."""
+        return self._tokens(pipeline).state().last_seq
+
+    def prune(self, pipeline: str, up_to: int) -> int:
+        """Delete the documents of the pipeline's batches up to this number, but the newest."""
+        return self._tokens(pipeline).prune(up_to)
+
+    def search(self, query: SearchQuery, *, explain: bool = False) -> SearchResult:
+        """The nearest documents by vector or by text.
+
+        Raises:
+            ConfigError: no such vector field, a vector of another dimension, or a filter the server refuses.
+            PlanError: the index has no vector field.
+        """
+        from vector_assets.sinks.opensearch_search import search
+
+        return search(self._client(), self.options, query)
+
+    def diagnose(self) -> Iterator[Finding]:
+        """The cluster, the index and its pipeline."""
+        from vector_assets.sinks.opensearch_search import findings
+
+        yield from findings(self._client(), self.options)
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        """Rows of the sink's schema (hidden columns kept) as they are read back."""
+        from vector_assets.sinks.opensearch_audit import as_stored
+
+        return as_stored(self._prepared(), rows)
+
+    def as_stored_keys(self, keys: pa.Table) -> pa.Table:
+        """The key's columns as they are read back."""
+        return keys
+
+    def rows_of(self, keys: pa.Table) -> pa.Table:
+        """The documents that have one of these keys now."""
+        from vector_assets.sinks.opensearch_audit import rows_of
+
+        return rows_of(self._client(), self._prepared(), keys)
+
+    def scan(self) -> Iterator[pa.RecordBatch]:
+        """Every document of the index, all of one moment, in bounded memory."""
+        from vector_assets.sinks.opensearch_audit import scan
+
+        return scan(self._client(), self._prepared())
+
+    def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the index where it is missing.
+
+        Raises:
+            PlanError: the schema and the options do not say enough, or what is there does not fit.
+        """
+        from vector_assets.sinks.opensearch_create import create
+
+        made = create(self._client(), self.options, schema, declared_key)
+        self._inspected(schema, declared_key)
+        return made
+
+    def close(self) -> None:
+        """Give back the connections."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @property
+    def _place(self) -> str:
+        return f"opensearch: {self.options.index}"
+
+    @property
+    def _incarnation(self) -> str:
+        return self._prepared().index.uuid
+
+    def _client(self) -> Client:
+        if self._connection is None:
+            self._connection = connect(self.options.login, self._place)
+        return self._connection
+
+    def _prepared(self) -> Plan:
+        if self._plan is None:
+            raise FatalError(f"{self._place}: the sink was not prepared")
+        return self._plan
+
+    def _base(self, pipeline: str) -> int:
+        """What is added to the numbers of the pipeline's batches; asked for once."""
+        if pipeline not in self._bases:
+            self._bases[pipeline] = self._tokens(pipeline).state().base
+        return self._bases[pipeline]
+
+    def _tokens(self, pipeline: str) -> Tokens:
+        return Tokens(self._client(), self.options.index, pipeline)

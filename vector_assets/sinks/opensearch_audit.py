@@ -1,0 +1,83 @@
+"""An index read back, so that it can be compared with what should be there."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from vector_assets.clients.opensearch import Client
+from vector_assets.sinks.kinds import kind_of
+from vector_assets.sinks.opensearch_plan import Column, Plan
+from vector_assets.sinks.opensearch_values import ids_of, stored, stored_type
+
+_PAGE_BYTES = 8 << 20
+_ROW_BYTES = 512
+_MOST_ROWS = 5_000
+_KEYS = 500
+_KEEP_ALIVE = "5m"
+
+
+def as_stored(plan: Plan, rows: pa.Table) -> pa.Table:
+    """The rows that the index would take, in the types that documents are read back in."""
+    return stored(plan, rows)[0].drop_columns("_id")
+
+
+def rows_of(client: Client, plan: Plan, keys: pa.Table) -> pa.Table:
+    """The documents that have one of these keys, as `scan` gives them; read by id, so without waiting for a refresh."""
+    ids = ids_of(plan, keys).drop_null().unique().tolist()
+    found: list[dict[str, Any]] = []
+    for at in range(0, len(ids), _KEYS):
+        answer = client.ask("POST", f"/{plan.index.name}/_mget", {"ids": ids[at : at + _KEYS]}, params=_source(plan))
+        found += [document["_source"] for document in answer["docs"] if document["found"]]
+    return _table(plan, found)
+
+
+def scan(client: Client, plan: Plan) -> Iterator[pa.RecordBatch]:
+    """Every document of the index as it was at one moment, a page at a time."""
+    client.ask("POST", f"/{plan.index.name}/_refresh")
+    rows = page_rows(plan.columns)
+    body = {"size": rows, "sort": ["_doc"], "_source": [column.name for column in plan.columns]}
+    # a point in time has no order of its own to page by in 2.19
+    page = client.ask("POST", f"/{plan.index.name}/_search", body, params={"scroll": _KEEP_ALIVE})
+    try:
+        while hits := page["hits"]["hits"]:
+            yield from _table(plan, [hit["_source"] for hit in hits]).to_batches()
+            page = client.ask("POST", "/_search/scroll", {"scroll": _KEEP_ALIVE, "scroll_id": page["_scroll_id"]})
+        # an empty index has its columns, too
+        yield from _table(plan, []).to_batches()
+    finally:
+        client.ask("DELETE", "/_search/scroll", {"scroll_id": [page["_scroll_id"]]})
+
+
+def page_rows(columns: Sequence[Column]) -> int:
+    """Documents of a page: about 8 MB of JSON."""
+    numbers = sum(column.dimension or 0 for column in columns)
+    return max(16, min(_MOST_ROWS, _PAGE_BYTES // (_ROW_BYTES + 20 * numbers)))
+
+
+def _source(plan: Plan) -> dict[str, str]:
+    return {"_source_includes": ",".join(column.name for column in plan.columns)}
+
+
+def _table(plan: Plan, sources: Sequence[dict[str, Any]]) -> pa.Table:
+    arrays = {column.name: _array(column, [source.get(column.name) for source in sources]) for column in plan.columns}
+    return pa.table(arrays)
+
+
+def _array(column: Column, values: list[Any]) -> pa.Array:
+    """JSON values in the column's type; times as documents spell them."""
+    wanted = stored_type(column)
+    if pa.types.is_timestamp(wanted):
+        texts = pa.array(values, pa.string())
+        if wanted.tz:
+            return pa.compute.cast(texts, wanted)
+        return texts.cast(wanted)
+    if kind_of(wanted) in {"DATE", "TIME"}:
+        return pa.array(values, pa.string()).cast(wanted)
+    if kind_of(wanted) == "BYTES":
+        import base64
+
+        return pa.array([None if value is None else base64.b64decode(value) for value in values], wanted)
+    if kind_of(wanted) == "DECIMAL":
+        return pa.array(values, pa.float64()).cast(wanted)
+    return pa.array(values, wanted)
