@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Batch, Counts, Position, Span, Token
+from vector_assets.engine.core import Batch, BatchToken, Counts, Position, Span, Token
 
 DISTANCE = "_distance"
 """Column of a search's result: how far the row is from the vector, by the metric that was used."""
@@ -297,4 +297,13 @@ class Queryable(Protocol):
 
     def relation(self) -> pa.RecordBatchReader:
         """The table as it is now, in bounded memory, column names and types as Arrow sees them."""
+        ...
+
+
+@runtime_checkable
+class Doubting(Protocol):
+    """Knows what an operator can do where `find` says UNKNOWN."""
+
+    def doubt(self, token: BatchToken) -> str:
+        """What is not known of the batch, and the commands that settle it; asked right after `find`."""
         ...

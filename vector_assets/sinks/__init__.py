@@ -5,6 +5,7 @@ SINKS = {
     "blackhole": "vector_assets.sinks.console:BlackholeSink",
     "iceberg": "vector_assets.sinks.iceberg:IcebergSink",
     "milvus": "vector_assets.sinks.milvus:MilvusSink",
+    "odps": "vector_assets.sinks.maxcompute:MaxComputeSink",
     "paimon": "vector_assets.sinks.paimon:PaimonSink",
     "print": "vector_assets.sinks.console:PrintSink",
 }
