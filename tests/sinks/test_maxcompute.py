@@ -3,7 +3,7 @@
 import pytest
 
 from tests.sinks.contract import SCHEMA, SinkContract, car, keys_of, rows_of
-from tests.sinks.maxcompute_target import CARS, DELTA, UPSERT, Lot, make_lot  # noqa: F401  (fixture)
+from tests.sinks.maxcompute_target import CARS, DELTA, UPSERT, Lot
 
 pytestmark = pytest.mark.service
 
