@@ -100,7 +100,7 @@ def test_what_landed_is_reconciled_and_a_replay_does_nothing(make_job, tunnel):
 
 def test_a_batch_nobody_can_tell_stops_the_pipeline_with_the_command(make_job):
     job = make_job("batch")
-    job.kill("staged:1")
+    job.kill("committing:1")
     job.server.service.ask("POST", "sessions", {"expire": "all"})
     handle = job.server.odps.get_table(job.table)
     with handle.open_writer(partition="ds=0", arrow=False) as writer:

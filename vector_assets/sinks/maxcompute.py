@@ -42,7 +42,14 @@ from vector_assets.engine.core import (
     kinds_of,
     rejects,
 )
-from vector_assets.engine.errors import BudgetError, FatalError, PlanError, TargetReplacedError, TransientError
+from vector_assets.engine.errors import (
+    BudgetError,
+    ExpiredError,
+    FatalError,
+    PlanError,
+    TargetReplacedError,
+    TransientError,
+)
 from vector_assets.engine.retry import call
 from vector_assets.engine.schema import Table
 from vector_assets.sinks.maxcompute_files import FileCache
@@ -317,10 +324,10 @@ class MaxComputeSink:
         """The receipt of a batch that was committed or found by this sink.
 
         Raises:
-            FatalError: it was neither.
+            ExpiredError: it was neither: the table keeps nothing of batches.
         """
         if token.id not in self._receipts:
-            raise FatalError(f"{self.options.target()}: batch {token.seq} was neither committed nor found before")
+            raise ExpiredError(f"{self.options.target()}: the table keeps nothing of batch {token.seq}")
         return self._receipts[token.id]
 
     def _remember(self, token: BatchToken, parts: Sequence[Part]) -> Receipt:
