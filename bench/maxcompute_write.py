@@ -1,9 +1,9 @@
 """`vector-assets bench maxcompute-write`: rows into MaxCompute by our sink, beside pyodps's own writers.
 
 All of them write the same rows to the same local server in one run, turn by turn, each into a new table; of `--turns`
-the median by wall time counts (records and upserts are written once). CPU is that of the writing process; the server's is in the wall time. pyodps
-writes as its documentation shows: `open_arrow_writer`, `open_record_writer` with one record after the other, and
-`open_upsert_stream` with one `upsert` per record (`--upsert-rows` of them).
+the median by wall time counts (records and upserts are written once). CPU is that of the writing process; the server's
+is in the wall time. pyodps writes as its documentation shows: `open_arrow_writer`, `open_record_writer` with one record
+after the other, and `open_upsert_stream` with one `upsert` per record (`--upsert-rows` of them).
 """
 
 import argparse

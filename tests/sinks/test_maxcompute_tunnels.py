@@ -307,3 +307,33 @@ def test_a_commit_is_waited_for_until_its_time_is_up_or_not_at_all(make_lot, mon
         winning.commit(winning.stage(batch, token()))
     hasty = lot.sink(**UPSERT, upsertAsyncCommit="true")
     assert hasty.commit(hasty.stage(batch, token())).counts.written == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "tried"),
+    [({"upsert.writer.max-retries": 1}, 2),
+     ({"sink.file-cached.enable": "true", "sink.file-cached.write.max-retries": 2}, 3)],
+    ids=["writer", "file"],
+)  # fmt: skip
+def test_retries_of_the_upsert_writer_are_those_of_its_mode(make_lot, more, tried):
+    lot = make_lot(kind="upsert")
+    sink = lot.sink(**UPSERT, **more)
+    lot.server.fault(target=f"{lot.name}/upserts", method="PUT", status=500, times=50)
+    with pytest.raises(TransientError):
+        sink.stage(Batch(rows_of(car(1))), token())
+    assert lot.server.hits() == [tried]
+
+
+def test_slots_and_commit_threads_are_what_the_options_say(make_lot):
+    lot = make_lot(PARTED, "PARTITIONED BY (ds string)", kind="upsert")
+    for option, value, threads in (("upsert.commit.thread-num", 1, 1), ("upsert.commit.thread-num", 4, 4)):
+        sink = lot.sink(WITH_DS, partition="ds", **UPSERT, **{option: value, "upsert.write.slot-num": 2})
+        counted(lot.server, "slotnum=2", "POST")
+        staged = sink.stage(Batch(dated(*((i, "red", "abcd"[i % 4]) for i in range(8)))), token(value))
+        assert lot.server.hits()[-1] == 4, "a session per partition, each with two slots"
+        lot.server.service.ask("DELETE", "faults")
+        lot.server.fault(target="upsertid", method="POST", delay_s=0.4, times=4)
+        began = time.monotonic()
+        sink.commit(staged)
+        assert (time.monotonic() - began > 1.5) == (threads == 1)
+        lot.server.service.ask("DELETE", "faults")
