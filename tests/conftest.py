@@ -2,7 +2,12 @@
 
 import os
 
+import hypothesis
 import pytest
+
+# a loaded machine is no failure: neither a slow example nor a slow generation of examples
+hypothesis.settings.register_profile("loaded", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("loaded")
 
 pytest_plugins = [
     "tests.fix_services",

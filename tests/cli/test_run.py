@@ -157,6 +157,15 @@ def test_a_lost_range_is_in_the_status(job, cli):
     assert shown.split("TRUNCATED")[1].split()[:2] == ["30", "50"]
 
 
+def test_the_history_of_the_columns_is_in_the_status(job, cli):
+    job.produce(range(10))
+    cli("run", "cars")
+    assert "columns as declared" in cli("status", "cars", "--schema").out
+    (version,) = cli("status", "cars", "--schema", "--json").json["pipelines"][0]["schema_versions"]
+    assert (version["version"], version["from_batch"], version["changes"]) == (1, 1, [])
+    assert version["columns"][0].keys() == {"name", "type"}
+
+
 def test_a_pipeline_at_its_bound_is_finished_and_following_it_ends(job, cli):
     job.produce(range(20))
     script = job.folder / "pipelines" / "cars.sql"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vector_assets.engine.env import STEPS
+from vector_assets.engine.env import RARE_STEPS, STEPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "vector_assets"
@@ -40,7 +40,12 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 SLOW_PATHS = {
     "cli/demo_people.py:_show_nearest": "the five rows of the demo's search on a screen",
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
+    "cli/job_preview.py:_rows": "the few rows of a preview on a screen",
+    "cli/job_preview.py:_show": "the few dead letters of a preview on a screen",
+    "cli/job_preview.py:_texts": "the few messages of a preview on a screen",
+    "cli/job_preview.py:_json": "the dead letters of a preview",
     "cli/preview.py:_rows": "the k records of a preview on a screen",
+    "cli/query.py:_rows": "rows on a screen are text",
     "cli/search.py:_json": "the k rows of a search on a screen",
     "cli/search.py:_show": "the k rows of a search on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
@@ -56,6 +61,14 @@ SLOW_PATHS = {
     "formats/csv_split.py:RecordSplitter._one_by_one": "records that no vectorised parser takes as they are",
     "formats/json_rows.py:JsonRows._few": "documents that pyarrow.json does not take as they are, and MAP columns",
     "formats/json_values.py:_whole_one_by_one": "integers with an exponent",
+    "formats/lake_drift.py:changes_for": "numbers that do not fit, when a change of the columns may be due",
+    "formats/lake_drift.py:reasons": "one text for each document that is a reject, or stops the pipeline",
+    "formats/lake_infer.py:infer": "samples, and documents with members that no column is for",
+    "formats/lake_json.py:LakeJsonDecoder._invalid": "documents that pyarrow.json does not take as they are",
+    "formats/lake_json.py:LakeJsonDecoder._fail": "the one record that stops the pipeline",
+    "formats/lake_json.py:LakeJsonDecoder._wants": "the documents that need other columns, when a change is due",
+    "formats/lake_values.py:differ": "fractions that Arrow spells otherwise than the document",
+    "formats/lake_values.py:_without_rounded": "decimals with an exponent or too many digits",
     "formats/old_values.py:nulls_in_old": "updates that may hold a null in what they were before",
     "formats/raw.py:RawDecoder._transcoded": "texts in another character set than UTF-8",
     "formats/text_values.py:_decimals_one_by_one": "decimals with an exponent or over 38 digits",
@@ -223,7 +236,7 @@ def test_every_step_has_a_failpoint_and_every_failpoint_names_a_step() -> None:
                 (step,) = node.args
                 assert isinstance(step, ast.Constant), f"{path}:{node.lineno}: a failpoint's step is a literal"
                 used.add(step.value)
-    assert used == set(STEPS)
+    assert used == {*STEPS, *RARE_STEPS}
 
 
 WITHOUT_DAGSTER = """

@@ -7,6 +7,7 @@ import sqlglot
 from sqlglot import exp
 
 from vector_assets.cli.survey import Answer
+from vector_assets.engine.abilities import partitioned
 from vector_assets.engine.core import Position, Target
 from vector_assets.engine.errors import TransientError
 from vector_assets.engine.hours import Calendar
@@ -27,11 +28,7 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
         "line": pipeline.place.line,
         "description": pipeline.description,
         "assets": {"key": [pipeline.name], "reads": list(pipeline.source_options.origin())},
-        "partitions": {
-            "length": settings.partitions,
-            "start": settings.partitions_start,
-            "open": Calendar(settings.partitions).now(),
-        },
+        "partitions": _partitions(pipeline),
         "source": {
             "connector": pipeline.source_connector,
             "table": pipeline.source_table.name,
@@ -68,6 +65,15 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
         "fingerprint": pipeline.fingerprint,
         "online": None,
     }
+
+
+def _partitions(pipeline: Pipeline) -> dict[str, str | None]:
+    """What a batch belongs to; `length` is `source` where that is a partition of the source."""
+    settings = pipeline.settings
+    if partitioned(pipeline.source_options):
+        return {"length": "source", "start": pipeline.source_options.start_option(), "open": None}
+    start = settings.partitions_start
+    return {"length": settings.partitions, "start": start, "open": Calendar(settings.partitions).now()}
 
 
 def describe_online(pipeline: Pipeline, answer: Answer, position: Position | None) -> dict[str, Any]:

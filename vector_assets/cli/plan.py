@@ -96,7 +96,7 @@ def _show(plan_of: Mapping[str, Any]) -> None:
         [
             ("declared in", f"{plan_of['file']}:{plan_of['line']}"),
             ("asset", f"{'/'.join(plan_of['assets']['key'])}, made from {'/'.join(plan_of['assets']['reads'])}"),
-            ("partitions", f"{partitions['length']} from {partitions['start']}, now open: {partitions['open']} (UTC)"),
+            ("partitions", _partitions(partitions)),
             ("target", sink["target"]),
             *_answers(online),
         ]
@@ -115,6 +115,12 @@ def _show(plan_of: Mapping[str, Any]) -> None:
         if options:
             heading(f"{name} ({part})" if part else name)
             show_pairs(options.items())
+
+
+def _partitions(of: Mapping[str, str | None]) -> str:
+    if of["length"] == "source":
+        return f"those of the source, {of['start']}"
+    return f"{of['length']} from {of['start']}, now open: {of['open']} (UTC)"
 
 
 def _answers(online: Mapping[str, Any] | None) -> list[tuple[str, object]]:

@@ -232,11 +232,26 @@ def rejects(positions: "pa.Array | Sequence[int]", stage: str, errors: "pa.Array
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """A change of its columns that an evolving decoder wants (`abilities.Evolving`), for people in `what`.
+
+    `position` is the ordinal of the first record that needs it; `entry` and `refusal` are what the decoder's state
+    grows by when the target makes the change, or refuses it.
+    """
+
+    position: int
+    what: str
+    entry: Json
+    refusal: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """What a decoder or a transform made of its input: good rows, and the records it rejects.
 
     `nulled` counts fields set to null on the format's orders; `filtered` counts rows a WHERE (or an inner lookup join)
-    left out; `versions` says which version of each dimension table the rows were joined with.
+    left out; `versions` says which version of each dimension table the rows were joined with. With `wants` the rows are
+    not to be used: the columns are changed first, and the records decoded again.
     """
 
     rows: pa.Table
@@ -244,6 +259,7 @@ class Decoded:
     nulled: int = 0
     filtered: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    wants: tuple[SchemaChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

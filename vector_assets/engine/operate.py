@@ -97,7 +97,7 @@ def reset(session: Session, where: str, *, reason: str, groups: GroupsAfter | No
             ledger.freeze_start(stages.lease, wanted)
         if plan.span.ranges or groups == "drop":
             with ledger.store.transaction():
-                moved = runner.plan(stages, BatchKind.RESET, plan.span, session.calendar.now())
+                moved = runner.plan(stages, BatchKind.RESET, plan.span, session.partitioning.now())
                 if groups == "drop":
                     _drop_groups(stages, moved)
             runner.finish(stages, moved)
@@ -161,6 +161,6 @@ def replay_dead_letters(session: Session, letters: Sequence[DeadLetter]) -> Outc
             # a group takes records in any order
             check_letters(ledger, [letter for letter in letters if letter.id in set(ids)], session.sink.merge)
         with ledger.store.transaction():
-            batch = runner.plan(stages, BatchKind.DEAD_LETTERS, Span(), session.calendar.now())
+            batch = runner.plan(stages, BatchKind.DEAD_LETTERS, Span(), session.partitioning.now())
             ledger.dead_letters.claim(pipeline.name, pipeline.target, batch.seq, ids)
         return runner.finish(stages, batch)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from vector_assets.engine.aggregation import Aggregation
 from vector_assets.engine.core import RAW_SCHEMA, Decoder, Sink, Source, Transform, canonical
+from vector_assets.engine.creation import Creation
 from vector_assets.engine.errors import Place
 from vector_assets.engine.lookup import LookupOptions
 from vector_assets.engine.metadata import Metadata
@@ -139,7 +140,8 @@ class Pipeline:
     the source fills itself; `schema` is what the sink receives (without hidden columns); `reports` are options without
     effect outside their own runtime, one sentence each; `notes` say how the script was understood where it
     leaves that open. With an `aggregation` the last transform's rows go into groups, and what the sink receives are
-    changes of the groups' rows.
+    changes of the groups' rows. `creation` says what is fixed once it was created, and where its data lies; a pipeline
+    that `is_idle` reads nothing by itself until somebody starts it.
     """
 
     name: str
@@ -167,6 +169,8 @@ class Pipeline:
     aggregation: Aggregation | None = None
     lookups: tuple[Lookup, ...] = ()
     notes: tuple[str, ...] = ()
+    creation: Creation | None = None
+    is_idle: bool = False
 
     @property
     def target(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.abilities import Vetting
+from vector_assets.engine.abilities import Numbered, Vetting
 from vector_assets.engine.aggregation import Aggregation
 from vector_assets.engine.compact import compact
 from vector_assets.engine.core import (
@@ -29,7 +29,7 @@ from vector_assets.engine.core import (
     Token,
     no_rejects,
 )
-from vector_assets.engine.errors import VectorAssetsError
+from vector_assets.engine.errors import PlanError, VectorAssetsError
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.stages import decode
@@ -82,6 +82,28 @@ def preview(
     finally:
         source.close()
     return _shown(pipeline, raw, splits)
+
+
+def newest(source: Source, schema: pa.Schema, records: int) -> tuple[pa.Table, tuple[Split, ...]]:
+    """The newest `records` records of all splits together, by their time, newest first; and the splits they name.
+
+    Raises:
+        PlanError: the source does not count its records.
+        TransientError: the source does not answer.
+    """
+    if not isinstance(source, Numbered):
+        raise PlanError("the newest records can be read only from a source that numbers them, such as kafka")
+    oldest, frontier = source.locate("earliest"), source.frontier()
+    start = {
+        split: source.token(max(source.number(oldest[split]), source.number(end) - records), end)
+        for split, end in frontier.items()
+    }
+    reading = _Reading(source, start, schema)
+    while reading.go_on(records * len(start)):
+        pass
+    found = reading.taken(reading.count)
+    order = np.argsort(-found.column("timestamp").cast(pa.int64()).fill_null(0).to_numpy(), kind="stable")
+    return found.take(pa.array(order[:records])), tuple(reading.splits)
 
 
 def _start(source: Source, where: str | None) -> dict[Split, Token]:

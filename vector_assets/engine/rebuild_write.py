@@ -180,14 +180,15 @@ class _Writer:
         for archived in found:
             if "columns" in archived.notes:
                 self.store.change(
-                    "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms)"
-                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms, state)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (
                         *self.where,
                         int(archived.notes["schema_version"]),
                         archived.notes["columns"],
                         archived.seq,
                         now_ms,
+                        archived.notes.get("schema_state"),
                     ),
                 )
 
@@ -341,7 +342,8 @@ class _Writer:
         """A batch's row without its file: a moved position, or records that are gone."""
         known, now_ms = done.known, self.ledger.now_ms()
         at_ms = known.committed_ms or now_ms
-        hour = Calendar(self.session.calendar.length, lambda: at_ms / 1000).now()
+        at = replace(self.session.partitioning, calendar=Calendar(self.session.calendar.length, lambda: at_ms / 1000))
+        hour = at.of(done.kind, done.span or Span(), None, hour_before or None)
         expired_ms = now_ms if done.is_unreadable or done.span is None else None
         note = NOTE if done.span is not None else _NO_SPAN
         if expired_ms is not None:
@@ -353,7 +355,7 @@ class _Writer:
             done.kind,
             done.span or Span(),
             state=State.DONE,
-            hour=hour if known.committed_ms else hour_before or hour,
+            hour=hour if known.committed_ms or at.own else hour_before or hour,
             counts=known.counts,
             planned_ms=at_ms,
             note=note,

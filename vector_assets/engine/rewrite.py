@@ -109,7 +109,8 @@ def check_kept(session: Session, selection: Selection, batches: list[BatchRecord
         log.warning("%s: batches up to %d are expired and stay as they are", where[0], newest)
     else:
         first = selection.first if selection.from_hour is None and selection.to_hour is None else 1
-        ledger.check_kept(*where, hour=selection.from_hour or selection.to_hour, first=first, last=selection.last)
+        hours, is_folded = (selection.from_hour, selection.to_hour), session.partitioning.is_folded
+        ledger.check_kept(*where, hours=hours, first=first, last=selection.last, is_folded=is_folded)
         for row in ledger.batches(*where):
             if row.kind in {BatchKind.RECORDS, BatchKind.DEAD_LETTERS} and selection.has(row):
                 row.check_kept()

@@ -22,8 +22,10 @@ from vector_assets.engine.core import (
     Counts,
     Decoded,
     Decoder,
+    Json,
     Merge,
     RowKind,
+    SchemaChange,
     Sink,
     Span,
     Split,
@@ -37,7 +39,8 @@ from vector_assets.engine.core import (
 )
 from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, FatalError, PlanError
+from vector_assets.engine.errors import BudgetError, DriftError, FatalError, PlanError
+from vector_assets.engine.evolution import PipelineVersion, Schemas, conformed
 from vector_assets.engine.group_files import COUNTED, GroupFile, GroupFiles
 from vector_assets.engine.keyed_state import KeyedState, Merged, says_before
 from vector_assets.engine.lease import Lease
@@ -65,6 +68,9 @@ class Prepared:
     note: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     merged: Merged | None = None
+    schema_version: int = 1
+    wants: tuple[SchemaChange, ...] = ()
+    """With wishes, nothing is staged yet: the columns are changed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,15 @@ class Stages:
     schema_version: int = 1
     touches: Touches = field(default_factory=Touches)
     keyed: KeyedState | None = None
+    declared: Pipeline | None = None
+    state: tuple[Json, ...] = ()
+    schemas: Schemas = field(init=False)
+
+    def __post_init__(self) -> None:
+        versions = Schemas(
+            self.ledger, self.declared or self.pipeline, PipelineVersion(self.schema_version, self.pipeline, self.state)
+        )
+        object.__setattr__(self, "schemas", versions)
 
     @property
     def group_files(self) -> GroupFiles:
@@ -90,7 +105,7 @@ class Stages:
     @property
     def code_version(self) -> str:
         """Which code makes batches."""
-        return code_version_of(self.pipeline)
+        return code_version_of(self.schemas.current.pipeline)
 
     def seal(self, batch: BatchRecord, raw: pa.Table, span: Span) -> BatchRecord:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
@@ -106,22 +121,30 @@ class Stages:
 
     def _manifest(self, batch: BatchRecord, span: Span) -> dict[str, str]:
         """What the file says about its batch: enough to rebuild the batch's row of a lost ledger."""
-        return {
+        versioned = self.schemas.at(batch.schema_version)
+        state = {"schema_state": canonical(list(versioned.state))} if versioned.state else {}
+        return state | {
             "span": span.to_json(),
             "kind": batch.kind,
             "reading": self.pipeline.source_options.reading(),
             "target": batch.target,
             "code_version": batch.code_version,
             "schema_version": str(batch.schema_version),
-            "columns": self.pipeline.columns,
+            "columns": versioned.pipeline.columns,
             "run_id": batch.run_id,
             "planned_ms": str(batch.planned_ms),
             "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
         }
 
     def stage(self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None) -> Prepared:
-        """SEALED (or STAGED before a crash) -> STAGED; `refused` are rejects of rows the target is known to refuse."""
-        prepared, upserts, deletes = self.prepare(batch, raw, refused)
+        """SEALED (or STAGED before a crash) -> STAGED, under today's columns; not yet when other columns are wanted.
+
+        `refused` are rejects of rows the target is known to refuse.
+        """
+        with self.schemas.staging() as versioned:
+            prepared, upserts, deletes = self.prepare(batch, raw, refused, versioned=versioned)
+        if prepared.wants:
+            return prepared
         self._keep_rejects(batch, prepared)
         groups = self._write_groups(batch, prepared.merged) if prepared.merged else None
         place = (batch.pipeline, batch.hour, batch.seq)
@@ -129,7 +152,8 @@ class Stages:
         with self.ledger.store.transaction():
             self.ledger.stage(
                 self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected,
-                counts=prepared.counts, code_version=self.code_version, lookups=prepared.versions,
+                counts=prepared.counts, code_version=code_version_of(versioned.pipeline), lookups=prepared.versions,
+                schema_version=versioned.version,
             )  # fmt: skip
             if groups is not None:
                 self.group_files.note(groups)
@@ -167,23 +191,37 @@ class Stages:
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
     def prepare(
-        self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None, merge: Merging | None = None
+        self,
+        batch: BatchRecord,
+        raw: pa.Table,
+        refused: pa.Table | None = None,
+        *,
+        versioned: PipelineVersion | None = None,
+        merge: Merging | None = None,
     ) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
 
-        `merge` takes the batch's part of the groups where they are not those that the batch before left.
+        The columns are the batch's own (a replay), or those of `versioned`, which may be found wanting. `merge` takes
+        the batch's part of the groups where they are not those that the batch before left.
 
         Raises:
             BudgetError: more rejects than the error budget allows.
+            DriftError: a record does not fit the columns, and its format is told to stop then.
             StateLostError: the groups of the batch before cannot be read.
         """
+        version = batch.schema_version if versioned is None else versioned.version
+        batch = replace(batch, schema_version=version)
         chosen = self._unrejected(batch, raw.num_rows)
         records = raw.num_rows if chosen is None else len(chosen)
         splits = self.splits(batch)
         # a decoder may ask a service, such as a schema registry
         decoded = call(
-            self.policy, lambda: self.decode(raw, splits, chosen, batch.lookups), place=f"{batch.pipeline}: decoding"
+            self.policy, lambda: self._decoded(batch, raw, splits, chosen, version), place=f"{batch.pipeline}: decoding"
         )
+        if decoded.wants and versioned is not None:
+            nothing = Staged(batch.token(self.lease.fence))
+            empty = Prepared(batch, raw, nothing, Counts(), no_rejects(), schema_version=version, wants=decoded.wants)
+            return empty, decoded.rows, None
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
@@ -213,7 +251,7 @@ class Stages:
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
         note = "; ".join(filter(None, [note, joined_anew(batch.lookups, decoded.versions)])) or None
-        prepared = Prepared(batch, raw, staged, counts, rejected, note, decoded.versions, merged)
+        prepared = Prepared(batch, raw, staged, counts, rejected, note, decoded.versions, merged, version)
         return prepared, folded.upserts, folded.deletes
 
     def _merged(self, batch: BatchRecord, rows: pa.Table, merge: Merging | None) -> Merged | None:
@@ -277,13 +315,43 @@ class Stages:
 
     def decode(
         self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
-        versions: Mapping[str, str] | None = None,
+        versions: Mapping[str, str] | None = None, schema_version: int | None = None,
     ) -> Decoded:  # fmt: skip
         """Raw records (or those with the `chosen` ordinals) to the sink's rows, and everything rejected on the way.
 
-        `versions` are those of the dimension tables that the batch was joined with before.
+        `versions` are those of the dimension tables that the batch was joined with before. Rows made under the columns
+        of an older `schema_version` have today's columns, as the target has them by now.
         """
-        return decode(self.pipeline, raw, splits, chosen, versions)
+        today = self.schemas.current
+        then = today if schema_version is None else self.schemas.at(schema_version)
+        made = decode(then.pipeline, raw, splits, chosen, versions)
+        if then is today and not today.state:
+            return made
+        return replace(made, rows=conformed(made.rows, today.pipeline.schema))
+
+    def _decoded(
+        self, batch: BatchRecord, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None, version: int
+    ) -> Decoded:
+        try:
+            return self.decode(raw, splits, chosen, batch.lookups, version)
+        except DriftError as error:
+            named = splits[error.split] if error.split < len(splits) else str(error.split)
+            raise FatalError(
+                f"{batch.pipeline}: batch {batch.seq}, {named}, offset {error.offset}: {error.what}. Nothing of this"
+                " batch was written; change the fields or the drift mode, then run again"
+            ) from error
+
+    def evolve(self, prepared: Prepared) -> None:
+        """Change the columns as a prepared batch wants it; the committer's thread only.
+
+        Raises:
+            ConfigError: the sink cannot change its target.
+        """
+        batch = prepared.batch
+        self.schemas.evolve(
+            self.lease, self.sink, batch.seq, prepared.raw, self.splits(batch), prepared.wants,
+            lambda ask: call(self.policy, ask, place=f"{batch.pipeline}: changing the columns of {self.target.name}"),
+        )  # fmt: skip
 
     def fold(self, rows: pa.Table, *, is_rewrite: bool = False) -> compact.Compacted:
         """What of the rows is handed to the sink.

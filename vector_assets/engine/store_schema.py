@@ -69,6 +69,10 @@ CREATE TABLE group_files (
     pipeline TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, signature TEXT NOT NULL,
     file TEXT NOT NULL, groups INTEGER NOT NULL, PRIMARY KEY (pipeline, target, seq)) STRICT;
 """,
+    """
+ALTER TABLE schema_versions ADD COLUMN state TEXT;
+ALTER TABLE schema_versions ADD COLUMN changes TEXT;
+""",
 )
 """Step n leads from version n to version n + 1.
 
@@ -78,6 +82,7 @@ Version 3 (gaps): what was done about a gap (`policy`, `state`), and by which ba
 Version 4 (edits): values that operators put beside those of dead letters, numbered from 1.
 Version 5 (lookups): the version of each dimension table that a batch was joined with.
 Version 6 (groups): the file that a batch of a GROUP BY left, and what its groups mean.
+Version 7 (evolution): what an evolving decoder needs to have a version's columns, and what caused the change.
 """
 
 SCHEMA_VERSION = len(MIGRATIONS)
