@@ -38,7 +38,6 @@ from vector_assets.engine.core import (
     RowKind,
     Staged,
     Target,
-    canonical,
     kinds_of,
     rejects,
 )
@@ -54,7 +53,20 @@ from vector_assets.engine.retry import call
 from vector_assets.engine.schema import Table
 from vector_assets.sinks.maxcompute_files import FileCache
 from vector_assets.sinks.maxcompute_options import MaxComputeSinkOptions
-from vector_assets.sinks.maxcompute_parts import Load, Part, Payload, loads_of, slices, state_of, upload, upsert
+from vector_assets.sinks.maxcompute_parts import (
+    Load,
+    Part,
+    Payload,
+    doubt_of,
+    incarnation_of,
+    loads_of,
+    parts_of,
+    slices,
+    state_now,
+    state_of,
+    upload,
+    upsert,
+)
 from vector_assets.sinks.maxcompute_plan import Plan, make_plan
 
 _REMEMBERED = 64
@@ -284,7 +296,7 @@ class MaxComputeSink:
         """Whether the sessions of a batch are closed. UNKNOWN where one is gone and its partition has changed since."""
         if not isinstance(committable, dict):
             return "ABSENT"
-        parts = [Part.from_json(values) for values in _listed(committable["parts"])]
+        parts = parts_of(committable["parts"])
         if committable["tunnel"] == "stream":
             return "APPLIED" if token.id in self._receipts or not parts else "ABSENT"
         plan = self._prepared()
@@ -296,8 +308,8 @@ class MaxComputeSink:
             self._remember(token, parts)
             return "APPLIED"
         for part, status in states:
-            if status == "ended" and (now := self._state(plan.table, part)) != part.before:
-                self._doubts[token.id] = _doubt(plan, token, part, now)
+            if status == "ended" and (now := state_now(self.service, plan.table, part.spec)) != part.before:
+                self._doubts[token.id] = doubt_of(plan, token, part, now)
                 return "UNKNOWN"
         self._known = {token.id: states}
         return "ABSENT"
@@ -309,12 +321,6 @@ class MaxComputeSink:
 
     def _is_taken(self, status: Status) -> bool:
         return status == "committing" and self.options.is_upsert and self.options.upsert_async_commit
-
-    def _state(self, table: MaxTable, part: Part) -> tuple[int, int, int] | None:
-        try:
-            return state_of(self.service, table, part.spec)
-        except NoPartitionError:
-            return None
 
     def doubt(self, token: BatchToken) -> str:
         """What is not known of the batch, and the commands that settle it."""
@@ -390,25 +396,3 @@ class MaxComputeSink:
         if self._plan is None:
             raise FatalError(f"{self.options.target()}: the sink was not prepared")
         return self._plan
-
-
-def incarnation_of(table: MaxTable) -> str:
-    """Changes when a table is dropped and made anew."""
-    return canonical([str(getattr(table.handle, "table_id", None) or ""), str(table.handle.creation_time)])
-
-
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _doubt(plan: Plan, token: BatchToken, part: Part, now: tuple[int, int, int] | None) -> str:
-    place = place_of(plan.table, part.spec)
-    then = f"{part.before[1]} rows" if part.before[1] >= 0 else "other statistics"
-    since = "gone" if now is None else f"{now[1]} rows" if now[1] >= 0 else "changed"
-    return (
-        f"{place}: batch {token.seq} ({token.span.short()}) may or may not be there: its session {part.session} has"
-        f" expired, and the partition has changed since ({then} before, now {since}; the batch has {part.rows} rows and"
-        f" {part.deleted} deletes for it). Nothing was written. Look at the partition; then"
-        f" `vector-assets reset {token.pipeline} --to` the end of these ranges if the rows are there, or their start if"
-        " they are not: the batch is given up, and reading goes on from that place"
-    )

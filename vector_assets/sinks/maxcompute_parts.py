@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.clients.maxcompute import MaxCompute, MaxTable
+from vector_assets.clients.maxcompute_errors import NoPartitionError
 from vector_assets.clients.maxcompute_hash import buckets_of, digest, split_by
 from vector_assets.clients.maxcompute_records import changes, encode
-from vector_assets.clients.maxcompute_write import WriteSession, arrow_body, put_block, put_changes
-from vector_assets.engine.core import Json
+from vector_assets.clients.maxcompute_write import WriteSession, arrow_body, place_of, put_block, put_changes
+from vector_assets.engine.core import BatchToken, Json, canonical
 from vector_assets.engine.errors import FatalError
 from vector_assets.sinks.maxcompute_options import MaxComputeSinkOptions
 from vector_assets.sinks.maxcompute_plan import Plan
@@ -49,6 +50,11 @@ class Part:
         return (self.spec, self.rows, self.deleted, self.digest) == (
             other.spec, other.rows, other.deleted, other.digest,
         )  # fmt: skip
+
+
+def parts_of(values: object) -> list[Part]:
+    """The parts of a committable."""
+    return [Part.from_json(each) for each in values] if isinstance(values, list) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,14 @@ def state_of(service: MaxCompute, table: MaxTable, spec: str | None) -> State:
         return now.modified, now.rows, now.bytes
     found = service.partition(table, spec)
     return found.modified, found.rows, found.bytes
+
+
+def state_now(service: MaxCompute, table: MaxTable, spec: str | None) -> State | None:
+    """As `state_of`; None where the partition is gone."""
+    try:
+        return state_of(service, table, spec)
+    except NoPartitionError:
+        return None
 
 
 def slices(rows: pa.Table, most_bytes: int) -> Iterator[pa.Table]:
@@ -195,3 +209,22 @@ def upsert(service: MaxCompute, plan: Plan, options: MaxComputeSinkOptions, load
         for _ in pool.map(send, changes_of(plan, options, load, session)):
             pass
     return replace(load.part, session=session.id)
+
+
+def incarnation_of(table: MaxTable) -> str:
+    """Changes when a table is dropped and made anew."""
+    return canonical([str(getattr(table.handle, "table_id", None) or ""), str(table.handle.creation_time)])
+
+
+def doubt_of(plan: Plan, token: BatchToken, part: Part, now: State | None) -> str:
+    """What is said of a batch that may or may not be in a partition."""
+    place = place_of(plan.table, part.spec)
+    then = f"{part.before[1]} rows" if part.before[1] >= 0 else "other statistics"
+    since = "gone" if now is None else f"{now[1]} rows" if now[1] >= 0 else "changed"
+    return (
+        f"{place}: batch {token.seq} ({token.span.short()}) may or may not be there: its session {part.session} has"
+        f" expired, and the partition has changed since ({then} before, now {since}; the batch has {part.rows} rows and"
+        f" {part.deleted} deletes for it). Nothing was written. Look at the partition; then"
+        f" `vector-assets reset {token.pipeline} --to` the end of these ranges if the rows are there, or their start if"
+        " they are not: the batch is given up, and reading goes on from that place"
+    )
