@@ -1,5 +1,7 @@
 """Options of the MaxCompute sink: each is honoured, or checked and reported once; the document's scripts."""
 
+import re
+
 import pyarrow as pa
 import pytest
 
@@ -211,8 +213,7 @@ def closing_books(folder):
 def test_the_documents_datastream_sink_is_written_from_python(maxcompute):
     text = seed(3)
     java = text[text.index("Connect to the sink") : text.index("Maven dependency")]
-    lines = [line.strip().strip(",").strip('"') for line in java.splitlines() if line.strip().startswith('"')]
-    ddl = "\n".join(line for line in lines if line not in {"\\n"}) + ";"
+    ddl = "\n".join(re.findall(r'^\s*"([^"\\]*)"', java, re.MULTILINE)) + ";"
     table = str(maxcompute.table("cid string, rt double", "PARTITIONED BY (ds string)").name)
     for name, value in {
         "<yourEndpointName>": maxcompute.service.endpoint, "<yourProjectName>": "local", "<yourTableName>": table,
