@@ -78,7 +78,7 @@ SLOW_PATHS = {
     "local/maxcompute/console.py:_cells": "the 50 rows of a page for people",
     "local/maxcompute/results.py:csv_text": "the 10,000 rows of a result without the tunnel",
     "local/maxcompute/rows.py:Rows.scatter": "the partitions that rows name",
-    "local/maxcompute/wire_encode.py:_nested": "ARRAY, MAP and STRUCT in the record stream of the local server",
+    "clients/maxcompute_records.py:_nested": "ARRAY, MAP and STRUCT in record streams, which have no columns",
     "sinks/paimon_read.py:keys_filter": "two ends of a range per key column",
     "sinks/console.py:PrintSink._write": "rows on a screen are text",
     "sinks/iceberg_read.py:_literals": "200 keys, or the least and the greatest, for the filter that prunes files",

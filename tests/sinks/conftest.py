@@ -7,6 +7,7 @@ import pytest
 
 from tests.fix_postgres import PostgresServer
 from tests.sinks.contract import SCHEMA
+from tests.sinks.maxcompute_target import make_lot  # noqa: F401  (fixture)
 from tests.sinks.milvus_target import cars_collection, make_target  # noqa: F401  (fixtures)
 from tests.sinks.opensearch_target import cars_index, make_index  # noqa: F401  (fixtures)
 from vector_assets.sinks.adbpg import AdbPgSink

@@ -12,7 +12,12 @@ _RETRIED = frozenset({308, 408, 429})
 # what a service says that does not know signatures of the fourth form: pyodps then signs in the second
 _SIGNATURE_ANSWERS = ("need ak v3 support", "accesskey acl denied")
 _KEYS = frozenset({"Unauthorized", "AuthorizationRequired", "SignatureNotMatch", "AuthenticationRequestExpired"})
-_ENDED_SESSIONS = frozenset({"NoSuchDownload", "NoSuchUpload", "NoSuchSession", "StatusConflict"})
+_ENDED_SESSIONS = frozenset(
+    {
+        "NoSuchDownload", "NoSuchUpload", "NoSuchSession", "StatusConflict", "StreamSessionNotFound",
+        "UpsertSessionNotFound",
+    }
+)  # fmt: skip
 
 
 class NoTableError(PlanError):

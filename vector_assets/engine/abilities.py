@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Batch, Counts, Decoder, Json, Position, Span, Split, Token
+from vector_assets.engine.core import Batch, BatchToken, Counts, Decoder, Json, Position, Span, Split, Token
 from vector_assets.engine.schema import Column
 
 DISTANCE = "_distance"
@@ -330,6 +330,15 @@ class Queryable(Protocol):
 
     def relation(self) -> pa.RecordBatchReader:
         """The table as it is now, in bounded memory, column names and types as Arrow sees them."""
+        ...
+
+
+@runtime_checkable
+class Doubting(Protocol):
+    """Knows what an operator can do where `find` says UNKNOWN."""
+
+    def doubt(self, token: BatchToken) -> str:
+        """What is not known of the batch, and the commands that settle it; asked right after `find`."""
         ...
 
 

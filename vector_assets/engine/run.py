@@ -17,6 +17,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vector_assets.engine.abilities import Doubting
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Json, Position, Receipt, Span, Split, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
@@ -249,6 +250,8 @@ class Runner:
         found = call(
             stages.policy, lambda: sink.find(token, batch.committable), place=f"{batch.pipeline}: looking for a batch"
         )
+        if found == "UNKNOWN" and isinstance(sink, Doubting):
+            raise FatalError(f"{batch.pipeline}: {sink.doubt(token)}")
         if found == "UNKNOWN":
             raise FatalError(
                 f"{batch.pipeline}: {stages.target.name} holds neither batch {batch.seq} ({batch.span.short()}) nor its"

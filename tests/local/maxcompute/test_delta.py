@@ -4,8 +4,8 @@ import pytest
 from odps import errors
 from odps.tunnel.io.types import odps_schema_to_arrow_schema
 
+from vector_assets.clients.maxcompute_records import encode
 from vector_assets.local.maxcompute.types import parse
-from vector_assets.local.maxcompute.wire_encode import encode
 
 DELTA = "TBLPROPERTIES ('transactional'='true', 'write.bucket.num'='4')"
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from odps.models import TableSchema
 from odps.tunnel.io.reader import TunnelRecordReader
 
+from vector_assets.clients.maxcompute_records import encode
 from vector_assets.local.maxcompute.frames import CHUNK, compressed, decompressed, frame, unframe
 from vector_assets.local.maxcompute.refusal import Refusal
 from vector_assets.local.maxcompute.types import parse
 from vector_assets.local.maxcompute.wire_decode import decode
-from vector_assets.local.maxcompute.wire_encode import encode
 
 KINDS = {
     "bigint": st.integers(-(2**63) + 1, 2**63 - 1),

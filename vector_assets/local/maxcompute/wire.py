@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from vector_assets.clients.maxcompute_records import encode
 from vector_assets.local.maxcompute.catalog import Column
 from vector_assets.local.maxcompute.frames import CODECS, compressed, decompressed, frame, unframe
 from vector_assets.local.maxcompute.http import Reply, Request
 from vector_assets.local.maxcompute.refusal import Refusal, invalid
 from vector_assets.local.maxcompute.rows import arrow_schema
 from vector_assets.local.maxcompute.wire_decode import decode
-from vector_assets.local.maxcompute.wire_encode import encode
 
 _NANOS = 1_000_000_000
 

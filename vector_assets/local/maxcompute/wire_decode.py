@@ -8,9 +8,7 @@ from typing import Any
 import pyarrow as pa
 from crc32c import crc32c
 
-from vector_assets.local.maxcompute.refusal import Refusal
-from vector_assets.local.maxcompute.types import Type
-from vector_assets.local.maxcompute.wire_encode import (
+from vector_assets.clients.maxcompute_records import (
     CHECKSUM,
     COUNT,
     END_METRICS,
@@ -22,6 +20,8 @@ from vector_assets.local.maxcompute.wire_encode import (
     VARINT,
     wire_of,
 )
+from vector_assets.local.maxcompute.refusal import Refusal
+from vector_assets.local.maxcompute.types import Type
 
 _NANOS = 1_000_000_000
 _Q = struct.Struct("<q").pack

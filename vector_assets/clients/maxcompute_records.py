@@ -6,16 +6,17 @@ The form, as pyodps reads it (odps/tunnel/io/reader.py): per record the non-null
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from crc32c import crc32c
 
-from vector_assets.local.maxcompute.ragged import Ragged, constant, fixed, interleave, of_list, varints, zigzag
-from vector_assets.local.maxcompute.types import Type
+from vector_assets.clients.maxcompute_ragged import Ragged, constant, fixed, interleave, of_list, varints, zigzag
+from vector_assets.engine.schema import LogicalType
 
 END_RECORD = 33553408
 END_METRICS = 33554176
@@ -28,6 +29,47 @@ TEXTS = frozenset({"string", "binary", "char", "varchar", "json"})
 
 _PIECE = 16_384
 _NANOS = 1_000_000_000
+
+
+class Type(Protocol):
+    """A column's type on the wire: its name in small letters, and the types inside it with their names."""
+
+    @property
+    def name(self) -> str:
+        """`bigint`, `string`, `array`, ..."""
+        ...
+
+    @property
+    def fields(self) -> "Sequence[tuple[str, Any]]":
+        """The types inside."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Such a type by itself."""
+
+    name: str
+    fields: tuple[tuple[str, "Form"], ...] = ()
+
+
+_FORMS = {
+    "CHAR": "string", "VARCHAR": "string", "BINARY": "binary", "VARBINARY": "binary", "BOOLEAN": "boolean",
+    "TINYINT": "bigint", "SMALLINT": "bigint", "INT": "bigint", "BIGINT": "bigint", "FLOAT": "float",
+    "DOUBLE": "double", "DECIMAL": "decimal", "DATE": "date",
+}  # fmt: skip
+
+
+def form_of(kind: LogicalType) -> Form:
+    """How values of a column of this type are written; types that are written alike have one name."""
+    if kind.name in _FORMS:
+        return Form(_FORMS[kind.name])
+    if kind.name.startswith("TIMESTAMP"):
+        return Form("datetime" if (kind.precision or 0) <= 3 else "timestamp")
+    inner = [form_of(child) for child in kind.children]
+    if kind.name == "ROW":
+        return Form("struct", tuple(zip(kind.child_names, inner, strict=True)))
+    return Form(kind.name.lower(), tuple((str(at), each) for at, each in enumerate(inner)))
 
 
 def varint(value: int) -> bytes:
@@ -52,19 +94,41 @@ def wire_of(kind: Type) -> int:
     return {"float": FIXED32, "double": FIXED64}.get(kind.name, LENGTH)
 
 
-def encode(rows: pa.Table, kinds: Sequence[Type]) -> Iterator[bytes]:
+Same = Sequence[tuple[int, bytes, bytes]]
+"""Fields that are the same in every record: number (after the columns'), tag and value, what the checksum covers."""
+
+
+def changes(rows: pa.Table, kinds: Sequence[Type], operation: str, places: Sequence[int] = ()) -> bytes:
+    """The record stream of changes of one `operation` (`U` or `D`): rows with the five fields that an upsert session
+    wants after the columns (odps/tunnel/tabletunnel.py). `places` are the columns that are set, none for all."""
+    first = len(kinds) + 1
+    set_, summed = bytearray(varint(len(places))), bytearray()
+    for place in places:
+        set_.append(0)
+        _write_number(place, set_, summed)
+    code = ord(operation)
+    same = (
+        (first + 2, tag(first + 2, VARINT) + varint(_zigzag(code)), struct.pack("<q", code)),
+        (first + 4, tag(first + 4, LENGTH) + bytes(set_), bytes(summed)),
+    )
+    return b"".join(encode(rows, kinds, same))
+
+
+def encode(rows: pa.Table, kinds: Sequence[Type], same: Same = ()) -> Iterator[bytes]:
     """The record stream of a table whose columns have these types."""
     total, overall = 0, 0
     for batch in rows.combine_chunks().to_batches(max_chunksize=_PIECE):
         if batch.num_rows:
-            body, checksums = _records(batch, kinds)
+            body, checksums = _records(batch, kinds, same)
             overall = crc32c(checksums.tobytes(), overall)
             total += batch.num_rows
             yield body
     yield tag(COUNT, VARINT) + varint(total << 1) + tag(CHECKSUM, VARINT) + varint(overall)
 
 
-def _records(batch: pa.RecordBatch, kinds: Sequence[Type]) -> tuple[bytes, np.ndarray[Any, np.dtype[np.uint32]]]:
+def _records(
+    batch: pa.RecordBatch, kinds: Sequence[Type], same: Same
+) -> tuple[bytes, np.ndarray[Any, np.dtype[np.uint32]]]:
     wires, sums = [], []
     for number, kind in enumerate(kinds, start=1):
         column = batch.column(number - 1)
@@ -74,6 +138,9 @@ def _records(batch: pa.RecordBatch, kinds: Sequence[Type]) -> tuple[bytes, np.nd
         field = constant(struct.pack("<i", number), batch.num_rows)
         wires.append(interleave([head, wire]).only_where(present))
         sums.append(interleave([field, summed]).only_where(present))
+    for number, wired, covered in same:
+        wires.append(constant(wired, batch.num_rows))
+        sums.append(constant(struct.pack("<i", number) + covered, batch.num_rows))
     checked = interleave(sums) if sums else constant(b"", batch.num_rows)
     ends = np.cumsum(checked.lengths)
     starts = ends - checked.lengths

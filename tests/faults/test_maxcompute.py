@@ -1,0 +1,110 @@
+"""Generated rows into MaxCompute by each tunnel, killed at every failpoint: every row once, or at least once."""
+
+import os
+import signal
+from collections import Counter
+from contextlib import closing, contextmanager
+
+import pytest
+
+from tests.faults.apart import Apart
+from tests.sinks.maxcompute_target import DELTA, TUNNELS
+from tests.sources.maxcompute_table import options_of
+from vector_assets.declare import flink_sql
+from vector_assets.engine import env
+from vector_assets.engine.errors import FatalError
+from vector_assets.engine.reconcile import reconcile
+from vector_assets.engine.run import Runner
+from vector_assets.engine.session import Books, Session
+
+pytestmark = pytest.mark.service
+SCRIPT = """
+SET 'vector-assets.batch.max-rows' = '50';
+SET 'vector-assets.lease.ttl' = '2 s';
+CREATE TABLE made (id INT) WITH ('connector' = 'datagen', 'rows-per-second' = '100000', 'fields.id.kind' = 'sequence',
+  'fields.id.start' = '0', 'fields.id.end' = '199');
+CREATE TABLE kept (id INT, color STRING, ds STRING{key}) WITH ({options});
+INSERT INTO kept SELECT id, 'red', CAST(MOD(id, 2) AS STRING) FROM made;
+"""
+
+
+class Job:
+    """A script from datagen to a partitioned table."""
+
+    def __init__(self, folder, server, tunnel) -> None:
+        self.folder, self.server = folder, server
+        key = ", PRIMARY KEY (id)" if tunnel == "upsert" else ""
+        more = DELTA if tunnel == "upsert" else ""
+        self.table = str(server.table(f"id int NOT NULL, color string{key}", f"PARTITIONED BY (ds string) {more}").name)
+        options = options_of(server, self.table, partition="ds", **TUNNELS[tunnel])
+        key = ", PRIMARY KEY (id) NOT ENFORCED" if tunnel == "upsert" else ""
+        (folder / "pipelines").mkdir()
+        listed = ", ".join(f"'{name}' = '{value}'" for name, value in options.items())
+        (folder / "pipelines" / "kept.sql").write_text(SCRIPT.format(options=listed, key=key))
+        self.environment = {
+            "VECTOR_ASSETS_HOME": str(folder / "home"),
+            "VECTOR_ASSETS_PIPELINES": str(folder / "pipelines"),
+        }
+
+    @contextmanager
+    def open(self):
+        with env.overridden(**self.environment):
+            (pipeline,) = flink_sql.load_file(self.folder / "pipelines" / "kept.sql")
+            books = Books.open()
+            with closing(books), Session(pipeline, books) as session:
+                yield session
+
+    def run(self):
+        with self.open() as session:
+            return list(Runner(session).catch_up())
+
+    def kill(self, fail_at) -> None:
+        process = Apart(
+            ["run", "kept"], {**os.environ, **self.environment, "VECTOR_ASSETS_FAIL_AT": fail_at}, self.folder
+        )
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == -signal.SIGKILL, output
+
+    def ids(self) -> Counter[int]:
+        return Counter(int(row[0]) for row in self.server.rows(f"SELECT id FROM {self.table}"))
+
+
+@pytest.fixture
+def make_job(tmp_path, maxcompute):
+    return lambda tunnel: Job(tmp_path, maxcompute, tunnel)
+
+
+@pytest.mark.parametrize("step", env.STEPS)
+@pytest.mark.parametrize("tunnel", TUNNELS)
+def test_kill_9_between_two_states(make_job, tunnel, step):
+    job = make_job(tunnel)
+    job.kill(f"{step}:2")
+    job.run()
+    found = job.ids()
+    assert found.keys() == set(range(200))
+    is_doubled = tunnel == "stream" and step == "committed"
+    assert set(found.values()) == ({1, 2} if is_doubled else {1}), "the streaming tunnel is at least once"
+    assert job.run() == []
+    assert job.ids() == found, "a second run changes nothing"
+
+
+@pytest.mark.parametrize("tunnel", ["batch", "upsert"])
+def test_what_landed_is_reconciled_and_a_replay_does_nothing(make_job, tunnel):
+    job = make_job(tunnel)
+    job.run()
+    with job.open() as session:
+        assert reconcile(session).is_right()
+        assert {outcome.how for outcome in Runner(session).replay()} == {"found"}
+    assert set(job.ids().values()) == {1}
+
+
+def test_a_batch_nobody_can_tell_stops_the_pipeline_with_the_command(make_job):
+    job = make_job("batch")
+    job.kill("committing:1")
+    job.server.service.ask("POST", "sessions", {"expire": "all"})
+    handle = job.server.odps.get_table(job.table)
+    with handle.open_writer(partition="ds=0", arrow=False) as writer:
+        writer.write([[1000, "black"]])
+    with pytest.raises(FatalError, match="vector-assets reset kept --to"):
+        job.run()
+    assert set(job.ids()) == {1000}
