@@ -12,12 +12,14 @@ pytest_plugins = [
     "tests.fix_registry",
     "tests.fix_milvus",
     "tests.fix_maxcompute",
+    "tests.fix_mysql",
 ]
 """In the order of their own imports: pytest registers a plugin before anybody imports it."""
 
 _SERVICE_FIXTURES = frozenset(
     {"kafka", "own_kafka", "postgres", "own_postgres", "postgres_ledger", "registry", "own_registry"}
     | {"milvus", "own_milvus", "milvus_235"}
+    | {"mysql", "own_mysql"}
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
 )
 

@@ -15,6 +15,7 @@ from vector_assets.local import process
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
+from vector_assets.local.mysql import MySqlService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService
@@ -25,6 +26,7 @@ _KINDS: dict[str, type[LocalService]] = {
     "milvus": MilvusService,
     "registry": SchemaRegistryService,
     "maxcompute": MaxComputeService,
+    "mysql": MySqlService,
 }
 
 

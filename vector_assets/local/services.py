@@ -9,6 +9,7 @@ from vector_assets.engine.errors import ConfigError
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
+from vector_assets.local.mysql import MySqlService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService, Progress, ServiceStatus, exclusive, silent
@@ -19,6 +20,7 @@ SERVICES: Mapping[str, type[LocalService]] = {
     SchemaRegistryService.name: SchemaRegistryService,
     MilvusService.name: MilvusService,
     MaxComputeService.name: MaxComputeService,
+    MySqlService.name: MySqlService,
 }
 
 
