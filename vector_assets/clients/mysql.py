@@ -11,7 +11,6 @@ from pymysql.constants import CR
 from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.engine.errors import ConfigError, PlanError, TransientError, UnavailableError
 
-_CONNECT_SECONDS = 5
 _READ_SECONDS = 60
 _LOST = frozenset({CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, 1053, 0})
 _AGAIN = frozenset({1040, 1203, 1205, 1213, 1226, 1317, 1927})
@@ -26,6 +25,7 @@ class Login:
     port: int
     user: str
     password: str = field(repr=False)
+    connect_seconds: int = 5
 
     @property
     def where(self) -> str:
@@ -36,7 +36,7 @@ class Login:
         """Arguments of `pymysql.connect`."""
         return {
             "host": self.host, "port": self.port, "user": self.user, "password": self.password, "charset": "utf8mb4",
-            "autocommit": True, "connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS,
+            "autocommit": True, "connect_timeout": self.connect_seconds, "read_timeout": _READ_SECONDS,
             "init_command": "SET time_zone = '+00:00', sql_mode = ''", **more,
         }  # fmt: skip
 
@@ -136,7 +136,9 @@ class MySql:
             first = self.value("SELECT BINLOG_GTID_POS(%s, 4)", (files[0],)) or ""
             last = self.value("SELECT @@GLOBAL.gtid_binlog_pos") or ""
             server = f"{self.value('SELECT @@server_id')}"
-            return Binlog(True, server, Gtids.of(first, is_mariadb=True), Gtids.of(last, is_mariadb=True), files[0], file, pos)
+            return Binlog(
+                True, server, Gtids.of(first, is_mariadb=True), Gtids.of(last, is_mariadb=True), files[0], file, pos
+            )
         has_gtids = self.variables("gtid_mode").get("gtid_mode", "OFF") == "ON"
         first = self.value("SELECT @@GLOBAL.gtid_purged") if has_gtids else ""
         last = self.value("SELECT @@GLOBAL.gtid_executed") if has_gtids else ""
@@ -174,10 +176,14 @@ def check_binlog(server: MySql) -> None:
         "log_bin_compress": "OFF", "binlog_transaction_compression": "OFF",
     }  # fmt: skip
     found = server.variables(*wanted)
-    wrong = [f"{name} = {found[name]} (want {value})" for name, value in wanted.items() if found.get(name, value).upper() != value]
+    wrong = [
+        f"{name} = {found[name]} (want {value})"
+        for name, value in wanted.items()
+        if found.get(name, value).upper() != value
+    ]
     if "binlog_row_metadata" not in found:
         wrong.append("no binlog_row_metadata (want MariaDB 10.5 or MySQL 8.0.14, or newer)")
     if wrong:
-        raise ConfigError(f"{server.login.where}: change capture needs other settings of the server: {', '.join(wrong)}")
-
-
+        raise ConfigError(
+            f"{server.login.where}: change capture needs other settings of the server: {', '.join(wrong)}"
+        )

@@ -73,6 +73,12 @@ class Ddl:
     tables: tuple[str, ...]
     statement: str
     at_ms: int
+    all_tables: tuple[str, ...] = ()
+
+    @property
+    def old_and_new(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names that a RENAME (or ALTER ... RENAME) takes away, and those it gives."""
+        return self.all_tables[::2], self.all_tables[1::2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,9 @@ class BinlogStream:
                 yield self._ended(event, gtid)
                 gtid, number, in_rows = None, 0, False
             elif isinstance(event, PartialUpdateRowsEvent):
-                raise PlanError(f"{self._login.where}: the binlog holds partial JSON updates: unset binlog_row_value_options")
+                raise PlanError(
+                    f"{self._login.where}: the binlog holds partial JSON updates: unset binlog_row_value_options"
+                )
             elif event.event_type in _COMPRESSED:
                 raise PlanError(f"{self._login.where}: the binlog holds compressed events: turn its compression off")
 
@@ -175,7 +183,9 @@ class BinlogStream:
         full = (1 << len(known[1])) - 1
         for bitmap in (event.columns_present_bitmap, getattr(event, "columns_present_bitmap2", None)):
             if bitmap is not None and int.from_bytes(bitmap, "little") & full != full:
-                raise PlanError(f"{self._login.where}: {event.schema}.{event.table}: rows without all columns: SET GLOBAL binlog_row_image = 'FULL'")
+                raise PlanError(
+                    f"{self._login.where}: {event.schema}.{event.table}: rows without all columns: SET GLOBAL binlog_row_image = 'FULL'"
+                )
         data = event.packet.read(event.event_size - event.packet.read_bytes)
         kind = {WriteRowsEvent: "insert", UpdateRowsEvent: "update", DeleteRowsEvent: "delete"}[type(event)]
         return Rows(f"{event.schema}.{event.table}", known[1], kind, bytes(data), event.timestamp * 1000, gtid, number)
@@ -187,7 +197,7 @@ class BinlogStream:
             verb, tables = found
             mine = tuple(name for name in tables if self._is_wanted(name))
             if mine:
-                yield Ddl(verb, mine, text, event.timestamp * 1000)
+                yield Ddl(verb, mine, text, event.timestamp * 1000, tables)
         elif _DML.match(text) and self._databases.fullmatch(schema):
             raise FatalError(
                 f"{self._login.where}: the binlog holds a statement instead of rows in database {schema}"
@@ -222,7 +232,9 @@ def _connecting(login: Login) -> Callable[..., Any]:
 def _layout(where: str, table: Any) -> Layout:
     name = f"{table.schema}.{table.table}"
     if any(not column.name for column in table.columns):
-        raise PlanError(f"{where}: {name}: the binlog holds no column names there: SET GLOBAL binlog_row_metadata = 'FULL'")
+        raise PlanError(
+            f"{where}: {name}: the binlog holds no column names there: SET GLOBAL binlog_row_metadata = 'FULL'"
+        )
     try:
         return tuple(Field.of(column) for column in table.columns)
     except PlanError as error:

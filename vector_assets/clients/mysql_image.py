@@ -85,7 +85,9 @@ def _size(column: Any) -> int:
         T.TIMESTAMP2: 4 + (getattr(column, "fsp", 0) + 1) // 2,
     }  # fmt: skip
     if kind not in fixed:
-        raise PlanError(f"column {column.name}: the binlog has it as type {kind}, which cannot be read (a compressed column?)")
+        raise PlanError(
+            f"column {column.name}: the binlog has it as type {kind}, which cannot be read (a compressed column?)"
+        )
     return int(fixed[kind])
 
 
@@ -177,7 +179,9 @@ def _as_text(field: Field, found: Any) -> Any:
 def _zeros(found: Any, length: int) -> Any:
     missing = np.maximum(length - np.asarray(pc.binary_length(found).fill_null(length)), 0).astype(np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(missing)]).astype(np.int32)
-    return pa.Array.from_buffers(pa.binary(), len(found), [None, pa.py_buffer(offsets), pa.py_buffer(bytes(int(offsets[-1])))])
+    return pa.Array.from_buffers(
+        pa.binary(), len(found), [None, pa.py_buffer(offsets), pa.py_buffer(bytes(int(offsets[-1])))]
+    )
 
 
 def _blob(field: Field, data: Bytes, at: Ints) -> Any:
@@ -243,7 +247,9 @@ def _decimal(field: Field, data: Bytes, at: Ints) -> Any:
         pairs = np.stack([total, total >> 63], axis=1)
         return array(pairs, at, pa.decimal128(field.precision, field.scale))
     with decimal.localcontext(prec=70):
-        exact = [None if p < 0 else decimal.Decimal(int(v)).scaleb(-field.scale) for v, p in zip(total, at, strict=True)]
+        exact = [
+            None if p < 0 else decimal.Decimal(int(v)).scaleb(-field.scale) for v, p in zip(total, at, strict=True)
+        ]
     if field.precision > 38:
         return pa.array([None if each is None else format(each, "f") for each in exact], pa.string())
     return pa.array(exact, pa.decimal128(field.precision, field.scale))

@@ -41,21 +41,21 @@ class Select:
         literals = tuple(self._connection.literal(value) for value in values)
         self._statement = statement % literals if literals else statement
 
-    def blocks(self, columns: Sequence[MySqlColumn]) -> Iterator[tuple[list[Any], int]]:
-        """Columns in their natural types, and how many dates of them were nulled.
+    def blocks(self, columns: Sequence[MySqlColumn]) -> Iterator[tuple[list[Any], list[int]]]:
+        """Columns in their natural types, and how many dates of each were nulled.
 
         Raises:
             VectorAssetsError: as `translated`.
         """
         with translated(self._login.where):
             for data, starts in self._packets():
-                found, nulled = [], 0
+                found, nulled = [], []
                 at = starts
                 for column in columns:
                     cells, lengths, at = _cells(data, at)
                     values, wrong = natural(column, data, cells, lengths)
                     found.append(values)
-                    nulled += wrong
+                    nulled.append(wrong)
                 yield found, nulled
 
     def _packets(self) -> Iterator[tuple[Bytes, Ints]]:
@@ -97,7 +97,9 @@ def _rows(buffer: bytes) -> tuple[list[int], int, bool]:
         if first == 0xFE and size < 9:
             return starts, after, True
         if first == 0xFF:
-            raise pymysql.OperationalError(int.from_bytes(buffer[at + 5 : at + 7], "little"), buffer[at + 7 : after].decode(errors="replace"))
+            raise pymysql.OperationalError(
+                int.from_bytes(buffer[at + 5 : at + 7], "little"), buffer[at + 7 : after].decode(errors="replace")
+            )
         starts.append(at + 4)
         at = after
     return starts, at, False
@@ -158,5 +160,8 @@ def _durations(text: Any) -> Any:
     parts = pc.extract_regex(text, _TIME)
     hours, minutes, seconds = (pc.struct_field(parts, name).cast(pa.int64()) for name in ("h", "m", "s"))
     padded = pc.utf8_slice_codeunits(pc.utf8_rpad(pc.struct_field(parts, "f"), 6, "0"), 0, 6)
-    total = pc.add(pc.multiply(pc.add(pc.multiply(pc.add(pc.multiply(hours, 60), minutes), 60), seconds), 1_000_000), padded.cast(pa.int64()))
+    total = pc.add(
+        pc.multiply(pc.add(pc.multiply(pc.add(pc.multiply(hours, 60), minutes), 60), seconds), 1_000_000),
+        padded.cast(pa.int64()),
+    )
     return pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), pc.negate(total), total).cast(pa.duration("us"))

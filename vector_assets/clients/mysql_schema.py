@@ -8,7 +8,12 @@ from vector_assets.clients.mysql import MySql
 from vector_assets.engine.schema import Column, LogicalType, Table
 
 SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
-_INTEGERS = {"tinyint": ("TINYINT", "SMALLINT"), "smallint": ("SMALLINT", "INT"), "mediumint": ("INT", "INT"), "int": ("INT", "BIGINT")}
+_INTEGERS = {
+    "tinyint": ("TINYINT", "SMALLINT"),
+    "smallint": ("SMALLINT", "INT"),
+    "mediumint": ("INT", "INT"),
+    "int": ("INT", "BIGINT"),
+}
 _TEXTS = frozenset({"tinytext", "text", "mediumtext", "longtext", "enum", "set", "json"})
 _BLOBS = frozenset({"tinyblob", "blob", "mediumblob", "longblob"})
 GEOMETRIES = frozenset(
@@ -87,6 +92,7 @@ class MySqlTable:
     key: tuple[str, ...]
     rows: int = 0
     comment: str = ""
+    has_primary_key: bool = False
 
     @property
     def full_name(self) -> str:
@@ -106,7 +112,9 @@ class MySqlTable:
     def table(self) -> Table:
         """What a front end declares for it: every column whose type is known."""
         known = ((each, each.logical) for each in self.columns)
-        columns = tuple(Column(each.name, kind, comment=each.comment or None) for each, kind in known if kind is not None)
+        columns = tuple(
+            Column(each.name, kind, comment=each.comment or None) for each, kind in known if kind is not None
+        )
         return Table(self.name, columns, self.key, comment=self.comment or None)
 
 
@@ -138,7 +146,8 @@ def _table(server: MySql, database: str, name: str, rows: int, comment: str) -> 
         (database, name),
     )
     found = tuple(_column(*row) for row in columns)
-    return MySqlTable(database, name, found, _key(server, database, name), int(rows), comment)
+    key, is_primary = _key(server, database, name)
+    return MySqlTable(database, name, found, key, int(rows), comment, is_primary)
 
 
 def _column(name: str, kind: str, full: str, nullable: str, *rest: Any) -> MySqlColumn:
@@ -147,7 +156,7 @@ def _column(name: str, kind: str, full: str, nullable: str, *rest: Any) -> MySql
     return MySqlColumn(name, kind.lower(), full.lower(), nullable == "YES", *numbers, collation, comment)
 
 
-def _key(server: MySql, database: str, name: str) -> tuple[str, ...]:
+def _key(server: MySql, database: str, name: str) -> tuple[tuple[str, ...], bool]:
     rows = server.rows(
         "SELECT INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART FROM information_schema.STATISTICS"
         " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NON_UNIQUE = 0"
@@ -157,5 +166,5 @@ def _key(server: MySql, database: str, name: str) -> tuple[str, ...]:
     for index in dict.fromkeys(row[0] for row in rows):
         parts = [row for row in rows if row[0] == index]
         if all(row[2] != "YES" and row[3] is None for row in parts):
-            return tuple(row[1] for row in parts)
-    return ()
+            return tuple(row[1] for row in parts), index == "PRIMARY"
+    return (), False
