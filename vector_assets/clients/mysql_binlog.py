@@ -223,7 +223,9 @@ def _connecting(login: Login) -> Callable[..., Any]:
     def connect(**settings: Any) -> Any:
         if len(made) == 2:
             raise UnavailableError(f"{login.where}: the connection was lost in the middle of the binlog")
-        made.append(pymysql.connect(**settings))
+        # the library's name of it is deprecated
+        named = {"database" if name == "db" else name: value for name, value in settings.items()}
+        made.append(pymysql.connect(**named))
         return made[-1]
 
     return connect

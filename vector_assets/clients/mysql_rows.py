@@ -38,8 +38,7 @@ class Select:
         self._login = login
         with translated(login.where):
             self._connection = pymysql.connect(**login.settings())
-        literals = tuple(self._connection.literal(value) for value in values)
-        self._statement = statement % literals if literals else statement
+            self._statement = self._connection.cursor().mogrify(statement, tuple(values) or None)
 
     def blocks(self, columns: Sequence[MySqlColumn]) -> Iterator[tuple[list[Any], list[int]]]:
         """Columns in their natural types, and how many dates of each were nulled.

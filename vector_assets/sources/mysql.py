@@ -75,7 +75,7 @@ class MySqlCdcSource:
 
     def frontier(self) -> Position:
         """The end of the binlog now."""
-        return {SPLIT: Place.now(self._server.binlog()).token}
+        return {SPLIT: Place.now(self._server.binlog(), open=True).token}
 
     def plan(self, start: Position, limit: BatchLimit) -> Span | None:
         """The next chunk of the snapshot, or what the binlog has up to the frontier."""
@@ -104,17 +104,13 @@ class MySqlCdcSource:
         here = self._quiet[1] if self._quiet is not None and self._quiet[0] == name else place
         if here.behind(end) == 0:
             return True
-        cursor = Cursor(self._open, self._is_wanted)
         try:
-            for item in cursor.read(here, end, most_rows=1, most_bytes=_ANY):
-                if isinstance(item, Piece) or cursor.ddl is not None:
-                    return False
-                self._quiet = name, item
-        except (TableGoneError, PlaceLostError):
+            reached = self._cursor.peek(here)
+        except PlaceLostError:
             return False
-        finally:
-            cursor.close()
-        return True
+        if reached is not None:
+            self._quiet = name, reached
+        return reached is not None
 
     def read(self, span: Span, limit: BatchLimit) -> Generator[pa.RecordBatch, None, Span]:
         """A chunk of the snapshot with the changes that came before it, or changes.

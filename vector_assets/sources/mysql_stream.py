@@ -79,6 +79,19 @@ class Cursor:
         yield here
         return None
 
+    def peek(self, start: Place) -> Place | None:
+        """None when there is something to be read after a place, else how far there is nothing."""
+        here, seen = start, []
+        events = self._from(start)
+        for event in events:
+            seen.append(event)
+            if not isinstance(event, Ended):
+                self._events, self._at = chain(seen, events), _name(start)
+                return None
+            here = _after(here, event)
+        self.close()
+        return here
+
     def _stop(self, here: Place, events: Iterator[Event]) -> Place:
         """The place that was reached; the stream stays open there."""
         self._events, self._at = events, _name(here)

@@ -90,8 +90,10 @@ def file_number(file: str) -> int:
 
 
 def counted(position: Position, frontier: Position) -> int:
-    """Transactions between the two; at least 1 during the initial snapshot."""
+    """Records between two places that were read up to; transactions to a frontier, 1 more during the snapshot."""
     place, end = Place.of(position.get(SPLIT)), Place.of(frontier.get(SPLIT))
+    if SPLIT in frontier and not end.open:
+        return max(end.offset - place.offset, 0)
     if place.done or SPLIT not in frontier:
         return 0
     return place.behind(end) + (place.table is not None)
