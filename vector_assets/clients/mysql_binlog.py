@@ -5,21 +5,25 @@ The connection, the framing of events and the table maps are mysql-replication's
 """
 
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pymysql
+import pymysql.connections
 from pymysqlreplication import BinLogStreamReader
+from pymysqlreplication.constants import QUERY_EVENT
 from pymysqlreplication.event import (
+    BinLogEvent,
     GtidEvent,
     MariadbGtidEvent,
     NotImplementedEvent,
-    QueryEvent,
     RotateEvent,
     XAPrepareEvent,
     XidEvent,
 )
+from pymysqlreplication.packet import BinLogPacketWrapper
 from pymysqlreplication.row_event import (
     DeleteRowsEvent,
     PartialUpdateRowsEvent,
@@ -32,6 +36,25 @@ from vector_assets.clients.mysql import Login, translated
 from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.clients.mysql_image import Field, Layout
 from vector_assets.engine.errors import FatalError, PlanError, UnavailableError
+
+class QueryEvent(BinLogEvent):
+    """A statement, without the variables it ran under.
+
+    The library's own class (1.0.17) raises StatusVariableMismatch at variables of MariaDB that it does not know, such
+    as those of a DROP DATABASE of somebody else, and decodes the text strictly.
+    """
+
+    def __init__(self, from_packet: Any, event_size: int, table_map: Any, ctl_connection: Any, **more: Any) -> None:
+        super().__init__(from_packet, event_size, table_map, ctl_connection, **more)
+        _, _, length, _, variables = struct.unpack("<IIBHH", self.packet.read(13))
+        self._advance_to_payload(13)
+        self.packet.read(variables)
+        self.schema = self.packet.read(length).decode(errors="replace")
+        self.packet.read(1)
+        self.query = self.packet.read(event_size - 13 - variables - length - 1).decode(errors="replace")
+
+
+BinLogPacketWrapper._BinLogPacketWrapper__event_map[QUERY_EVENT] = QueryEvent
 
 _ROWS = (WriteRowsEvent, UpdateRowsEvent, DeleteRowsEvent)
 _EVENTS = (*_ROWS, PartialUpdateRowsEvent, TableMapEvent, GtidEvent, MariadbGtidEvent, QueryEvent, XidEvent,
@@ -191,7 +214,7 @@ class BinlogStream:
         return Rows(f"{event.schema}.{event.table}", known[1], kind, bytes(data), event.timestamp * 1000, gtid, number)
 
     def _query(self, event: Any, text: str) -> Iterator[Ddl]:
-        schema = event.schema.decode() if isinstance(event.schema, bytes) else str(event.schema)
+        schema = event.schema
         found = ddl_of(text, schema)
         if found is not None:
             verb, tables = found
@@ -216,6 +239,17 @@ class BinlogStream:
             return
 
 
+class _Connection(pymysql.connections.Connection):
+    """A connection that sends no byte more than a packet's header says.
+
+    The library's request for a dump (MariaDB, 1.0.17) is one byte too long. The server leaves the byte unread, so its
+    end of the connection after the last event is a reset, which throws away what has not been read yet.
+    """
+
+    def _write_bytes(self, data: bytes) -> None:
+        super()._write_bytes(data[: 4 + int.from_bytes(data[:3], "little")])
+
+
 def _connecting(login: Login) -> Callable[..., Any]:
     """Connects for the stream and for its questions, and never again."""
     made: list[Any] = []
@@ -225,7 +259,7 @@ def _connecting(login: Login) -> Callable[..., Any]:
             raise UnavailableError(f"{login.where}: the connection was lost in the middle of the binlog")
         # the library's name of it is deprecated
         named = {"database" if name == "db" else name: value for name, value in settings.items()}
-        made.append(pymysql.connect(**named))
+        made.append(_Connection(**named))
         return made[-1]
 
     return connect
