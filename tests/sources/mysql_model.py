@@ -14,7 +14,9 @@ from vector_assets.sources.mysql import MySqlCdcOptions, MySqlCdcSource
 _TYPES = {"int": LogicalType("INT"), "bigint": LogicalType("BIGINT"), "string": LogicalType("VARCHAR")}
 
 
-def source_of(mysql: MySql, table: str, columns: Sequence[tuple[str, str | LogicalType]], **options: str) -> MySqlCdcSource:
+def source_of(
+    mysql: MySql, table: str, columns: Sequence[tuple[str, str | LogicalType]], **options: str
+) -> MySqlCdcSource:
     """A source of a table with such columns."""
     declared = tuple(Column(name, _TYPES[kind] if isinstance(kind, str) else kind) for name, kind in columns)
     parsed = MySqlCdcOptions.parse(mysql.options(table, **options), "connector mysql-cdc")

@@ -55,7 +55,7 @@ def kinds_and_ids(tables):
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_concurrent_writers_and_chunks_come_to_the_table(mysql, opened, kind):
+def test_concurrent_writers_and_chunks_come_to_the_table(mysql, opened, kind):  # noqa: C901
     """Whatever is written while chunks are read, each change is seen once and each before-image fits.
 
     A span that is read again (as after a crash) gives as many records, the same end, and leads to the same rows.
@@ -144,7 +144,9 @@ def test_a_batch_stops_at_its_bytes_but_makes_progress(table, opened):
     start = source.start()
     for n in range(20):
         table.sql(f"INSERT INTO t VALUES ({n}, 0, REPEAT('x', 50))")
-    found, end = drain(opened(table, **mode("earliest-offset")), {"binlog": {**start["binlog"], "table": None}}, BatchLimit(99, 1))
+    found, end = drain(
+        opened(table, **mode("earliest-offset")), {"binlog": {**start["binlog"], "table": None}}, BatchLimit(99, 1)
+    )
     assert [each.num_rows for each in found] == [1] * 20
     assert source.lag(start, end) == 20
 
@@ -372,7 +374,12 @@ def test_a_table_that_cannot_be_read_as_declared_is_refused_before_the_first_row
     table.sql("CREATE TABLE keyless (id INT, n INT, s TEXT)")
     with pytest.raises(PlanError, match="neither a primary key nor a unique key"):
         opened(table, "keyless").start()
-    assert [finding.level for finding in opened(table, "keyless", **mode("latest-offset")).diagnose()] == ["ok", "ok", "ok", "warning"]
+    assert [finding.level for finding in opened(table, "keyless", **mode("latest-offset")).diagnose()] == [
+        "ok",
+        "ok",
+        "ok",
+        "warning",
+    ]
 
 
 def test_metadata_columns_say_where_a_row_is_from(table, opened):
@@ -381,7 +388,9 @@ def test_metadata_columns_say_where_a_row_is_from(table, opened):
     (snapshot,), here = drain(source, source.start())
     table.sql("DELETE FROM t")
     (stream,), _ = drain(source, here)
-    found = [{name: key.read(raw, ["binlog"]).to_pylist() for name, key in METADATA.items()} for raw in (snapshot, stream)]
+    found = [
+        {name: key.read(raw, ["binlog"]).to_pylist() for name, key in METADATA.items()} for raw in (snapshot, stream)
+    ]
     assert [each["database_name"] + each["table_name"] for each in found] == [[table.database, "t"]] * 2
     assert [each["row_kind"] for each in found] == [["+I"], ["-D"]]
     assert found[0]["op_ts"][0].year == 1970

@@ -74,10 +74,10 @@ class Binlog:
     `first` and `last` are GTIDs before the first and after the last transaction; empty sets where GTIDs are off.
     """
 
-    is_mariadb: bool
-    server: str
     first: Gtids
     last: Gtids
+    is_mariadb: bool
+    server: str
     first_file: str
     file: str
     pos: int
@@ -136,14 +136,14 @@ class MySql:
             first = self.value("SELECT BINLOG_GTID_POS(%s, 4)", (files[0],)) or ""
             last = self.value("SELECT @@GLOBAL.gtid_binlog_pos") or ""
             server = f"{self.value('SELECT @@server_id')}"
-            return Binlog(
-                True, server, Gtids.of(first, is_mariadb=True), Gtids.of(last, is_mariadb=True), files[0], file, pos
-            )
+            known = Gtids.of(first, is_mariadb=True), Gtids.of(last, is_mariadb=True)
+            return Binlog(*known, is_mariadb=True, server=server, first_file=files[0], file=file, pos=pos)
         has_gtids = self.variables("gtid_mode").get("gtid_mode", "OFF") == "ON"
         first = self.value("SELECT @@GLOBAL.gtid_purged") if has_gtids else ""
         last = self.value("SELECT @@GLOBAL.gtid_executed") if has_gtids else ""
         server = str(self.value("SELECT @@server_uuid"))
-        return Binlog(False, server, Gtids.of(first), Gtids.of(last), files[0], file, pos)
+        known = Gtids.of(first), Gtids.of(last)
+        return Binlog(*known, is_mariadb=False, server=server, first_file=files[0], file=file, pos=pos)
 
     def _status(self) -> tuple[Any, ...]:
         try:

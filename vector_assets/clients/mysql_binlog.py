@@ -37,7 +37,8 @@ from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.clients.mysql_image import Field, Layout
 from vector_assets.engine.errors import FatalError, PlanError, UnavailableError
 
-class QueryEvent(BinLogEvent):
+
+class QueryEvent(BinLogEvent):  # type: ignore[misc]  # the library has no types
     """A statement, without the variables it ran under.
 
     The library's own class (1.0.17) raises StatusVariableMismatch at variables of MariaDB that it does not know, such
@@ -146,7 +147,7 @@ class BinlogStream:
             enable_logging=False, pymysql_wrapper=_connecting(login), **where,
         )  # fmt: skip
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Event]:  # noqa: C901  # one state machine
         """What there is, to the end of the binlog as it is now.
 
         Raises:
@@ -239,7 +240,7 @@ class BinlogStream:
             return
 
 
-class _Connection(pymysql.connections.Connection):
+class _Connection(pymysql.connections.Connection):  # type: ignore[misc]  # the library has no types
     """A connection that sends no byte more than a packet's header says.
 
     The library's request for a dump (MariaDB, 1.0.17) is one byte too long. The server leaves the byte unread, so its
@@ -280,7 +281,7 @@ def _layout(where: str, table: Any) -> Layout:
 def ddl_of(text: str, schema: str) -> tuple[str, tuple[str, ...]] | None:
     """Verb and tables (by full name) of a statement that changes tables, None for any other; a database is `name.`."""
     match = _DDL.match(text)
-    if match is None or match["what"] is None and match["verb"].upper() != "TRUNCATE":
+    if match is None or (match["what"] is None and match["verb"].upper() != "TRUNCATE"):
         return None
     verb, what, rest = match["verb"].upper(), (match["what"] or "").upper(), match["rest"]
     rest = re.sub(r"^IF\s+(?:NOT\s+)?EXISTS\s+", "", rest, flags=re.I)

@@ -67,7 +67,7 @@ class Field:
 def _size(column: Any) -> int:
     kind = column.type
     if kind in _INTS:
-        return _INTS[kind]
+        return int(_INTS[kind])
     if kind in {T.VARCHAR, T.STRING}:
         return -2 if column.max_length > 255 else -1
     if kind in {T.BLOB, T.GEOMETRY, T.JSON}:

@@ -152,8 +152,9 @@ def _table(server: MySql, database: str, name: str, rows: int, comment: str) -> 
 
 def _column(name: str, kind: str, full: str, nullable: str, *rest: Any) -> MySqlColumn:
     length, precision, scale, fraction, collation, comment = rest
-    numbers = [None if each is None else int(each) for each in (length, precision, scale, fraction)]
-    return MySqlColumn(name, kind.lower(), full.lower(), nullable == "YES", *numbers, collation, comment)
+    size, digits, places, part = (None if each is None else int(each) for each in (length, precision, scale, fraction))
+    is_nullable = nullable == "YES"
+    return MySqlColumn(name, kind.lower(), full.lower(), is_nullable, size, digits, places, part, collation, comment)
 
 
 def _key(server: MySql, database: str, name: str) -> tuple[tuple[str, ...], bool]:

@@ -68,11 +68,11 @@ class MySqlCdcOptions(SourceOptions):
     specific_gtids: str | None = Field(None, alias="scan.startup.specific-offset.gtid-set")
     """Mode `specific-offset`: the transactions that are not read, instead of file and position."""
     skip_events: int = Field(0, alias="scan.startup.specific-offset.skip-events", ge=0)
-    """Mode `specific-offset`: events with rows of these tables to leave out at the beginning of the next transaction."""
+    """Mode `specific-offset`: events with rows of these tables to leave out of the next transaction."""
     skip_rows: int = Field(0, alias="scan.startup.specific-offset.skip-rows", ge=0)
     """Mode `specific-offset`: rows to leave out of the event after those."""
     timestamp_ms: int | None = Field(None, alias="scan.startup.timestamp-millis", ge=0)
-    """Mode `timestamp`: the first transaction of this time (ms since 1970, whole seconds in the binlog) or a later one."""
+    """Mode `timestamp`: the first transaction of this time (ms since 1970; the binlog has seconds) or a later one."""
     chunk_size: int = Field(50_000, alias="scan.incremental.snapshot.chunk.size", ge=2)
     """Most rows of a chunk of the snapshot, which is one batch (Flink CDC's default is 8096)."""
     heartbeat: Duration = Field(timedelta(seconds=30), alias="heartbeat.interval")
