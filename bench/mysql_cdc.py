@@ -25,7 +25,8 @@ from vector_assets.local.mysql import MySqlService
 from vector_assets.sources.mysql import MySqlCdcOptions, MySqlCdcSource
 
 COLUMNS = {
-    "id": LogicalType("BIGINT"), "n": LogicalType("INT"), "x": LogicalType("DOUBLE"), "price": LogicalType("DECIMAL", 10, 2),
+    "id": LogicalType("BIGINT"), "n": LogicalType("INT"), "x": LogicalType("DOUBLE"),
+    "price": LogicalType("DECIMAL", 10, 2),
     "name": LogicalType("VARCHAR"), "seen": LogicalType("TIMESTAMP", 3),
 }  # fmt: skip
 DDL = "id BIGINT PRIMARY KEY, n INT, x DOUBLE, price DECIMAL(10, 2), name VARCHAR(50), seen DATETIME(3)"

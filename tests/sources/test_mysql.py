@@ -156,24 +156,24 @@ TYPES = {
     "b1 TINYINT(1)": ("BOOLEAN", "1", True), "b BIT(1)": ("BOOLEAN", "b'1'", True),
     "b12 BIT(12)": (LogicalType("BINARY", 2), "b'101010101010'", b"\x0a\xaa"),
     "mi MEDIUMINT": ("INT", "-8388608", -8388608), "iu INT UNSIGNED": ("BIGINT", "4294967295", 4294967295),
-    "bu BIGINT UNSIGNED": (LogicalType("DECIMAL", 20, 0), "18446744073709551615", decimal.Decimal(18446744073709551615)),
+    "bu BIGINT UNSIGNED": (LogicalType("DECIMAL", 20, 0), "18446744073709551615", decimal.Decimal(18446744073709551615)),  # noqa: E501
     "f FLOAT": ("FLOAT", "16777217", 16777216.0), "d DOUBLE": ("DOUBLE", "0.1", 0.1),
     "d1 DECIMAL(10, 2)": (LogicalType("DECIMAL", 10, 2), "-1234.56", decimal.Decimal("-1234.56")),
     "d2 DECIMAL(38, 10)": (LogicalType("DECIMAL", 38, 10), "-0.0000000001", decimal.Decimal("-1E-10")),
     "d3 DECIMAL(65, 30)": ("VARCHAR", "-1.5", "-1.500000000000000000000000000000"),
     "c CHAR(5)": ("VARCHAR", "'ab'", "ab"), "l VARCHAR(20) CHARACTER SET latin1": ("VARCHAR", "'€é'", "€é"),
     "g VARCHAR(20) CHARACTER SET gbk": ("VARCHAR", "'中文'", "中文"), "x LONGTEXT": ("VARCHAR", "'täxt'", "täxt"),
-    "bn BINARY(4)": (LogicalType("BINARY", 4), "x'0100'", b"\1\0\0\0"), "vb VARBINARY(9)": ("VARBINARY", "x'00ff00'", b"\0\xff\0"),
+    "bn BINARY(4)": (LogicalType("BINARY", 4), "x'0100'", b"\1\0\0\0"), "vb VARBINARY(9)": ("VARBINARY", "x'00ff00'", b"\0\xff\0"),  # noqa: E501
     "e ENUM('a', 'ü')": ("VARCHAR", "'ü'", "ü"), "s SET('x', 'y', 'z')": ("VARCHAR", "'z,x'", "x,z"),
     "s0 SET('x')": ("VARCHAR", "''", ""), "j JSON": ("VARCHAR", """'{"a": [1]}'""", '{"a": [1]}'),
     "y YEAR": ("INT", "2024", 2024), "dt DATE": ("DATE", "'2024-02-29'", dt.date(2024, 2, 29)),
     "tm TIME(3)": ("TIME", "'12:34:56.789'", dt.time(12, 34, 56, 789000)),
     "tx TIME(6)": ("VARCHAR", "'-838:59:58.000001'", "-838:59:58.000001"),
-    "dm DATETIME(6)": (LogicalType("TIMESTAMP", 6), "'1969-12-31 23:59:59.999999'", dt.datetime(1969, 12, 31, 23, 59, 59, 999999)),
-    "ts TIMESTAMP(3)": (LogicalType("TIMESTAMP_LTZ", 3), "'2024-01-01 00:00:00.123'", dt.datetime(2024, 1, 1, 0, 0, 0, 123000, dt.UTC)),
-    "tl TIMESTAMP": (LogicalType("TIMESTAMP", 0), "'2024-01-01 00:00:00'", dt.datetime(2024, 1, 1, 8)),
-    "z DATE": ("DATE", "'0000-00-00'", None), "zd DATETIME": (LogicalType("TIMESTAMP", 0), "'2024-00-01 00:00:00'", None),
-    "p POINT": ("VARBINARY", "ST_GeomFromText('POINT(1 2)')", bytes.fromhex("0101000000000000000000f03f0000000000000040")),
+    "dm DATETIME(6)": (LogicalType("TIMESTAMP", 6), "'1969-12-31 23:59:59.999999'", dt.datetime(1969, 12, 31, 23, 59, 59, 999999)),  # noqa: E501, DTZ001
+    "ts TIMESTAMP(3)": (LogicalType("TIMESTAMP_LTZ", 3), "'2024-01-01 00:00:00.123'", dt.datetime(2024, 1, 1, 0, 0, 0, 123000, dt.UTC)),  # noqa: E501
+    "tl TIMESTAMP": (LogicalType("TIMESTAMP", 0), "'2024-01-01 00:00:00'", dt.datetime(2024, 1, 1, 8)),  # noqa: DTZ001
+    "z DATE": ("DATE", "'0000-00-00'", None), "zd DATETIME": (LogicalType("TIMESTAMP", 0), "'2024-00-01 00:00:00'", None),  # noqa: E501
+    "p POINT": ("VARBINARY", "ST_GeomFromText('POINT(1 2)')", bytes.fromhex("0101000000000000000000f03f0000000000000040")),  # noqa: E501
 }  # fmt: skip
 
 

@@ -208,7 +208,8 @@ class BinlogStream:
         for bitmap in (event.columns_present_bitmap, getattr(event, "columns_present_bitmap2", None)):
             if bitmap is not None and int.from_bytes(bitmap, "little") & full != full:
                 raise PlanError(
-                    f"{self._login.where}: {event.schema}.{event.table}: rows without all columns: SET GLOBAL binlog_row_image = 'FULL'"
+                    f"{self._login.where}: {event.schema}.{event.table}: rows without all columns:"
+                    f" SET GLOBAL binlog_row_image = 'FULL'"
                 )
         data = event.packet.read(event.event_size - event.packet.read_bytes)
         kind = {WriteRowsEvent: "insert", UpdateRowsEvent: "update", DeleteRowsEvent: "delete"}[type(event)]

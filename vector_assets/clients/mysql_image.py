@@ -303,7 +303,8 @@ def _days(year: Ints, month: Ints, day: Ints, at: Ints) -> tuple[Ints, Any]:
 
 def _old(field: Field, data: Bytes, at: Ints) -> Any:
     raise PlanError(
-        f"column {field.name}: it is kept in the format of times before MySQL 5.6; rebuild the table (ALTER TABLE ... FORCE)"
+        f"column {field.name}: it is kept in the format of times before MySQL 5.6; rebuild the"
+        f" table (ALTER TABLE ... FORCE)"
     )
 
 

@@ -26,13 +26,15 @@ def key_columns(table: MySqlTable) -> tuple[MySqlColumn, ...]:
     found = tuple(column for name in table.key if (column := table.column(name)) is not None)
     if not found:
         raise PlanError(
-            f"{table.full_name} has neither a primary key nor a unique key of NOT NULL columns: a snapshot of it cannot be"
+            f"{table.full_name} has neither a primary key nor a unique key of NOT NULL columns: a"
+            f" snapshot of it cannot be"
             " resumed; add one, or start with 'scan.startup.mode' = 'latest-offset'"
         )
     for column in found:
         if column.type not in {*_INTEGERS, *_TEXTS, *_BINARIES, *_DATES, "decimal"}:
             raise PlanError(
-                f"{table.full_name}: its key has column {column.name} of type {column.type}, which a snapshot cannot be read by"
+                f"{table.full_name}: its key has column {column.name} of type {column.type}, which a"
+                " snapshot cannot be read by"
             )
     return found
 

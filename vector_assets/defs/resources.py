@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vector_assets.clients.kafka import ControlPlane
     from vector_assets.clients.kafka_properties import Properties
     from vector_assets.clients.maxcompute import MaxCompute
-    from vector_assets.clients.mysql import MySql
     from vector_assets.clients.milvus_api import Api
+    from vector_assets.clients.mysql import MySql
     from vector_assets.clients.postgres import Connection, Login
 
 

@@ -79,7 +79,8 @@ class Modes:
             return self._at_file(binlog, match[1], int(match[2])) if match else self._at_gtids(binlog, word)
         except ValueError:
             raise ConfigError(
-                f"{self._server.login.where}: a place is 'initial', 'earliest', 'latest', '<file>:<position>' or a set of"
+                f"{self._server.login.where}: a place is 'initial', 'earliest', 'latest',"
+                f" '<file>:<position>' or a set of"
                 f" GTIDs; found {where!r}"
             ) from None
 
