@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
-BENCHES ?= kafka-adbpg adbpg-latency kafka-milvus milvus-latency formats replay reconcile maxcompute-read kafka-iceberg iceberg-commits lookup mysql-cdc
+BENCHES ?= kafka-adbpg adbpg-latency kafka-milvus milvus-latency formats group-by replay reconcile maxcompute-read kafka-iceberg iceberg-commits lookup kafka-paimon embed mysql-cdc
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 .DEFAULT_GOAL := help
@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	fi
 	@touch $@
 
-demo: $(STAMP) ## whole jobs on embedded services; DEMO=adbpg or DEMO=milvus runs one of them
+demo: $(STAMP) ## whole jobs on embedded services; DEMO="adbpg milvus lake maxcompute" chooses parts
 	$(BIN)/vector-assets demo $(DEMO)
 
 test: $(STAMP) ## all tests, real services included, in WORKERS processes with services of their own

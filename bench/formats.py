@@ -37,6 +37,8 @@ from vector_assets.formats.changelog_json import ChangelogJsonDecoder, Changelog
 from vector_assets.formats.csv import CsvDecoder, CsvOptions
 from vector_assets.formats.debezium_json import DebeziumJsonDecoder, DebeziumJsonOptions
 from vector_assets.formats.json import JsonDecoder, JsonOptions
+from vector_assets.formats.lake_infer import infer
+from vector_assets.formats.lake_json import LakeJsonDecoder, LakeJsonOptions
 from vector_assets.formats.maxwell_json import MaxwellJsonDecoder, MaxwellJsonOptions
 from vector_assets.formats.raw import RawDecoder, RawOptions
 from vector_assets.local.schema_registry import SchemaRegistryService
@@ -138,6 +140,29 @@ def json_mixed(count: int) -> Case:
 def json_exact(count: int) -> Case:
     """A member that is an object goes into a text column: no record is plain."""
     return _json_case([json.dumps({**row, "note": {"text": row["note"]}}).encode() for row in orders(count)])
+
+
+def _lake_case(records: list[bytes]) -> Case:
+    fields = infer(records[:1000], 1, times=True).fields
+    return Case(records, LakeJsonDecoder(fields, LakeJsonOptions()), _orjson_rows)
+
+
+def lake_clean(count: int) -> Case:
+    """Orders into the columns that are inferred from them."""
+    return _lake_case([json.dumps(row).encode() for row in orders(count)])
+
+
+def lake_nested(count: int) -> Case:
+    """A member is an object, which is kept as JSON text."""
+    return _lake_case([json.dumps({**row, "note": {"text": row["note"]}}).encode() for row in orders(count)])
+
+
+def lake_drift(count: int) -> Case:
+    """One record in 100 has a member that no column is for."""
+    rows = orders(count)
+    for row in rows[1099::100]:
+        row["colour"] = "red"
+    return _lake_case([json.dumps(row).encode() for row in rows])
 
 
 def csv_clean(count: int) -> Case:
@@ -268,6 +293,9 @@ CASES: dict[str, Callable[[int], Case]] = {
     "json quoted numbers": json_quoted,
     "json half quoted": json_mixed,
     "json object as text": json_exact,
+    "lake-json": lake_clean,
+    "lake-json object as text": lake_nested,
+    "lake-json drift 1:100": lake_drift,
     "raw BIGINT": raw_bigint,
     "raw STRING": raw_text,
     "avro": avro,

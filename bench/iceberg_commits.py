@@ -43,20 +43,23 @@ def _commits(count: int, rows: int, keep: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         sink = _sink(Path(name), keep)
         batch = Batch(_rows(rows))
-        seconds = []
+        seconds, cpu = [], []
         for number in range(count):
             span = Span((Range("bench@topic/0", {"offset": number * rows}, {"offset": (number + 1) * rows}),))
             first = frozenset({"bench@topic/0"}) if number == 0 else frozenset()
             staged = sink.stage(batch, BatchToken("bench", sink.options.target(), number + 1, span, 1, first))
-            began = time.monotonic()
+            began, used = time.monotonic(), time.process_time()
             sink.commit(staged)
             seconds.append(time.monotonic() - began)
+            cpu.append(time.process_time() - used)
         metadata = max(Path(name).rglob("*.metadata.json"), key=lambda path: path.stat().st_mtime)
         files = sum(1 for path in Path(name).rglob("*") if path.is_file() and path.parent.name == "metadata")
         sink.close()
         return {
             "first_50_ms": _ms(seconds[:_LAST]),
             "last_50_ms": _ms(seconds[-_LAST:]),
+            "first_50_cpu_ms": _ms(cpu[:_LAST]),
+            "last_50_cpu_ms": _ms(cpu[-_LAST:]),
             "last_50_p95_ms": round(statistics.quantiles(seconds[-_LAST:], n=20)[-1] * 1000, 1),
             "metadata_json_kb": round(metadata.stat().st_size / 1024),
             "metadata_files": files,

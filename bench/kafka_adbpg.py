@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     services.up(["kafka", "postgres"])
     brokers, address = env.secret("kafka_bootstrap_servers"), env.secret("postgres_address")
     user, password = env.secret("postgres_user"), env.secret("postgres_password")
-    topic = _topic(brokers, arguments)
+    topic = make_topic(brokers, arguments)
     database = f"bench_{os.getpid()}"
     server = f"postgresql://{user}:{password}@{address}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
@@ -89,7 +89,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _topic(brokers: str, arguments: argparse.Namespace) -> str:
+def make_topic(brokers: str, arguments: argparse.Namespace) -> str:
     """A topic with the records, made once per size and kept; 129 bytes a record on average, lz4."""
     name = f"bench_w1_{arguments.rows}_{arguments.partitions}"
     admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": brokers})

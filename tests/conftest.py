@@ -2,7 +2,12 @@
 
 import os
 
+import hypothesis
 import pytest
+
+# a loaded machine is no failure: neither a slow example nor a slow generation of examples
+hypothesis.settings.register_profile("loaded", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("loaded")
 
 pytest_plugins = [
     "tests.fix_services",
@@ -13,6 +18,10 @@ pytest_plugins = [
     "tests.fix_milvus",
     "tests.fix_maxcompute",
     "tests.fix_mysql",
+    "tests.fix_s3",
+    "tests.fix_spark",
+    "tests.fix_embeddings",
+    "tests.fix_opensearch",
 ]
 """In the order of their own imports: pytest registers a plugin before anybody imports it."""
 
@@ -21,6 +30,9 @@ _SERVICE_FIXTURES = frozenset(
     | {"milvus", "own_milvus", "milvus_235"}
     | {"mysql", "own_mysql"}
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
+    | {"s3", "spark"}
+    | {"embeddings", "embeddings_server", "own_embeddings"}
+    | {"opensearch", "opensearch_server", "own_opensearch"}
 )
 
 

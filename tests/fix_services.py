@@ -12,11 +12,14 @@ import pytest
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, TransientError
 from vector_assets.local import process
+from vector_assets.local.embeddings import EmbeddingsService
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
 from vector_assets.local.mysql import MySqlService
+from vector_assets.local.opensearch import OpenSearchService
 from vector_assets.local.postgres import PostgresService
+from vector_assets.local.s3 import S3Service
 from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService
 
@@ -27,6 +30,9 @@ _KINDS: dict[str, type[LocalService]] = {
     "registry": SchemaRegistryService,
     "maxcompute": MaxComputeService,
     "mysql": MySqlService,
+    "s3": S3Service,
+    "embeddings": EmbeddingsService,
+    "opensearch": OpenSearchService,
 }
 
 

@@ -24,7 +24,7 @@ REFUSED = {
     "unknown pipeline": (["run", "carz"], "unknown pipeline 'carz' (did you mean 'cars'?)"),
     "unknown pipeline in the ledger": (["dead-letters", "list", "cars"], "unknown pipeline 'cars'; the ledger knows"),
     "no such file": (["plan", "pipelines/none.sql"], "pipelines/none.sql:1:1: cannot be read"),
-    "not a declaration": (["plan", "pipelines/none.yaml"], "not supported yet"),
+    "not a declaration": (["plan", "pipelines/none.txt"], "not a declaration"),
     "target out of reach": (["plan", "cars"], "127.0.0.1:9"),
     "source out of reach": (["reset", "cars", "--to", "earliest"], "127.0.0.1:9"),
     "no such dead letter": (["dead-letters", "show", "17"], "there is no dead letter 17"),

@@ -57,7 +57,7 @@ def test_offline_the_demo_s_script_is_planned_without_secrets_and_without_a_conn
 
 PLAN_KEYS = {
     "name", "file", "line", "description", "assets", "partitions", "source", "transform", "columns", "sink", "settings",
-    "reports", "notes", "lookups", "fingerprint", "online",
+    "embedding", "reports", "notes", "lookups", "fingerprint", "online",
 }  # fmt: skip
 
 

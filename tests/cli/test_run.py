@@ -112,7 +112,7 @@ STATUS_KEYS = {
 }  # fmt: skip
 BATCH_KEYS = {
     "seq", "kind", "state", "partition", "span", "counts", "commit_id", "run_id", "code_version", "planned", "done",
-    "commit_seconds", "note",
+    "commit_seconds", "note", "lookups",
 }  # fmt: skip
 
 
@@ -155,6 +155,15 @@ def test_a_lost_range_is_in_the_status(job, cli):
     shown = cli("status", "--gaps").out
     assert shown.count("TRUNCATED") == 2
     assert shown.split("TRUNCATED")[1].split()[:2] == ["30", "50"]
+
+
+def test_the_history_of_the_columns_is_in_the_status(job, cli):
+    job.produce(range(10))
+    cli("run", "cars")
+    assert "columns as declared" in cli("status", "cars", "--schema").out
+    (version,) = cli("status", "cars", "--schema", "--json").json["pipelines"][0]["schema_versions"]
+    assert (version["version"], version["from_batch"], version["changes"]) == (1, 1, [])
+    assert version["columns"][0].keys() == {"name", "type"}
 
 
 def test_a_pipeline_at_its_bound_is_finished_and_following_it_ends(job, cli):

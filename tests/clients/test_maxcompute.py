@@ -1,5 +1,6 @@
 """The MaxCompute client against the local server: what it sees, what it reads, and how often it asks."""
 
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -262,3 +263,11 @@ def test_a_declared_type_may_be_wider_but_not_narrower() -> None:
     assert is_widening(LogicalType("DECIMAL", 10, 2), LogicalType("DECIMAL", 12, 3))
     assert not is_widening(LogicalType("DECIMAL", 10, 2), LogicalType("DECIMAL", 10, 3))
     assert not is_widening(LogicalType("VARCHAR"), LogicalType("VARCHAR", 10))
+
+
+def test_pyodps_that_is_not_installed_is_told_with_what_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "vector_assets.clients.maxcompute_rest", raising=False)
+    monkeypatch.setitem(sys.modules, "odps", None)
+    login = Login("http://127.0.0.1:1", "p", "id", SecretStr("key"))
+    with pytest.raises(ConfigError, match=r"needs the package odps: pip install 'vector-assets\[maxcompute\]'"):
+        MaxCompute(login, QUICK).import_client()

@@ -13,7 +13,7 @@ import pytest
 from tests.fix_kafka import KafkaBroker
 from tests.fix_postgres import PostgresServer
 from vector_assets.engine.archive import Archive
-from vector_assets.engine.env import child_environment, secret_variable
+from vector_assets.engine.env import child_environment, overridden, secret_variable
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.session import Books
@@ -143,7 +143,9 @@ class Project:
 
     def instance(self) -> dg.DagsterInstance:
         """The Dagster instance that commands and servers use; to be used as a context manager."""
-        return dg.DagsterInstance.from_config(self.variables["DAGSTER_HOME"])
+        home = self.variables["DAGSTER_HOME"]
+        with overridden(DAGSTER_HOME=home):
+            return dg.DagsterInstance.from_config(home)
 
     def materializations(self, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
         """Every materialization of the asset, oldest first."""

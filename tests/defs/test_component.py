@@ -33,8 +33,8 @@ def loaded(tmp_path, monkeypatch):
     (folder / "scripts" / "bike_info.sql").write_text(other)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def load(attributes: str) -> dg.Definitions:
-        (folder / "defs.yaml").write_text(YAML + attributes)
+    def load(attributes: str, yaml: str = YAML) -> dg.Definitions:
+        (folder / "defs.yaml").write_text(yaml + attributes)
         return dg.load_from_defs_folder(path_within_project=Path(folder.parent))
 
     yield load
@@ -63,3 +63,41 @@ def test_a_name_that_is_not_declared_is_refused(loaded):
         loaded("  path: scripts\n  names: [cat_info]\n").resolve_asset_graph()
     text = "".join(traceback.format_exception(raised.value))
     assert "unknown pipeline 'cat_info' (did you mean 'car_info'?); declared: bike_info, car_info" in text
+
+
+JOB = """
+type: vector_assets.defs.component.LakeJobComponent
+attributes:
+  datasource:
+    name: shop
+    brokers: ${secret_values.test_kafka}
+    topic: orders
+  job:
+    name: orders
+    source: shop
+    destination: {database: shop, table: orders}
+    columns:
+      - {field: id, type: BIGINT}
+"""
+
+
+def test_a_lake_job_may_be_a_component(loaded):
+    definitions = loaded("", JOB)
+    assert {"kafka/orders", "orders"} <= set(keys(definitions))
+    (sensor,) = [each for each in definitions.sensors if each.name == "orders_sensor"]
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (JOB.replace("BIGINT", "BIGINTT"), "defs.yaml:13:27: job orders: columns[1].type: found 'BIGINTT'"),
+        (JOB.replace("topic: orders", "topic: '{{ env.TOPIC }}'"), "defs.yaml:7:12: templates are not filled in here"),
+        (JOB.replace("source: shop", "source: shp"), "unknown datasource 'shp' (did you mean 'shop'?)"),
+    ],
+    ids=["type", "template", "source"],
+)
+def test_what_is_wrong_in_a_component_is_named_by_its_line(loaded, text, said):
+    with pytest.raises(Exception, match="LakeJobComponent") as raised:
+        loaded("", text).resolve_asset_graph()
+    assert said in "".join(traceback.format_exception(raised.value))

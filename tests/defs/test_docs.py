@@ -17,7 +17,8 @@ def test_the_example_of_a_users_own_definitions_loads(tmp_path, monkeypatch):
     assert keys == {"car_info", "kafka/cars", "red_cars", "topic_end"}
 
 
-def test_the_instance_keeps_everything_in_its_folder_and_sends_nothing(tmp_path):
+def test_the_instance_keeps_everything_in_its_folder_and_sends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text((REPOSITORY / "dagster_home" / "dagster.yaml").read_text())
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.root_directory == str(tmp_path)

@@ -47,6 +47,13 @@ def test_every_definition_of_the_repository_loads_with_a_placeholder_environment
         "postgres_password": "something",
         "milvus_endpoint": "milvus.invalid",
         "milvus_port": "19530",
+        "s3_endpoint": "http://s3.invalid:8333",
+        "s3_access_key": "somebody",
+        "s3_secret_key": "something",
+        "maxcompute_endpoint": "http://maxcompute.invalid",
+        "maxcompute_project": "local",
+        "maxcompute_access_id": "somebody",
+        "maxcompute_access_key": "something",
     }.items():
         monkeypatch.setenv(secret_variable(name), value)
     import vector_assets.definitions
@@ -55,6 +62,12 @@ def test_every_definition_of_the_repository_loads_with_a_placeholder_environment
     dg.Definitions.validate_loadable(found)
     graph = found.resolve_asset_graph()
     assert sorted(key.to_user_string() for key in graph.get_all_asset_keys()) == [
-        "car_info", "kafka/people_changes", "kafka/vector_ingest", "people",
+        "car_info", "kafka/people_changes", "kafka/shop_orders", "kafka/vector_ingest",
+        "maxcompute/local/demo_customers", "maxcompute/local/demo_visits", "orders", *upkeep("orders"),
+        "orders_archive", *upkeep("orders_archive"), "people", "visit_counts", "visits",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+def upkeep(table: str) -> list[str]:
+    return [f"{table}/maintenance/{task}" for task in ("compact", "expire", "orphans")]

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,17 @@ from pymilvus import MilvusClient
 
 from tests.fix_services import PREFIX, unavailable
 from vector_assets.cli import demo as steps
-from vector_assets.cli import demo_cars, demo_people
+from vector_assets.cli import demo_cars, demo_dagster, demo_orders, demo_people, demo_visits
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError, FatalError
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.session import Books
 from vector_assets.local import demo_cars as world
+from vector_assets.local import demo_orders as shop
 from vector_assets.local import demo_people as people
+from vector_assets.local import demo_visits as visits
 from vector_assets.local import process, services
+from vector_assets.local.demo_postgres import connected
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("vector-assets")
@@ -69,6 +73,37 @@ def test_the_changes_leave_who_a_plain_reading_of_them_leaves():
     assert len(people.changes().records) == people.RECORDS
 
 
+def test_the_orders_are_what_a_plain_reader_of_json_finds_in_the_messages():
+    found, bad = {}, 0
+    for message in shop.orders().messages:
+        try:
+            order = json.loads(message, parse_float=Decimal, parse_constant=refuse)
+            found[order["id"]] = order
+        except (ValueError, TypeError):
+            bad += 1
+    assert (bad, len(found)) == (shop.POISON, shop.RECORDS - shop.POISON)
+    assert found == shop.orders().documents
+    new = {number for number, order in found.items() if "coupon" in order}
+    assert new == {number for number in found if number > shop.DRIFT}
+    assert any(found[number]["points"] > 2**31 for number in new)
+    assert all(found[number]["points"] < 2**31 for number in found.keys() - new)
+
+
+def refuse(word: str) -> None:
+    raise ValueError(word)
+
+
+def test_the_visits_have_strangers_and_customers_who_are_new_on_the_last_day_only():
+    world = visits.world()
+    known, new = (set(world.customers[day]) for day in (visits.DAYS[0], visits.DAYS[-1]))
+    assert known < new
+    came = {day: {row[1] for row in rows} for day, rows in world.visits.items()}
+    late = {row[0] for row in new - known}
+    assert [bool(came[day] & late) for day in visits.DAYS] == [False, False, True]
+    assert came[visits.DAYS[0]] - {row[0] for row in new}
+    assert len({row[0] for rows in world.visits.values() for row in rows}) == len(visits.DAYS) * visits.ROWS
+
+
 def vars_of(person: people.Person) -> dict[str, object]:
     return {"id": person.id, "name": person.name, "age": person.age, "vec": list(person.vec)}
 
@@ -101,10 +136,35 @@ PEOPLE = {
 }
 
 
+ORDERS = {
+    "all there": (demo_orders.Account("orders", 4000, 0, 5, 3995, 0, is_equal=True), True),
+    "read twice after a reset": (demo_orders.Account("orders", 8000, 0, 10, 7990, 0, is_equal=True), True),
+    "other documents": (demo_orders.Account("orders", 4000, 0, 5, 3995, 0, is_equal=False), False),
+    "a row twice": (demo_orders.Account("orders", 4000, 0, 5, 3996, 0, is_equal=True), False),
+    "messages left in the topic": (demo_orders.Account("orders", 3000, 1000, 4, 2996, 0, is_equal=False), False),
+}
+
+
+VISITS = {
+    "all there": (demo_visits.Account((4500, 4500), 0, 0, 4500, are_rows_equal=True, are_counts_equal=True), True),
+    "other rows": (demo_visits.Account((4500, 4500), 0, 0, 4500, are_rows_equal=False, are_counts_equal=True), False),
+    "other counts": (demo_visits.Account((4500, 4500), 0, 0, 4500, are_rows_equal=True, are_counts_equal=False), False),
+    "a partition unread": (
+        demo_visits.Account((4500, 3000), 1500, 0, 4500, are_rows_equal=True, are_counts_equal=True),
+        False,
+    ),
+}
+
+
 @pytest.mark.parametrize(
     ("account", "adds_up"),
-    [*ACCOUNTS.values(), *PEOPLE.values()],
-    ids=[*ACCOUNTS, *(f"people: {name}" for name in PEOPLE)],
+    [*ACCOUNTS.values(), *PEOPLE.values(), *ORDERS.values(), *VISITS.values()],
+    ids=[
+        *ACCOUNTS,
+        *(f"people: {name}" for name in PEOPLE),
+        *(f"orders: {name}" for name in ORDERS),
+        *(f"visits: {name}" for name in VISITS),
+    ],
 )
 def test_the_numbers_must_add_up(account, adds_up):
     assert account.adds_up is adds_up
@@ -115,10 +175,8 @@ def placeholders(monkeypatch, tmp_path):
     """The demo's script compiles; nothing it names is there."""
     monkeypatch.setenv("VECTOR_ASSETS_HOME", str(tmp_path))
     monkeypatch.setenv("VECTOR_ASSETS_PIPELINES", str(REPOSITORY / "pipelines"))
-    for name in ("kafka_bootstrap_servers", "postgres_address", "postgres_user", "postgres_password"):
-        monkeypatch.setenv(env.secret_variable(name), "placeholder:1")
-    monkeypatch.setenv(env.secret_variable("milvus_endpoint"), "placeholder")
-    monkeypatch.setenv(env.secret_variable("milvus_port"), "1")
+    for name, value in steps._secrets(steps._known_parts(), {}).items():
+        monkeypatch.setenv(name, value)
 
 
 HOURS = ["2026-03-01-10:00", "2026-03-01-11:00"]
@@ -132,22 +190,22 @@ def test_a_run_during_which_the_hour_turns_is_followed_by_one_of_the_next_hour(p
         ran.append(arguments[-1])
         return subprocess.CompletedProcess(arguments, code if len(ran) == 1 else 0, "", "")
 
-    monkeypatch.setattr(steps, "_dagster", run)
+    monkeypatch.setattr(demo_dagster, "_run", run)
     monkeypatch.setattr(Calendar, "now", lambda self: HOURS[len(ran)])
     monkeypatch.setattr(Calendar, "is_open", lambda self, key: key == HOURS[1])
-    assert HOURS[1] in steps._materialize(steps.Spinner("asset"), ["car_info", "people"])
+    assert HOURS[1] in demo_dagster.materialize(steps.Spinner("asset"), ["car_info", "people"])
     assert ran == HOURS
 
 
 def test_a_run_that_fails_ends_the_demo_with_what_dagster_said(placeholders, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "dagster says why")
-    monkeypatch.setattr(steps, "_dagster", lambda arguments: failed)
+    monkeypatch.setattr(demo_dagster, "_run", lambda arguments: failed)
     with pytest.raises(FatalError, match="exit code 1:\ndagster says why"):
-        steps._materialize(steps.Spinner("asset"), ["car_info", "people"])
+        demo_dagster.materialize(steps.Spinner("asset"), ["car_info", "people"])
 
 
 def test_the_demo_needs_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(steps, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(demo_dagster, "CHECKOUT", tmp_path)
     with pytest.raises(ConfigError, match="the demo needs the repository"):
         steps.demo()
 
@@ -170,13 +228,13 @@ def run(home: Path, *arguments: str, cwd: Path = REPOSITORY, **more: str) -> sub
     variables = {"VECTOR_ASSETS_HOME": str(home), "DAGSTER_HOME": str(home / "dagster_home"), **more}
     return subprocess.run(
         [COMMAND, *arguments], cwd=cwd, env=env.child_environment(**variables), capture_output=True, text=True,
-        timeout=300, check=False,
+        timeout=600, check=False,
     )  # fmt: skip
 
 
 def table() -> list[tuple[object, ...]]:
     """Rows of the table with their versions."""
-    with world._connect(world.DATABASE) as connection:
+    with connected(world.DATABASE) as connection:
         return connection.execute(f"SELECT id, xmin::text, ctid::text FROM {world.TABLE} ORDER BY id").fetchall()
 
 
@@ -213,28 +271,48 @@ PEOPLE_TOLD = (
 )
 
 
+LAKE_TOLD = (
+    r"orders +4,000 +5 +3,995 +0 +yes$",
+    r"orders_archive +4,000 +5 +3,995 +1,998 +yes$",
+    r"column points widened from INT to BIGINT for points$",
+    r"column coupon STRING added for coupon$",
+    r"lake-json: no JSON: found NaN, ",
+    r"Hangzhou +684 +167672\.11 +345 +345$",
+)
+VISITS_TOLD = (
+    r"rows landed +4,500$",
+    r"of a known customer +4,290$",
+    r"each as the tables say +yes$",
+    r"each as often as it came +yes$",
+    r"ds=20260302: customers ds=20260301@",
+    r"ds=20260303: customers ds=20260303@",
+)
+
+
 @pytest.mark.service
 def test_the_demo_works_from_nothing_part_by_part_and_a_second_one_changes_nothing(demo_home):
-    first = run(demo_home, "demo", "milvus")
+    first = run(demo_home, "demo", "milvus", "lake")
     if "cannot download" in first.stderr or "pip install" in first.stderr:
         unavailable(first.stderr.strip())
-    tells(first, *PEOPLE_TOLD, r"dead letters +10$", r"^make dev ")
-    assert started(demo_home) == {"kafka", "milvus"}
+    tells(first, *PEOPLE_TOLD, *LAKE_TOLD, r"dead letters +10$", r"^make dev ")
+    assert started(demo_home) == {"kafka", "milvus", "s3"}
     with env.overridden(VECTOR_ASSETS_HOME=str(demo_home)):
         left = collection()
         assert [approximately(row) for row in left] == [
             approximately(vars_of(person)) for _, person in sorted(people.changes().left.items())
         ]
-        batches = books_of(people.PIPELINE)
-        both = run(demo_home, "demo")
-        tells(both, *CARS_TOLD, *PEOPLE_TOLD, "collection people is there", "people_changes: already there")
-        assert (collection(), books_of(people.PIPELINE)) == (left, batches)
+        jobs = (people.PIPELINE, *shop.PIPELINES)
+        batches = [books_of(name) for name in jobs]
+        whole = run(demo_home, "demo")
+        tells(whole, *CARS_TOLD, *PEOPLE_TOLD, *LAKE_TOLD, *VISITS_TOLD)
+        tells(whole, "collection people is there", "people_changes: already there", "archive: already there")
+        assert (collection(), [books_of(name) for name in jobs]) == (left, batches)
         tour(demo_home)
-        before = table(), books_of(world.PIPELINE)
-        again = run(demo_home, "demo", "adbpg")
-        tells(again, "no new batches", *CARS_TOLD)
-        assert again.stdout.count("already there") == 2
-        assert (table(), books_of(world.PIPELINE)) == before
+        before = table(), visits.landed(), [books_of(name) for name in (world.PIPELINE, *visits.PIPELINES)]
+        again = run(demo_home, "demo", "adbpg", "maxcompute")
+        tells(again, "ds=20260303: already there; no new batches", *CARS_TOLD, *VISITS_TOLD)
+        assert again.stdout.count("already there") == 5
+        assert (table(), visits.landed(), [books_of(n) for n in (world.PIPELINE, *visits.PIPELINES)]) == before
     down = run(demo_home, "services", "down", "--json")
     assert down.returncode == 0, down.stderr
     assert not started(demo_home)

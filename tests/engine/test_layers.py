@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vector_assets.engine.env import STEPS
+from vector_assets.engine.env import RARE_STEPS, STEPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "vector_assets"
@@ -38,9 +38,16 @@ ROW_BY_ROW = {"to_pylist", "to_pydict", "iterrows", "itertuples", "iter_rows"}
 """Methods that make a Python object of every row."""
 
 SLOW_PATHS = {
+    "cli/demo_orders.py:_rebuilt": "the demo's 4,000 rows, compared with its messages one by one",
+    "cli/demo_orders.py:_show_query": "the six rows of the demo's query",
     "cli/demo_people.py:_show_nearest": "the five rows of the demo's search on a screen",
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
+    "cli/job_preview.py:_rows": "the few rows of a preview on a screen",
+    "cli/job_preview.py:_show": "the few dead letters of a preview on a screen",
+    "cli/job_preview.py:_texts": "the few messages of a preview on a screen",
+    "cli/job_preview.py:_json": "the dead letters of a preview",
     "cli/preview.py:_rows": "the k records of a preview on a screen",
+    "cli/query.py:_rows": "rows on a screen are text",
     "cli/search.py:_json": "the k rows of a search on a screen",
     "cli/search.py:_show": "the k rows of a search on a screen",
     "engine/dead_letters.py:DeadLetters.add": "one row of the ledger per reject, within the error budget",
@@ -52,12 +59,21 @@ SLOW_PATHS = {
     "clients/mysql_image.py:_json": "JSON documents of MySQL 8, whose binary form no vectorised parser reads",
     "clients/mysql_image.py:_set": "the distinct combinations of a SET",
     "clients/mysql_image.py:_text": "texts in another character set than UTF-8",
+    "engine/stages.py:Stages._check_refused": "the first refused row of a group, for the error that ends the run",
     "formats/canal_json.py:CanalJsonDecoder._typed": "what a reject held, for its error",
     "formats/changelog.py:unknown_operations": "what a reject held, for its error",
     "formats/csv.py:CsvDecoder._first_bad": "what a reject held, for its error",
     "formats/csv_split.py:RecordSplitter._one_by_one": "records that no vectorised parser takes as they are",
     "formats/json_rows.py:JsonRows._few": "documents that pyarrow.json does not take as they are, and MAP columns",
     "formats/json_values.py:_whole_one_by_one": "integers with an exponent",
+    "formats/lake_drift.py:changes_for": "numbers that do not fit, when a change of the columns may be due",
+    "formats/lake_drift.py:reasons": "one text for each document that is a reject, or stops the pipeline",
+    "formats/lake_infer.py:infer": "samples, and documents with members that no column is for",
+    "formats/lake_json.py:LakeJsonDecoder._invalid": "documents that pyarrow.json does not take as they are",
+    "formats/lake_json.py:LakeJsonDecoder._fail": "the one record that stops the pipeline",
+    "formats/lake_json.py:LakeJsonDecoder._wants": "the documents that need other columns, when a change is due",
+    "formats/lake_values.py:differ": "fractions that Arrow spells otherwise than the document",
+    "formats/lake_values.py:_without_rounded": "decimals with an exponent or too many digits",
     "formats/old_values.py:nulls_in_old": "updates that may hold a null in what they were before",
     "formats/raw.py:RawDecoder._transcoded": "texts in another character set than UTF-8",
     "formats/text_values.py:_decimals_one_by_one": "decimals with an exponent or over 38 digits",
@@ -65,6 +81,7 @@ SLOW_PATHS = {
     "local/maxcompute/results.py:csv_text": "the 10,000 rows of a result without the tunnel",
     "local/maxcompute/rows.py:Rows.scatter": "the partitions that rows name",
     "local/maxcompute/wire_encode.py:_nested": "ARRAY, MAP and STRUCT in the record stream of the local server",
+    "sinks/paimon_read.py:keys_filter": "two ends of a range per key column",
     "sinks/console.py:PrintSink._write": "rows on a screen are text",
     "sinks/iceberg_read.py:_literals": "200 keys, or the least and the greatest, for the filter that prunes files",
     "sinks/milvus_audit.py:_json": "JSON fields read back for an audit: equal values must have equal texts",
@@ -77,6 +94,7 @@ SLOW_PATHS = {
     "sinks/milvus_values.py:_not_json": "columns for JSON fields: no vectorised parser takes any JSON value",
     "sinks/milvus_values.py:_text_to_sparse": "sparse vectors written as JSON objects; MAP columns are vectorised",
     "transforms/checked_cast.py:_out_of_range": "what a reject held, for its error",
+    "transforms/embedding_asking.py:_Asking.send": "the texts of one request, which are JSON",
     "transforms/duck.py:BatchQuery._bisected": "one reject's number per query that found it",
 }
 """Functions that may, with the reason; an entry that is not needed is an error too."""
@@ -229,7 +247,7 @@ def test_every_step_has_a_failpoint_and_every_failpoint_names_a_step() -> None:
                 (step,) = node.args
                 assert isinstance(step, ast.Constant), f"{path}:{node.lineno}: a failpoint's step is a literal"
                 used.add(step.value)
-    assert used == set(STEPS)
+    assert used == {*STEPS, *RARE_STEPS}
 
 
 WITHOUT_DAGSTER = """

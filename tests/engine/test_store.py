@@ -17,7 +17,7 @@ from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.store import is_there, open_store
 from vector_assets.engine.store_schema import MIGRATIONS, SCHEMA_VERSION
 
-RELEASED = {1: "f3b5", 2: "0230", 3: "65da", 4: "64ae"}
+RELEASED = {1: "f3b5", 2: "0230", 3: "65da", 4: "64ae", 5: "7d93", 6: "fbf2", 7: "7419"}
 """Beginnings of the hashes of steps that ledgers out there were made with."""
 
 

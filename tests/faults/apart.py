@@ -23,6 +23,8 @@ _CONTEXT.set_forkserver_preload(
         "vector_assets.formats.csv",
         "vector_assets.sinks.adbpg",
         "vector_assets.sinks.milvus",
+        "vector_assets.sinks.paimon",
+        "vector_assets.sinks.paimon_maintain",
         "vector_assets.sources.kafka",
         "vector_assets.transforms.sql",
     ]

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.faults.apart import Apart
+from tests.faults.place import placed
 from vector_assets.declare import flink_sql
 from vector_assets.engine import env
 from vector_assets.engine.run import Outcome, Runner
@@ -84,7 +85,7 @@ class CarJob:
     @contextmanager
     def open(self) -> Iterator[Session]:
         """A session on the job's own books."""
-        with env.overridden(**self.environment):
+        with placed(self.environment):
             (pipeline,) = flink_sql.load_file(self.folder / "pipelines" / "cars.sql")
             books = Books.open()
         with closing(books), Session(pipeline, books) as session:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.changelog_samples import Change, changelog, debezium
+from tests.faults.place import placed
 from vector_assets.declare import flink_sql
-from vector_assets.engine import env
 from vector_assets.engine.reconcile import reconcile
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.session import Books, Session
@@ -248,7 +248,7 @@ class ChangeJob:
     @contextmanager
     def open(self) -> Iterator[Session]:
         """A session on the job's own books."""
-        with env.overridden(**self.environment):
+        with placed(self.environment):
             (pipeline,) = flink_sql.load_file(self.folder / "pipelines" / "people.sql")
             books = Books.open()
         with closing(books), Session(pipeline, books) as session:

@@ -5,15 +5,18 @@ import json
 import time
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from tests.formats.contract import DecoderContract, raw_table
 from tests.formats.fix_avro import avro_decoder, csv_table, encode, outcome, record, sample, sample_columns
 from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.schema import LogicalType
 from vector_assets.formats.avro import AvroDecoder, AvroOptions
 from vector_assets.formats.avro_resolve import Resolver, row_of
 from vector_assets.formats.avro_schema import of_table, parse
+from vector_assets.formats.avro_values import numbers
 
 moment = dt.datetime.fromisoformat
 
@@ -50,6 +53,11 @@ def one(kind, data, **options):
     """What a record of one column gives: its value, or why there is none."""
     found = outcome(avro_decoder(("c", kind), **options).decode(raw_table([data])))[0]
     return found[0] if isinstance(found, tuple) else found
+
+
+def test_a_signalling_nan_is_a_number_like_any_other():
+    words = np.frombuffer(bytes.fromhex("0100807f"), np.float32)
+    assert np.isnan(numbers(parse('"float"', "schema"), LogicalType("DOUBLE"))(words).values.to_numpy()).all()
 
 
 @pytest.mark.parametrize(

@@ -32,5 +32,5 @@ def test_who_downloads_second_takes_what_the_first_one_has(tmp_path: Path) -> No
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "one.jar").write_text(name)
-        jars._move_unless_there(tmp_path / name, tmp_path / "kafka-0")
+        jars.move_unless_there(tmp_path / name, tmp_path / "kafka-0")
     assert (tmp_path / "kafka-0" / "one.jar").read_text() == "first"

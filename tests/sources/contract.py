@@ -69,6 +69,15 @@ class SourceContract:
         table, _ = read(source, source.plan(source.start(), BatchLimit(9, 1 << 30)))
         assert table.num_rows == 9
 
+    def test_the_ends_of_a_span_are_as_far_apart_as_it_has_records(self, source, upstream):
+        upstream.append(0, [b"x"] * 20)
+        upstream.append(1, [b"y"] * 15)
+        position, limit = source.start(), BatchLimit(6, 1 << 30)
+        while (span := source.plan(position, limit)) is not None:
+            table, span = read(source, span, limit)
+            assert source.lag(span.start, span.end) == table.num_rows
+            position = {**position, **span.end}
+
     def test_a_batch_stops_at_its_bytes_but_makes_progress(self, source, upstream):
         upstream.append(0, [b"x" * 10_000] * 20)
         start = source.start()

@@ -12,18 +12,23 @@ from vector_assets.cli import (
     dead_letters,
     demo,
     doctor,
+    embed,
     explain,
+    jobs,
     ledger,
     letter_edit,
     maintain,
     plan,
     preview,
+    query,
     reconcile,
     reset,
     retention,
     run,
     search,
     services,
+    sources,
+    state,
     status,
     target,
     topic,
@@ -77,14 +82,18 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, preview, run, status, reset, retention, maintain, reconcile, explain, search, doctor):
+for module in (plan, preview, run, status, reset, retention, maintain, reconcile, explain, search, query, doctor):
     module.register(app)
 letter_edit.register(dead_letters.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(state.app, name="state")
 app.add_typer(services.app, name="services")
 app.add_typer(topic.app, name="topic")
+app.add_typer(embed.app, name="embed")
 app.add_typer(target.app, name="target")
+app.add_typer(sources.app, name="sources")
+app.add_typer(jobs.app, name="jobs")
 for last in (bench, demo):
     last.register(app)
 

@@ -85,4 +85,4 @@ def _show_nearest() -> None:
     show_table(found.columns, [[cell(value) for value in row] for row in found.rows], right=found.columns)
 
 
-PART = Part(world.PIPELINE, world.SERVICES, _create_target, _fill_topic, _show)
+PART = Part((world.PIPELINE,), world.SERVICES, (("target", _create_target), ("topic", _fill_topic)), _show)

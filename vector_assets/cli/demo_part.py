@@ -16,18 +16,24 @@ _LETTERS = 20
 Progress = Callable[[str], None]
 
 
+Step = tuple[str, Callable[[Progress], str]]
+"""A word for what a step makes, and the step, which says in a line what it did."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A job of the demo: what it needs, how its world is made, and what is shown once its asset is materialized.
+    """Jobs of the demo: what they need, how their world is made, and what is shown once their assets are materialized.
 
-    `show` raises FatalError when the numbers do not add up; it gives commands worth trying next and what they are for.
+    `pipelines` are those whose assets are materialized for the open hour, all parts together, after every `before` and
+    before any `after`. `show` raises FatalError when the numbers do not add up; it gives commands worth trying next and
+    what they are for.
     """
 
-    pipeline: str
+    pipelines: tuple[str, ...]
     services: tuple[str, ...]
-    create_target: Callable[[Progress], str]
-    fill_topic: Callable[[Progress], str]
+    before: tuple[Step, ...]
     show: Callable[[], list[tuple[str, str]]]
+    after: tuple[Step, ...] = ()
 
 
 def letters_of(session: "Session") -> "list[DeadLetter]":

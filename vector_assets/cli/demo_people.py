@@ -110,4 +110,4 @@ def _show_nearest(session: "Session") -> None:
     say(result.how, "dim")
 
 
-PART = Part(world.PIPELINE, world.SERVICES, _create_target, _fill_topic, _show)
+PART = Part((world.PIPELINE,), world.SERVICES, (("target", _create_target), ("topic", _fill_topic)), _show)

@@ -1,14 +1,17 @@
 """What a pipeline is and would do, as one JSON document: what `plan` prints."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlglot
 from sqlglot import exp
 
 from vector_assets.cli.survey import Answer
+from vector_assets.engine.abilities import partitioned
 from vector_assets.engine.core import Position, Target
 from vector_assets.engine.errors import TransientError
+from vector_assets.engine.evolution import without
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.options import Options
 from vector_assets.engine.pipeline import Pipeline
@@ -27,11 +30,7 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
         "line": pipeline.place.line,
         "description": pipeline.description,
         "assets": {"key": [pipeline.name], "reads": list(pipeline.source_options.origin())},
-        "partitions": {
-            "length": settings.partitions,
-            "start": settings.partitions_start,
-            "open": Calendar(settings.partitions).now(),
-        },
+        "partitions": _partitions(pipeline),
         "source": {
             "connector": pipeline.source_connector,
             "table": pipeline.source_table.name,
@@ -63,6 +62,7 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
             "options": _shown(pipeline.sink_options),
         },
         "settings": _shown(settings),
+        "embedding": _shown(pipeline.embedding),
         "reports": list(pipeline.reports),
         "notes": list(pipeline.notes),
         "fingerprint": pipeline.fingerprint,
@@ -70,15 +70,27 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def describe_online(pipeline: Pipeline, answer: Answer, position: Position | None) -> dict[str, Any]:
-    """The pipeline with what its target and its source say; nothing is changed.
+def _partitions(pipeline: Pipeline) -> dict[str, str | None]:
+    """What a batch belongs to; `length` is `source` where that is a partition of the source."""
+    settings = pipeline.settings
+    if partitioned(pipeline.source_options):
+        return {"length": "source", "start": pipeline.source_options.start_option(), "open": None}
+    start = settings.partitions_start
+    return {"length": settings.partitions, "start": start, "open": Calendar(settings.partitions).now()}
+
+
+def describe_online(
+    pipeline: Pipeline, answer: Answer, position: Position | None, fresh: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """The pipeline with what its target and its source say; nothing is changed. `fresh` are columns that the target
+    will get, or that will be wider.
 
     Raises:
         PlanError: rows and target do not fit.
         TransientError: the target does not answer; a source that does not is only noted.
         VectorAssetsError: the source refuses the pipeline.
     """
-    target = _inspect(pipeline)
+    target = _inspect(pipeline, fresh)
     if answer.cause is not None and not isinstance(answer.cause, TransientError):
         raise answer.cause
     return describe(pipeline) | {
@@ -153,14 +165,19 @@ def _source(answer: Answer, position: Position | None) -> dict[str, Any]:
     }
 
 
-def _inspect(pipeline: Pipeline) -> Target | None:
+def _inspect(pipeline: Pipeline, fresh: frozenset[str]) -> Target | None:
     """What the target says; None when its sink cannot tell without writing."""
     sink = pipeline.open_sink()
+    settled = without(pipeline.schema, fresh)
     try:
-        return call(
+        target = call(
             _PATIENCE,
-            lambda: sink.inspect(pipeline.schema, pipeline.sink_table.primary_key),
+            lambda: sink.inspect(settled, pipeline.sink_table.primary_key),
             place=f"{pipeline.name}: looking at {pipeline.target}",
         )
     finally:
         sink.close()
+    if target is None or not fresh:
+        return target
+    note = f"columns that the table will get, or wider: {', '.join(sorted(fresh))}"
+    return replace(target, notes=(*(each for each in target.notes if "stay null" not in each), note))

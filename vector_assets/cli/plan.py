@@ -1,6 +1,7 @@
 """`vector-assets plan`: what a declaration compiles to and would do; nothing is changed."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,21 +70,40 @@ def _online(chosen: "list[Pipeline]") -> "Iterable[dict[str, Any]]":
     from vector_assets.cli.description import describe_online
     from vector_assets.cli.survey import ask
 
-    positions = _positions(chosen)
+    states = _states(chosen)
+    positions = [state.position for state in states]
     answers = ask(chosen, positions)
-    for pipeline, answer, position in zip(chosen, answers, positions, strict=True):
-        yield describe_online(pipeline, answer, position)
+    for state, answer in zip(states, answers, strict=True):
+        yield describe_online(state.pipeline, answer, state.position, state.fresh)
 
 
-def _positions(chosen: "list[Pipeline]") -> "list[Position | None]":
-    """Where each stands, None before its first run; a ledger that is not there is not made."""
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A pipeline with the columns that it has by now, where it stands (None before its first run), and the columns that
+    its target will get."""
+
+    pipeline: "Pipeline"
+    position: "Position | None" = None
+    fresh: frozenset[str] = frozenset()
+
+
+def _states(chosen: "list[Pipeline]") -> list[_State]:
+    """What the ledger knows; one that is not there is not made."""
     from vector_assets.cli.declared import books, has_ledger
+    from vector_assets.engine.evolution import evolved, todays_new
+    from vector_assets.engine.schema_history import latest_state
 
     if not has_ledger():
-        return [None] * len(chosen)
+        return [_State(pipeline) for pipeline in chosen]
+    found = []
     with books() as open_books:
         ledger = open_books.ledger
-        return [ledger.position(p.name, p.target) if ledger.is_activated(p.name, p.target) else None for p in chosen]
+        for each in chosen:
+            where = (each.name, each.target)
+            today = evolved(each, latest_state(ledger, *where))
+            position = ledger.position(*where) if ledger.is_activated(*where) else None
+            found.append(_State(today, position, todays_new(ledger, today)))
+    return found
 
 
 def _show(plan_of: Mapping[str, Any]) -> None:
@@ -96,7 +116,7 @@ def _show(plan_of: Mapping[str, Any]) -> None:
         [
             ("declared in", f"{plan_of['file']}:{plan_of['line']}"),
             ("asset", f"{'/'.join(plan_of['assets']['key'])}, made from {'/'.join(plan_of['assets']['reads'])}"),
-            ("partitions", f"{partitions['length']} from {partitions['start']}, now open: {partitions['open']} (UTC)"),
+            ("partitions", _partitions(partitions)),
             ("target", sink["target"]),
             *_answers(online),
         ]
@@ -111,10 +131,17 @@ def _show(plan_of: Mapping[str, Any]) -> None:
         (f"sink {sink['table']}", sink["connector"], sink["options"]),
         *((f"dimension table {each['table']}", each["connector"], each["options"]) for each in plan_of["lookups"]),
         ("settings", None, plan_of["settings"]),
+        ("embedding", None, plan_of["embedding"]),
     ):
         if options:
             heading(f"{name} ({part})" if part else name)
             show_pairs(options.items())
+
+
+def _partitions(of: Mapping[str, str | None]) -> str:
+    if of["length"] == "source":
+        return f"those of the source, {of['start']}"
+    return f"{of['length']} from {of['start']}, now open: {of['open']} (UTC)"
 
 
 def _answers(online: Mapping[str, Any] | None) -> list[tuple[str, object]]:

@@ -21,7 +21,7 @@ from vector_assets.cli.output import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from vector_assets.engine.core import Position
+    from vector_assets.engine.core import Json, Position
     from vector_assets.engine.pipeline import Pipeline
     from vector_assets.engine.preview import Preview
 
@@ -71,7 +71,7 @@ def preview(
     (found,) = pipelines(pipeline)
     seconds = wait if wait is not None else _LATEST_WAIT_SECONDS if where == "latest" else 0.0
     with working(f"reading {records} records"):
-        result = looked_at(found, _position(found), where, records=records, wait_seconds=seconds)
+        result = looked_at(found, position_of(found), where, records=records, wait_seconds=seconds, state=_state(found))
     if as_json:
         emit(_json(found, result))
     else:
@@ -80,7 +80,7 @@ def preview(
         warn(f"the target was not asked what it would refuse: {result.doubt}")
 
 
-def _position(pipeline: "Pipeline") -> "Position | None":
+def position_of(pipeline: "Pipeline") -> "Position | None":
     """Where the pipeline stands, None before its first run; a ledger that is not there is not made."""
     from vector_assets.cli.declared import books, has_ledger
 
@@ -90,6 +90,17 @@ def _position(pipeline: "Pipeline") -> "Position | None":
         ledger = open_books.ledger
         is_known = ledger.is_activated(pipeline.name, pipeline.target)
         return ledger.position(pipeline.name, pipeline.target) if is_known else None
+
+
+def _state(pipeline: "Pipeline") -> "tuple[Json, ...]":
+    """How the pipeline's columns have changed since they were declared."""
+    from vector_assets.cli.declared import books, has_ledger
+    from vector_assets.engine.schema_history import latest_state
+
+    if not has_ledger():
+        return ()
+    with books() as open_books:
+        return latest_state(open_books.ledger, pipeline.name, pipeline.target)
 
 
 def _places(result: "Preview") -> list[tuple[str, int]]:

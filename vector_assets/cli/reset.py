@@ -7,7 +7,7 @@ import typer
 from vector_assets.cli.output import PipelineArgument, YesOption, command, confirm, say, show_table, usage
 
 if TYPE_CHECKING:
-    from vector_assets.engine.operate import ResetPlan
+    from vector_assets.engine.operate import GroupsAfter, ResetPlan
     from vector_assets.engine.session import Session
 
 
@@ -34,6 +34,10 @@ def reset(
     adopt_target: Annotated[
         bool, typer.Option("--adopt-target", help="Write to the object that now bears the target's name.")
     ] = False,
+    keep_state: Annotated[
+        bool, typer.Option("--keep-state", help="Of a GROUP BY: its groups go on as they are.")
+    ] = False,
+    drop_state: Annotated[bool, typer.Option("--drop-state", help="Of a GROUP BY: its groups begin anew.")] = False,
     yes: YesOption = False,
     reason: Annotated[str, typer.Option(help="Kept with the pipeline's events.")] = "",
 ) -> None:
@@ -44,26 +48,31 @@ def reset(
     """
     if (to is None) == (not adopt_target):
         usage("give either --to WHERE or --adopt-target")
+    if (keep_state and drop_state) or (adopt_target and (keep_state or drop_state)):
+        usage("give one of --keep-state and --drop-state, with --to")
     from vector_assets.cli.declared import opened
 
     with opened(pipeline) as session:
         if to is not None:
-            _move(session, to, reason=reason, yes=yes)
+            _move(session, to, "keep" if keep_state else "drop" if drop_state else None, reason=reason, yes=yes)
         else:
             _adopt(session, reason=reason, yes=yes)
 
 
-def _move(session: "Session", to: str, *, reason: str, yes: bool) -> None:
+def _move(session: "Session", to: str, groups: "GroupsAfter | None", *, reason: str, yes: bool) -> None:
     from vector_assets.engine import operate
 
     name = session.pipeline.name
+    operate.check_reset(session.pipeline, groups)
     plan = operate.plan_reset(session, to)
-    if plan.is_empty:
+    if plan.is_empty and groups != "drop":
         say(f"{name} stands at {to} already: nothing to change")
         return
     _show(plan)
+    if groups is not None:
+        say("its groups begin anew" if groups == "drop" else "its groups go on: records read again are counted again")
     confirm(f"Move {name}?", is_confirmed=yes)
-    done = operate.reset(session, to, reason=reason)
+    done = operate.reset(session, to, reason=reason, groups=groups)
     say(f"{name} moved: {done.span.short() or 'no split changed'}")
 
 

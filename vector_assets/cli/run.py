@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vector_assets.cli.output import JsonOption, PipelineArgument, command, emit, show_table, stderr, usage
-from vector_assets.engine.errors import TransientError
+from vector_assets.engine.errors import TransientError, VectorAssetsError
 
 if TYPE_CHECKING:
     from vector_assets.engine.run import Outcome
+    from vector_assets.engine.session import Session
 
 log = logging.getLogger(__name__)
 _RATE_SECONDS = 5.0
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
         app,
         "vector-assets run car_info             up to the newest record there is now",
         "vector-assets run car_info --follow    until Ctrl-C",
+        "vector-assets run visits --partition ds=20180905    one partition of a source that has its own",
     )(run)
     command(
         app,
@@ -48,6 +50,9 @@ def run(
     follow: Annotated[
         bool, typer.Option("--follow/--until-caught-up", help="Go on for new records, or end at the newest one.")
     ] = False,
+    partition: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Only this partition of a source that has partitions of its own.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read new records and land them in the target.
@@ -58,18 +63,39 @@ def run(
     from vector_assets.cli.declared import opened
     from vector_assets.engine.run import Runner
 
+    if follow and partition is not None:
+        usage("--partition is one partition, which ends: leave out --follow")
     stop = threading.Event()
     with opened(pipeline) as session, _Bar(pipeline) as bar, stopping(stop, bar):
         runner = Runner(session, stop)
-        summary = _consume(runner.follow() if follow else runner.catch_up(), bar, stop)
+        if partition is not None:
+            outcomes = runner.read_partition(session.partitioning.key(partition))
+        else:
+            outcomes = runner.follow() if follow else runner.catch_up()
+        summary = _consume(outcomes, bar, stop)
+        if partition is None and not stop.is_set() and (waiting := _waiting(session)):
+            bar.note(f"{pipeline}: {waiting}")
     _report(pipeline, summary, as_json=as_json)
+
+
+def _waiting(session: "Session") -> str | None:
+    """Which partitions of the source's own a run left for later, and why."""
+    from vector_assets.cli.survey import waiting_of
+
+    pipeline, ledger = session.pipeline, session.ledger
+    try:
+        return waiting_of(pipeline, session.source, ledger.position(pipeline.name, pipeline.target))
+    except VectorAssetsError as error:
+        log.info("%s: what waits is not known: %s", pipeline.name, error)
+        return None
 
 
 def replay(
     pipeline: PipelineArgument,
     *,
     partition: Annotated[
-        str | None, typer.Option(metavar="HOUR", help="Only this partition's batches, as YYYY-MM-DD-HH:MM (UTC).")
+        str | None,
+        typer.Option(metavar="KEY", help="Only this partition's batches: YYYY-MM-DD-HH:MM (UTC), or ds=20180905."),
     ] = None,
     from_batch: Annotated[int, typer.Option(metavar="N", min=1, help="First batch.")] = 1,
     to_batch: Annotated[int | None, typer.Option(metavar="M", min=1, help="Last batch.")] = None,
@@ -77,8 +103,8 @@ def replay(
     rewrite: Annotated[
         bool, typer.Option("--rewrite", help="Make the batches again with today's script, and replace their rows.")
     ] = False,
-    from_hour: Annotated[str | None, typer.Option(metavar="HOUR", help="With --rewrite: first partition.")] = None,
-    to_hour: Annotated[str | None, typer.Option(metavar="HOUR", help="With --rewrite: last partition.")] = None,
+    from_hour: Annotated[str | None, typer.Option(metavar="KEY", help="With --rewrite: first partition.")] = None,
+    to_hour: Annotated[str | None, typer.Option(metavar="KEY", help="With --rewrite: last partition.")] = None,
     again: Annotated[
         bool, typer.Option("--again", help="With --rewrite: also what today's script has rewritten already.")
     ] = False,
@@ -110,7 +136,7 @@ def replay(
     stop = threading.Event()
     with opened(pipeline) as session, _Bar(pipeline) as bar, stopping(stop, bar):
         if partition is not None:
-            session.calendar.end(partition)
+            partition = session.partitioning.key(partition)
         outcomes = Runner(session, stop).replay(partition, first=from_batch, last=to_batch)
         summary = _consume(_until(stop, outcomes), bar, stop)
     _report(pipeline, summary, as_json=as_json)
@@ -125,10 +151,8 @@ def _rewrite(
 
     stop = threading.Event()
     with opened(pipeline) as session, _Bar(pipeline) as bar, stopping(stop, bar):
-        for hour in hours:
-            if hour is not None:
-                session.calendar.end(hour)
-        selection = Selection(*hours, *batches, again=again)
+        start, end = (session.partitioning.key(hour) if hour is not None else None for hour in hours)
+        selection = Selection(start, end, *batches, again=again)
         bar.expect(sum(batch.counts.records for batch in selected(session, selection)))
         summary = _consume(rewrite(Runner(session, stop), selection), bar, stop)
     _report(pipeline, summary, as_json=as_json)

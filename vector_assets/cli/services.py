@@ -11,7 +11,10 @@ from vector_assets.engine import env
 if TYPE_CHECKING:
     from vector_assets.local.service import ServiceStatus
 
-app = typer.Typer(no_args_is_help=True, help="Start, stop and list the embedded services (Kafka, PostgreSQL).")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Start, stop and list the embedded services: Kafka, PostgreSQL and others.",
+)
 
 NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", help="Which services; all when none is named.")

@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
         "vector-assets status",
         "vector-assets status car_info --batches 20",
         "vector-assets status car_info --gaps",
+        "vector-assets status orders --schema",
         "vector-assets status --json | jq '.pipelines[].lag'",
     )(status)
 
@@ -45,6 +46,9 @@ def status(
     gaps: Annotated[
         bool, typer.Option("--gaps", help="Ranges the source lost, or grew by, and what was done about each.")
     ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Versions of the columns, and which record of which batch caused each.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show position, lag, batches, dead letters, lease, gaps and operators' events.
@@ -53,15 +57,22 @@ def status(
     are left out and named.
     """
     from vector_assets.cli.declared import books, sound
+    from vector_assets.cli.schema_versions import schema_json, show_schema
     from vector_assets.cli.survey import survey
+    from vector_assets.engine.schema_history import history
 
     wanted, errors = sound(pipeline)
     with books() as open_books:
         surveys = survey(wanted, open_books.ledger, batches)
+        versions = {each.name: history(open_books.ledger, each.name, each.target) for each in surveys if schema}
     for error in errors:
         warn(f"left out: {error}")
     if as_json:
-        emit({"pipelines": [survey_json(each) for each in surveys], "errors": [str(error) for error in errors]})
+        found = [
+            survey_json(each) | ({"schema_versions": schema_json(versions[each.name])} if schema else {})
+            for each in surveys
+        ]
+        emit({"pipelines": found, "errors": [str(error) for error in errors]})
         return
     if pipeline is None:
         _show_all(surveys)
@@ -70,6 +81,9 @@ def status(
     for each in surveys if gaps else ():
         heading(f"gaps of {each.name}")
         _show_gaps(each)
+    for each in surveys if schema else ():
+        heading(f"columns of {each.name}")
+        show_schema(versions[each.name])
     for each in surveys if batches else ():
         heading(f"last batches of {each.name}")
         show_batches(each.recent)
@@ -86,6 +100,7 @@ def survey_json(found: "Survey") -> dict[str, Any]:
         "frontier": dict(found.answer.frontier) if found.answer.frontier is not None else None,
         "lag": found.answer.lag,
         "lag_error": found.answer.error,
+        "waiting": found.answer.waiting,
         "batches": found.states,
         "last_batch": batch_json(found.last) if found.last else None,
         "recent_batches": [batch_json(batch) for batch in found.recent],
@@ -162,6 +177,7 @@ def _show_one(found: "Survey") -> None:
             ("frontier", places(found.answer.frontier) if found.answer.frontier is not None else "unknown"),
             ("gaps", _gaps_text(found)),
             ("lag", lag_text(found) + (f" ({found.answer.error})" if found.answer.error else "")),
+            *([("waiting", found.answer.waiting)] if found.answer.waiting else []),
             ("batches", states or "none"),
             ("last batch", last_text(found)),
             ("totals", totals or "nothing yet"),

@@ -3,29 +3,35 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
-from vector_assets.engine.core import Counts, Position, brief
+from vector_assets.engine.abilities import Listing, partitioned
+from vector_assets.engine.core import Counts, Position, Source, brief
 from vector_assets.engine.errors import TransientError, VectorAssetsError
 from vector_assets.engine.lease import Holder
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.ledger_records import BatchRecord, Gap
+from vector_assets.engine.partitioning import waiting
 from vector_assets.engine.pipeline import Pipeline
 
 ANSWER_SECONDS = 2.0
 """How long sources have for an answer, all together."""
+_OPEN_SECONDS = 10.0
+"""How long they have to import what they need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a source said about its newest record; `cause` is why it said nothing.
 
-    `start` is where a pipeline that has no position would start.
+    `start` is where a pipeline that has no position would start; `waiting` is why partitions of its own are not read.
     """
 
     frontier: Position | None = None
     lag: int | None = None
     start: Position | None = None
+    waiting: str | None = None
     cause: VectorAssetsError | None = None
 
     @property
@@ -97,34 +103,52 @@ def _look(pipeline: Pipeline, ledger: Ledger, batches: int, position: Position |
 def ask(pipelines: Sequence[Pipeline], positions: Sequence[Position | None]) -> list[Answer]:
     """What each source says within `ANSWER_SECONDS`; a source that hangs is left behind, not waited for."""
     answers: dict[str, Answer] = {}
+    opened = {pipeline.name: threading.Event() for pipeline in pipelines}
 
     def ask_one(pipeline: Pipeline, position: Position | None) -> None:
-        answers[pipeline.name] = _ask(pipeline, position)
+        try:
+            with closing(pipeline.open_source()) as source:
+                opened[pipeline.name].set()
+                answers[pipeline.name] = _ask(pipeline, source, position)
+        except VectorAssetsError as error:
+            answers[pipeline.name] = Answer(cause=error)
+        finally:
+            opened[pipeline.name].set()
 
     # not a pool: its threads would be waited for when the process ends
     threads = [
         threading.Thread(target=ask_one, args=both, daemon=True) for both in zip(pipelines, positions, strict=True)
     ]
-    deadline = time.monotonic() + ANSWER_SECONDS
     for thread in threads:
         thread.start()
+    # a client library may take seconds to import, which is not the source's silence
+    begun = time.monotonic()
+    for event in opened.values():
+        event.wait(max(begun + _OPEN_SECONDS - time.monotonic(), 0.0))
+    deadline = time.monotonic() + ANSWER_SECONDS
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.0))
     silence = TransientError(f"the source did not answer within {ANSWER_SECONDS:g} s")
     return [answers.get(pipeline.name) or Answer(cause=silence) for pipeline in pipelines]
 
 
-def _ask(pipeline: Pipeline, position: Position | None) -> Answer:
-    try:
-        source = pipeline.open_source()
-        try:
-            start = source.start() if position is None else None
-            frontier = source.frontier()
-            return Answer(frontier, source.lag(position or start or {}, frontier), start)
-        finally:
-            source.close()
-    except VectorAssetsError as error:
-        return Answer(cause=error)
+def _ask(pipeline: Pipeline, source: Source, position: Position | None) -> Answer:
+    start = source.start() if position is None else None
+    frontier = source.frontier()
+    at = position or start or {}
+    return Answer(frontier, source.lag(at, frontier), start, waiting_of(pipeline, source, at))
+
+
+def waiting_of(pipeline: Pipeline, source: Source, position: Position) -> str | None:
+    """Why partitions of the source's own are not read yet; None when none waits, and where a source has none.
+
+    Raises:
+        TransientError: the source does not answer.
+    """
+    own = partitioned(pipeline.source_options)
+    if own is None or not isinstance(source, Listing) or pipeline.source_options.is_finished(position):
+        return None
+    return waiting(source.partitions(), own, position)
 
 
 def places(position: Position) -> str:

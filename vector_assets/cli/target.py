@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Make what a pipeline writes to.")
 
 _PIPELINE_SCRIPT = re.compile(r"'connector'\s*=")
+_DATABASE = re.compile(r"\bDATABASE\b", re.IGNORECASE)
 _SHOWN = 110
 
 
@@ -32,6 +33,7 @@ def _target() -> None:
     "vector-assets target create ddl/car_info.sql --pipeline car_info",
     "vector-assets target create ddl/car_info.sql --url postgresql://10.0.0.1:5432/postgres --user admin",
     "vector-assets target create pipelines/cars_to_milvus.sql    a pipeline's own target",
+    "vector-assets target create ddl/kafka_paimon_external_db.sql    a Paimon database",
 )
 def create(
     file: Annotated[Path, typer.Argument(metavar="FILE.sql", help="A psql script of DDL, or a pipeline's script.")],
@@ -59,13 +61,16 @@ def create(
     Without --pipeline and --url the local server is meant (`services up`). The password of --user is the environment
     variable VECTOR_ASSETS_SECRET_TARGET_PASSWORD, or that of the secret named by --password-secret.
 
-    If FILE is the script of a pipeline, its sinks make their targets from the declared columns.
+    If FILE is the script of a pipeline, its sinks make their targets from the declared columns. If it is a CREATE
+    EXTERNAL DATABASE .. WITH DBPROPERTIES (..), the Paimon database is checked and noted; its directory must exist.
     """
     text = _text_of(file)
     if _PIPELINE_SCRIPT.search(text):
         if (pipeline, url, user) != (None, None, None):
             usage("a pipeline's script says itself where it writes: leave out --pipeline, --url and --user")
         _create_of_pipelines(file, dry_run=dry_run, as_json=as_json)
+        return
+    if _DATABASE.search(text) and _create_database(file, text, dry_run=dry_run, as_json=as_json):
         return
     from vector_assets.declare.flink_sql import shown_path
     from vector_assets.sinks.adbpg_create import TargetScript
@@ -200,3 +205,29 @@ def _create_of_pipelines(file: Path, *, dry_run: bool, as_json: bool) -> None:
             say(sentence)
         if dry_run:
             say("would be made unless it is there; nothing was done (--dry-run)")
+
+
+def _create_database(file: Path, text: str, *, dry_run: bool, as_json: bool) -> bool:
+    """Check and note the external database that Paimon tables belong to; False when the script is another kind's.
+
+    Raises:
+        ConfigError: the statement cannot be read.
+        PlanError: the database does not meet what Paimon tables need.
+    """
+    from vector_assets.cli.declared import with_secrets
+    from vector_assets.declare.flink_sql import shown_path
+    from vector_assets.sinks import paimon_database
+
+    if not paimon_database.is_database_script(text):
+        return False
+    database = paimon_database.read_database(text, shown_path(file))
+    with working(f"looking at {database.location}"):
+        paimon_database.check(database, with_secrets)
+    is_new = not dry_run and paimon_database.note(database)
+    if as_json:
+        emit({"dry_run": dry_run, "database": database.name, "location": database.location, "made": is_new})
+        return True
+    heading(f"database {database.name}: {database.location}/")
+    said = "it is noted" if is_new else "nothing was done (--dry-run)" if dry_run else "it was noted before"
+    say(f"it meets what Paimon tables need; {said}")
+    return True

@@ -103,6 +103,8 @@ def _translated(error: Exception, place: str) -> Exception | None:
         if error.errno in _FULL:
             return FatalError(f"{place}: cannot write: {errno.errorcode[error.errno]}: {said(error)}")
         return TransientError(f"{place}: {said(error)}")
+    if isinstance(error, ValueError):
+        return ConfigError(f"{place}: {said(error)}")
     return None
 
 

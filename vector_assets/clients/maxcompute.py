@@ -10,7 +10,7 @@ import pyarrow as pa
 from vector_assets.clients.maxcompute_errors import NoTableError, translated
 from vector_assets.clients.maxcompute_options import Codec, Login, MaxComputeOptions
 from vector_assets.clients.maxcompute_types import logical_type
-from vector_assets.engine.errors import PlanError
+from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.retry import RetryPolicy
 from vector_assets.engine.schema import LogicalType
 
@@ -138,6 +138,21 @@ class MaxCompute:
     def of(cls, options: MaxComputeOptions) -> Self:
         """The project that a table's options name."""
         return cls(options.login, options.retry, options.compress_algorithm)
+
+    def import_client(self) -> None:
+        """Import pyodps now, which takes a second or two; later it costs nothing.
+
+        Raises:
+            ConfigError: it is not installed.
+        """
+        try:
+            import vector_assets.clients.maxcompute_rest  # noqa: F401 (to have it imported)
+        except ModuleNotFoundError as error:
+            if error.name and error.name.startswith("vector_assets"):
+                raise
+            raise ConfigError(
+                f"{self.place}: needs the package {error.name}: pip install 'vector-assets[maxcompute]'"
+            ) from error
 
     @property
     def odps(self) -> "ODPS":

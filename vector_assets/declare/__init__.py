@@ -1,17 +1,28 @@
 """Text to Pipeline: one module per front end, one place that loads files and folders."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vector_assets.declare import flink_sql
 from vector_assets.declare.flink_options import Secrets
 from vector_assets.declare.flink_sql import compile_script, shown_path
+from vector_assets.declare.lake_form import DataSource, ResourceGroup, read
+from vector_assets.declare.lake_job import compile_job
+from vector_assets.declare.lake_shelf import Item, Shelf, shelve
+from vector_assets.declare.yaml_text import Document, scalars
 from vector_assets.engine import env
+from vector_assets.engine.creation import refuse_shared_prefixes
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.pipeline import Pipeline
 
-__all__ = ["Declarations", "collect_folder", "compile_script", "load_file", "load_folder"]
+__all__ = [
+    "Declarations", "check_apart", "collect_folder", "compile_attributes", "compile_script", "load_file", "load_folder",
+    "shelf_of", "shelf_of_folder", "shown_path",
+]  # fmt: skip
+
+YAML = frozenset({".yaml", ".yml"})
+"""Endings of files that hold lake jobs and what they use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +54,53 @@ def load_file(path: Path, *, secrets: Secrets = env.secret, offline: bool = Fals
     """
     if path.suffix == ".sql":
         return flink_sql.load_file(path, secrets=secrets, offline=offline)
-    if path.suffix in {".yaml", ".yml"}:
-        raise ConfigError("YAML declarations are not supported yet; write a *.sql file", Place(shown_path(path)))
-    raise ConfigError("not a declaration; known endings: .sql", Place(shown_path(path)))
+    if path.suffix in YAML:
+        folder = env.pipelines_dir()
+        around = folder if path.absolute().is_relative_to(folder) else path.absolute().parent
+        files = [path, *(file for file in _files(around) if file.suffix in YAML and file.absolute() != path.absolute())]
+        return _jobs(path, shelf_of(files), secrets, offline=offline)
+    raise ConfigError("not a declaration; known endings: .sql, .yaml, .yml", Place(shown_path(path)))
+
+
+def shelf_of(files: Iterable[Path]) -> Shelf:
+    """The YAML documents of files."""
+    return shelve([(file, shown_path(file)) for file in files])
+
+
+def shelf_of_folder(path: Path) -> Shelf:
+    """The YAML documents of a folder and below."""
+    return shelf_of(file for file in _files(path) if file.suffix in YAML) if path.is_dir() else Shelf(())
+
+
+def compile_attributes(file: Path, name: str) -> Pipeline:
+    """The lake job of that name among the `attributes` of a `defs.yaml`, with what stands beside it.
+
+    Raises:
+        ConfigError: at the line that is wrong.
+    """
+    shown = shown_path(file)
+    for whole in Document.all_of(file.read_text(encoding="utf-8-sig"), shown):
+        if whole.value(("attributes", "job", "name")) != name:
+            continue
+        for path, text in scalars(whole.value(("attributes",)), ("attributes",)):
+            if "{{" in text:
+                raise whole.error("templates are not filled in here: write ${secret_values.<name>}", path)
+        part = Document(whole.text, shown, whole.number, whole.entry(("attributes",)).value)
+        items = [Item(kind, str(part.value((kind, "name")) or ""), part) for kind in part.names()]
+        job = next(item for item in items if item.kind == "job")
+        return compile_job(job, Shelf(tuple(items)))
+    raise ConfigError("the component's job needs a name: write name:", Place(shown))
+
+
+def _jobs(path: Path, shelf: Shelf, secrets: Secrets, *, offline: bool) -> list[Pipeline]:
+    """The pipelines of a YAML file; data sources and groups that no job of the file uses are checked, too."""
+    items = shelf.in_file(shown_path(path))
+    for item in items:
+        if item.kind == "datasource":
+            read(DataSource, item.document, (item.kind,), item.owner)
+        elif item.kind == "resource_group":
+            read(ResourceGroup, item.document, (item.kind,), item.owner)
+    return [compile_job(item, shelf, secrets=secrets, offline=offline) for item in items if item.kind == "job"]
 
 
 def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool = False) -> Declarations:
@@ -58,10 +113,14 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
     errors: list[ConfigError] = []
     if not path.is_dir():
         return Declarations((), (ConfigError(f"no folder of declarations at {path}"),))
+    shelf = shelf_of_folder(path)
     for file in _files(path):
         try:
-            found = load_file(file, secrets=secrets, offline=offline)
-            _check_taken(found, pipelines)
+            if file.suffix in YAML:
+                found = _jobs(file, shelf, secrets, offline=offline)
+            else:
+                found = load_file(file, secrets=secrets, offline=offline)
+            check_apart(found, pipelines)
         except ConfigError as error:
             errors.append(error)
         else:
@@ -87,7 +146,12 @@ def _files(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _check_taken(found: list[Pipeline], before: list[Pipeline]) -> None:
+def check_apart(found: Sequence[Pipeline], before: Sequence[Pipeline]) -> None:
+    """Make sure that pipelines share neither name nor target nor a prefix of their paths with others.
+
+    Raises:
+        ConfigError: one does; the other's place is named.
+    """
     names = {pipeline.name.lower(): pipeline for pipeline in before}
     targets = {pipeline.claims["target"]: pipeline for pipeline in before if "target" in pipeline.claims}
     for pipeline in found:
@@ -97,3 +161,4 @@ def _check_taken(found: list[Pipeline], before: list[Pipeline]) -> None:
         ):
             if other is not None:
                 raise ConfigError(f"{what} {shown} is taken by {other.place}", pipeline.place)
+        refuse_shared_prefixes(pipeline, before)

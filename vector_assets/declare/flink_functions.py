@@ -18,7 +18,7 @@ from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import LogicalType
 
 _VOLATILE = {"NOW", "RAND", "RAND_INTEGER", "UUID", "PROCTIME", "CURRENT_ROW_TIMESTAMP", "CURRENT_WATERMARK"}
-_AGGREGATES = {
+AGGREGATES = {
     *(
         "COUNT",
         "SUM",
@@ -35,6 +35,7 @@ _AGGREGATES = {
     *("VAR_POP", "VAR_SAMP", "STDDEV", "VARIANCE", "ARRAY_AGG", "JSON_ARRAYAGG", "JSON_OBJECTAGG", "GROUPING"),
     *("RANK", "DENSE_RANK", "ROW_NUMBER", "NTILE", "LAG", "LEAD", "CUME_DIST", "PERCENT_RANK"),
 }
+NO_AGGREGATE = "an aggregate may stand in the SELECT list and in HAVING, not inside another one, in WHERE or GROUP BY"
 _PATH = re.compile(r"(?:(?:lax|strict)\s+)?(\$(?:\.\w+|\[\d+\]|\['[^'\"]+'\])*)")
 _POSITION = "CAST(instr({0}, {1}) AS INTEGER)"
 _TEMPLATES: dict[str, tuple[str, str, LogicalType]] = {
@@ -100,9 +101,10 @@ def _call(t: Translator, node: exp.Anonymous) -> Typed:
     name = node.name.upper()
     if name in _VOLATILE or (name == "UNIX_TIMESTAMP" and not node.expressions):
         raise t.error(nondeterministic(f"{name}()"), node)
-    if name in _AGGREGATES:
-        reason = "a pipeline transforms records one by one, it does not aggregate them"
-        raise t.error(f"aggregate function {name} is not supported: {reason}", node)
+    if name in AGGREGATES:
+        raise t.error(f"aggregate function {name} is not supported here: {NO_AGGREGATE}", node)
+    if name == "EMBED":
+        raise t.error("EMBED is only possible as a whole column of the SELECT: EMBED(text) [AS name]", node)
     function = FUNCTIONS.get(name)
     if function is None:
         raise t.error(f"function {name} is not supported{nearest(name, FUNCTIONS)}", node)

@@ -75,6 +75,30 @@ def check_placeholders(script: Script, tables: Iterable[Declared]) -> None:
     )
 
 
+def secret_value(
+    script: Script, node: exp.Expr, secrets: Secrets, name: str, *, offline: bool, stand_in: str
+) -> str:  # fmt: skip
+    """The text of a literal outside of WITH, with every `${secret_values.x}` in it replaced.
+
+    With `offline`, a text with a secret that is not set is `stand_in`.
+
+    Raises:
+        ConfigError: at a `${...}` that is no secret, or at a secret that is not set (unless `offline`).
+    """
+    found: list[str] = []
+    for match in _VARIABLE.finditer(node.name):
+        secret = _SECRET.fullmatch(match[1])
+        if secret is None:
+            raise script.error(f"{match[0]} is not known; want ${{secret_values.<name>}}", node)
+        try:
+            found.append(secrets(secret[1]))
+        except ConfigError as error:
+            if offline:
+                return stand_in
+            raise script.error(f"{name}: {error.message}", node) from None
+    return _replaced(node.name, found)
+
+
 def _span(option: exp.Property) -> tuple[int, int]:
     """Offsets of the text between the quotes of the value."""
     meta = option.args["value"].meta
@@ -93,20 +117,59 @@ def fill(script: Script, table: Declared, secrets: Secrets, *, offline: bool) ->
     for name, option in table.options.items():
         found: list[str] = []
         for match in _VARIABLE.finditer(script.text, *_span(option)):
-            secret = _SECRET.fullmatch(match[1])
-            if secret is None:
-                raise script.error(f"{match[0]} is not known; want ${{secret_values.<name>}}", match.start())
             try:
-                found.append(secrets(secret[1]))
-                hidden[found[-1]] = match[0]
+                value, missing = _value_of(match[1], secrets, offline=offline)
             except ConfigError as error:
-                if not offline:
-                    raise script.error(f"option {name!r}: {error.message}", match.start()) from None
-                found.append(_stand_in(secret[1]))
-                unknown[name] = secret[1]
+                where = "" if _SECRET.fullmatch(match[1]) is None else f"option {name!r}: "
+                raise script.error(f"{where}{error.message}", match.start()) from None
+            found.append(value)
+            if missing is None:
+                hidden[value] = match[0]
+            else:
+                unknown[name] = missing
         values[name] = _replaced(option.args["value"].name, found)
     places = {name: script.place(start_of(option.this)) for name, option in table.options.items()}
     return Written(values, places, hidden, unknown)
+
+
+def fill_texts(
+    texts: Mapping[str, str], places: dict[str, Place], secrets: Secrets, *, offline: bool
+) -> Written:  # fmt: skip
+    """Options that stand anywhere but in a script, with every `${secret_values.x}` replaced.
+
+    Raises:
+        ConfigError: as `fill`.
+    """
+    values: dict[str, str] = {}
+    hidden: dict[str, str] = {}
+    unknown: dict[str, str] = {}
+    for name, text in texts.items():
+        found: list[str] = []
+        for match in _VARIABLE.finditer(text):
+            try:
+                value, missing = _value_of(match[1], secrets, offline=offline)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error.message}", places.get(name)) from None
+            found.append(value)
+            if missing is None:
+                hidden[value] = match[0]
+            else:
+                unknown[name] = missing
+        values[name] = _replaced(text, found)
+    return Written(values, places, hidden, unknown)
+
+
+def _value_of(variable: str, secrets: Secrets, *, offline: bool) -> tuple[str, str | None]:
+    """The value of a `${variable}`, or with `offline` a stand-in and the name of the secret that is not set."""
+    secret = _SECRET.fullmatch(variable)
+    if secret is None:
+        raise ConfigError(f"${{{variable}}} is not known; want ${{secret_values.<name>}}")
+    try:
+        return secrets(secret[1]), None
+    except ConfigError:
+        if not offline:
+            raise
+        return _stand_in(secret[1]), secret[1]
 
 
 def _replaced(text: str, values: list[str]) -> str:

@@ -22,14 +22,15 @@ from vector_assets.declare.flink_translator import Translator, Typed
 from vector_assets.declare.flink_types import Pseudo, duckdb_type, quoted, shown
 from vector_assets.engine.schema import Column, LogicalType, Table
 
+EMBED = "EMBED"
+"""The function that is a model's vector of a text; a whole column of the SELECT, because it is made behind it."""
+_VECTOR = LogicalType("ARRAY", children=(LogicalType("FLOAT"),))
 _ENDLESS = "a stream has no end, so it cannot be {}"
 _REFUSED = {
     "with_": "WITH (common table expressions) is not supported",
     "distinct": f"SELECT DISTINCT is not supported: {_ENDLESS.format('compared as a whole')}; "
     "the sink can keep one row per key",
     "laterals": "LATERAL is not supported",
-    "group": "GROUP BY is not supported: a pipeline transforms records one by one, it does not aggregate them",
-    "having": "HAVING is not supported: a pipeline transforms records one by one, it does not aggregate them",
     "windows": "WINDOW is not supported: a pipeline transforms records one by one",
     "order": f"ORDER BY is not supported: {_ENDLESS.format('sorted')}",
     "limit": f"LIMIT is not supported: {_ENDLESS.format('cut off')}",
@@ -39,7 +40,7 @@ _PLAIN = (
     exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.In, exp.Between, exp.Like, exp.Is, exp.And, exp.Or, exp.Not,
     exp.Paren, exp.Column, exp.Identifier, exp.Literal, exp.Null, exp.Boolean,
 )  # fmt: skip
-_KEPT = {"expressions", "from_", "where", "joins"}
+_KEPT = {"expressions", "from_", "where", "joins", "group", "having"}
 _CAST_BY_ARROW = (types.NUMERIC, types.STRINGS, types.BYTES, ("TIMESTAMP",))
 
 
@@ -51,7 +52,7 @@ class Selection:
     that all have to hold, each with the columns it reads; `plain` are those that compare columns of the source with
     constants. `named` are the source's stored columns that the query names anywhere. With `lookups`, source means the
     joined rows; `used` are the columns of these that anything reads. `notes` say what was understood that the script
-    does not spell out.
+    does not spell out. `embeddings` are the columns that are EMBED of what is projected, each with its syntax node.
     """
 
     projections: tuple[tuple[str, str], ...]
@@ -63,22 +64,31 @@ class Selection:
     lookups: tuple[TranslatedJoin, ...] = ()
     used: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    embeddings: tuple[tuple[str, exp.Expr], ...] = ()
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """The columns of the sink that are vectors of texts."""
+        return tuple(name for name, _ in self.embeddings)
 
     @property
     def text(self) -> str:
         """The whole query."""
-        columns = ", ".join(f"{sql} AS {quoted(name)}" for sql, name in self.projections)
+        columns = ", ".join(
+            f"{f'EMBED({sql})' if name in self.embedded else sql} AS {quoted(name)}" for sql, name in self.projections
+        )
         joins = "".join(f" {each.text}" for each in self.lookups)
         return f"SELECT {columns} FROM source{joins}" + (f" WHERE {self.where}" if self.where else "")
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class Item:
     """One expression of the SELECT after `*` is written out."""
 
     node: exp.Expr
     typed: Typed
     column: Column | None
+    is_embedded: bool = False
 
 
 def query_of(script: Script, insert: exp.Expr) -> exp.Select:
@@ -144,9 +154,9 @@ def select(
     t = joined(script, source, alias) if joins else translator(script, source.name, columns, source.computed, alias)
     lookups = tuple(t.join(each) for each in joins) if isinstance(t, JoinedTranslator) else ()
     items = list(_items(t, query))
-    targets = _targets(script, insert, sink.table)
-    _check_count(script, query, items, targets, sink.name)
-    chosen = {target.name: _fitted(t, item, target, sink.name) for item, target in zip(items, targets, strict=True)}
+    targets = targets_of(script, insert, sink.table)
+    check_count(script, query, items, targets, sink.name)
+    chosen = {target.name: fitted(t, item, target, sink.name) for item, target in zip(items, targets, strict=True)}
     where = t.predicate(query.args["where"].this) if query.args.get("where") else None
     checks = [(f"SELECT {sql} FROM source", item.node) for sql, item in zip(chosen.values(), items, strict=True)]
     if where is not None:
@@ -171,10 +181,11 @@ def select(
         projections, where.sql if where else None, reads, conjuncts,
         tuple((sql, names) for sql, names in plain if names <= set(columns)), named, lookups, used,
         (*(t.notes if isinstance(t, JoinedTranslator) else ()), *notes),
+        tuple((target.name, item.node) for item, target in zip(items, targets, strict=True) if item.is_embedded),
     )  # fmt: skip
 
 
-def _cast_note(script: Script, sink: str, item: _Item, target: Column) -> str | None:
+def _cast_note(script: Script, sink: str, item: Item, target: Column) -> str | None:
     """That an integer becomes a text without CAST in the script."""
     if not _is_integer_to_text(item.typed.type, target.type):
         return None
@@ -185,6 +196,15 @@ def _cast_note(script: Script, sink: str, item: _Item, target: Column) -> str | 
 def _is_integer_to_text(source: types.Type, target: LogicalType) -> bool:
     """The one implicit cast that Alibaba's Flink makes and open source Flink does not."""
     return isinstance(source, LogicalType) and source.name in types.INTEGERS and target.name in types.STRINGS
+
+
+def selection_of(
+    t: Translator, query: exp.Select, source: Declared, projections: tuple[tuple[str, str], ...], where: str | None,
+    reads: Mapping[str, frozenset[str]],
+) -> Selection:  # fmt: skip
+    """The selection of these projections over one table, with all that its WHERE says of the columns."""
+    plain = tuple((t.predicate(node).sql, t.reads(node)) for node in _parts(query) if _is_plain(node))
+    return Selection(projections, where, reads, tuple(_conjuncts(t, query)), plain, _stored(query, source))
 
 
 def _conjuncts(t: Translator, query: exp.Select) -> Iterable[tuple[str, frozenset[str]]]:
@@ -209,34 +229,50 @@ def _is_plain(node: exp.Expr) -> bool:
 def _stored(query: exp.Select, source: Declared) -> frozenset[str]:
     """The stored columns that a query names, by itself, by `*`, or by a computed column or watermark."""
     stored = frozenset(column.name for column in source.table.columns if column.kind != "computed")
-    if source.computed or any(isinstance(part, exp.Star) for part in query.walk()):
+    if source.computed or any(isinstance(part, exp.Star) for part in _outside_calls(query)):
         return stored
     return frozenset(part.name for part in query.find_all(exp.Identifier)) & stored
 
 
-def _reads(t: Translator, item: _Item) -> frozenset[str]:
+def _outside_calls(query: exp.Select) -> Iterable[exp.Expr]:
+    """Every node of a query but the arguments of its functions: the star of COUNT(*) is no column."""
+    return (part for part in query.walk() if not isinstance(part.parent, exp.Anonymous))
+
+
+def _reads(t: Translator, item: Item) -> frozenset[str]:
     """Columns of the source that an expression names; a computed column counts as itself."""
     if item.column is not None:
         return frozenset({item.column.name})
     return t.reads(item.node)
 
 
-def _items(t: Translator, query: exp.Select) -> Iterable[_Item]:
+def _items(t: Translator, query: exp.Select) -> Iterable[Item]:
     for node in query.expressions:
         inner = node.this if isinstance(node, exp.Alias) else node
         star = inner.this if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star) else inner
+        if isinstance(inner, exp.Anonymous) and inner.name.upper() == EMBED:
+            yield _embedded(t, node, inner)
+            continue
         if not isinstance(star, exp.Star):
             typed = t.translate(inner)
             column = t.plain(inner) if isinstance(inner, exp.Column) else None
-            yield _Item(node, typed, column if column and typed == t.named(column) else None)
+            yield Item(node, typed, column if column and typed == t.named(column) else None)
             continue
         if any(star.args.values()):
             raise t.error("* takes no EXCEPT, REPLACE or RENAME in Flink SQL", node)
         for column in t.starred(inner.table if isinstance(inner, exp.Column) else "", node):
-            yield _Item(node, t.named(column), column)
+            yield Item(node, t.named(column), column)
 
 
-def _targets(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
+def _embedded(t: Translator, node: exp.Expr, call: exp.Anonymous) -> Item:
+    """EMBED(text): the text stays one until the vectors are made, behind the SELECT."""
+    if len(call.expressions) != 1:
+        raise t.error(f"{EMBED} takes 1 argument(s), found {len(call.expressions)}", call)
+    text = t.string(call.expressions[0], EMBED)
+    return Item(node, Typed(text.sql, _VECTOR), None, is_embedded=True)
+
+
+def targets_of(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
     """The sink's columns that the SELECT fills, in its order."""
     columns = {column.name: column for column in sink.columns}
     if not isinstance(insert.this, exp.Schema):
@@ -257,7 +293,12 @@ def _targets(script: Script, insert: exp.Expr, sink: Table) -> list[Column]:
     return list(targets.values())
 
 
-def _check_count(script: Script, query: exp.Select, items: list[_Item], targets: list[Column], sink: str) -> None:
+def check_count(script: Script, query: exp.Select, items: list[Item], targets: list[Column], sink: str) -> None:
+    """Refuse a SELECT of more or fewer columns than the INSERT fills.
+
+    Raises:
+        ConfigError: at the first column too many, or at the SELECT.
+    """
     if len(items) == len(targets):
         return
     names = ", ".join(target.name for target in targets)
@@ -266,7 +307,7 @@ def _check_count(script: Script, query: exp.Select, items: list[_Item], targets:
     raise script.error(f"INSERT INTO {sink} fills {len(targets)} columns ({names}), {gives}", node)
 
 
-def _fitted(t: Translator, item: _Item, target: Column, sink: str) -> str:
+def fitted(t: Translator, item: Item, target: Column, sink: str) -> str:
     """The expression as the target's type, where Flink converts it without CAST."""
     kind = item.typed.type
     if kind is Pseudo.NULL and not target.type.nullable:
@@ -277,6 +318,8 @@ def _fitted(t: Translator, item: _Item, target: Column, sink: str) -> str:
         wanted = shown(target.type)
         remedy = f"; write CAST(... AS {wanted})" if types.casts_explicitly(kind, target.type) else ""
         raise t.error(f"column {target.name} of table {sink} is {wanted}, the SELECT gives {found}{remedy}", item.node)
+    if item.is_embedded:
+        return item.typed.sql
     if item.column is not None and item.column.kind != "computed" and _is_cast_by_arrow(kind, target.type):
         return item.typed.sql
     return convert(item.typed.sql, kind, target.type)

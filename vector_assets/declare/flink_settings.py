@@ -1,9 +1,14 @@
-"""SET statements: the pipeline's settings, and Flink's that can have no effect here."""
+"""SET statements: the pipeline's settings, those of EMBED, and Flink's that can have no effect here."""
 
 from collections.abc import Callable
 
+from sqlglot import exp
+
+from vector_assets.clients.embeddings_options import EmbeddingOptions
+from vector_assets.declare.flink_options import Secrets, secret_value
 from vector_assets.declare.flink_script import Script, Statement, start_of
-from vector_assets.engine.errors import Place
+from vector_assets.engine import env
+from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.options import parse_duration
 from vector_assets.engine.pipeline import PipelineSettings
 from vector_assets.engine.registry import nearest
@@ -45,11 +50,21 @@ _WITHOUT_EFFECT: dict[str, tuple[Callable[[str], str | None], str]] = {
 }
 
 
+EMBEDDING = "vector-assets.embedding."
+"""Prefix of the settings that are options of EMBED."""
+_EMBEDDING_NAMES = [EMBEDDING + name for name in EmbeddingOptions.known()]
+
+
 class Settings:
     """The settings that hold at one point of a script; a later SET of the same name wins, as in Flink."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, secrets: Secrets = env.secret, *, offline: bool = False) -> None:
         self.script = script
+        self._secrets = secrets
+        self._offline = offline
+        self._embedding: dict[str, str] = {}
+        self._is_embedding_used = False
+        self._embedding_places: dict[str, Place] = {}
         self.values: dict[str, str] = {}
         self.places: dict[str, Place] = {}
         self.reports: dict[str, str] = {}
@@ -72,14 +87,51 @@ class Settings:
                 raise self.script.error(f"SET {name!r}: found {value!r}; {reason}", item.expression)
             self.reports[name] = f"{place}: SET {name!r} has no effect: {why}"
             return
+        if name in _EMBEDDING_NAMES:
+            self._set_embedding(name.removeprefix(EMBEDDING), value, item.expression)
+            return
         known = PipelineSettings.known()
         if name not in known:
-            names = sorted([*known, *_WITHOUT_EFFECT])
+            names = sorted([*known, *_WITHOUT_EFFECT, *_EMBEDDING_NAMES])
             listed = ", ".join(names)
             raise self.script.error(f"SET: unknown setting {name!r}{nearest(name, names)}; known: {listed}", item.this)
         self.values[name] = value
         self.places[name] = self.script.place(start_of(item.expression))
         PipelineSettings.parse({name: value}, "SET", self.places)
+
+    def _set_embedding(self, option: str, value: str, node: exp.Expr) -> None:
+        name = f"SET '{EMBEDDING}{option}'"
+        is_address = option == "url"
+        filled = secret_value(
+            self.script, node, self._secrets, name, offline=self._offline,
+            stand_in="http://offline.invalid/v1" if is_address else "offline",
+        )  # fmt: skip
+        self._embedding[option] = filled
+        self._embedding_places[option] = self.script.place(start_of(node))
+
+    def embedding(self, function: exp.Expr) -> EmbeddingOptions:
+        """The options of EMBED that hold here.
+
+        Raises:
+            ConfigError: one is missing (at `function`), or its value is refused.
+        """
+        self._is_embedding_used = True
+        places = {"connector": self.script.place(start_of(function)), **self._embedding_places}
+        try:
+            return EmbeddingOptions.parse(self._embedding, "EMBED", places)
+        except ConfigError as error:
+            hint = f"; options are set by SET '{EMBEDDING}<option>' = '...'"
+            raise ConfigError(error.message + hint, error.place or places["connector"]) from None
+
+    def check_embedding_used(self) -> None:
+        """Refuse options of EMBED in a script without one.
+
+        Raises:
+            ConfigError: at the first of them.
+        """
+        if not self._is_embedding_used:
+            for option, place in self._embedding_places.items():
+                raise ConfigError(f"SET '{EMBEDDING}{option}' has no effect: no SELECT has EMBED(text)", place)
 
     def take(self) -> tuple[PipelineSettings, tuple[str, ...]]:
         """The settings for the INSERT that follows, and what to report about those without effect."""

@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import pyarrow as pa
 from sqlglot import exp
 
+from vector_assets.clients.embeddings_options import EmbeddingOptions
+from vector_assets.declare.flink_aggregates import Grouped, grouped, is_grouped
 from vector_assets.declare.flink_connectors import (
     SinkEnd,
     SourceEnd,
@@ -34,9 +37,13 @@ from vector_assets.engine.schema import Table
 from vector_assets.lookups import LOOKUPS
 from vector_assets.sinks import SINKS
 from vector_assets.sources import SOURCES
+from vector_assets.transforms.embedding import EmbeddingTransform, input_schema
 from vector_assets.transforms.sql import SqlTransform
 
 T = TypeVar("T")
+
+MOST_EMBEDDED_ROWS = 10_000
+"""Rows of a batch with EMBED unless `vector-assets.batch.max-rows` is set: 10,000 vectors of 1,024 are 40 MB."""
 
 
 def compile_script(text: str, file: str, *, secrets: Secrets = env.secret, offline: bool = False) -> list[Pipeline]:
@@ -77,7 +84,7 @@ class _Compiler:
         self.script = script
         self.secrets = secrets
         self.offline = offline
-        self.settings = Settings(script)
+        self.settings = Settings(script, secrets, offline=offline)
         self.statements = script.statements()
         creates = [statement for statement in self.statements if isinstance(statement.node, exp.Create)]
         self.declared = {statement.start: self._shallow(statement, self._declare) for statement in creates}
@@ -94,6 +101,7 @@ class _Compiler:
             raise ConfigError("no INSERT INTO: the script declares no pipeline", Place(self.script.file))
         for name, place in self.settings.pending.items():
             raise ConfigError(f"SET {name!r} has no effect: no INSERT INTO follows it", place)
+        self.settings.check_embedding_used()
         unused = tuple(
             f"{table.place}: table {table.name} is declared but not used; its options are not checked"
             for table in self.declared.values()
@@ -170,6 +178,17 @@ class _Compiler:
             LookupJoin(each, self._table(each.table, "dimension table of a lookup join", LOOKUPS)) for each in clauses
         ]
 
+    def _grouped(
+        self, insert: exp.Expr, query: exp.Select, alias: str, source: Declared, sink: Declared
+    ) -> Grouped | None:
+        """The groups of a SELECT that has some."""
+        if not is_grouped(query):
+            return None
+        if query.args.get("joins"):
+            where = query.args.get("group") or query.args.get("having") or query.expressions[0]
+            raise self.script.error("GROUP BY over a lookup join is not supported: write the joined rows first", where)
+        return grouped(self.script, insert, query, alias, source, sink)
+
     def _pipeline(self, statement: Statement) -> Pipeline:
         insert = statement.node
         target = insert.this.this if isinstance(insert.this, exp.Schema) else insert.this
@@ -181,17 +200,28 @@ class _Compiler:
         name = self._name(statement, settings.name, sink.name)
         joins = self._joins(query, source, alias)
         hints = hint_reports(self.script, query, [alias, *(each.clause.alias for each in joins)])
-        selection = select(self.script, insert, query, alias, source, sink, joins)
+        made = self._grouped(insert, query, alias, source, sink)
+        selection = made.selection if made else select(self.script, insert, query, alias, source, sink, joins)
         reader = source_end(self.script, source, self.secrets, offline=self.offline)
         reader, read_table = pruned(reader, source.table, selection.named)
         writer = sink_end(self.script, sink, self.secrets, offline=self.offline)
-        _check_changes(self.script, reader, writer, source, sink, selection)
+        if made:
+            _check_groups(self.script, query, reader, writer, source, sink)
+        else:
+            _check_changes(self.script, reader, writer, source, sink, selection)
         lookups, joining = lookup_stages(self.script, selection, self.secrets, reader, offline=self.offline)
         schema = sink.table.schema
         where, deletes_unless = _conditions(reader, source, selection)
-        transform = SqlTransform(
-            selection.projections, "source", where, schema, key=sink.table.primary_key, deletes_unless=deletes_unless
-        )
+        embedding, embedding_stages = self._embedding(selection, schema, name)
+        if embedding is not None and "max_rows" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"max_rows": MOST_EMBEDDED_ROWS})
+        if made:
+            transform = SqlTransform(selection.projections, "source", where, made.inputs.schema)
+        else:
+            transform = SqlTransform(
+                selection.projections, "source", where, input_schema(schema, selection.embedded),
+                key=sink.table.primary_key, deletes_unless=deletes_unless,
+            )  # fmt: skip
         return Pipeline(
             name=name,
             place=self.script.place(statement.start),
@@ -206,11 +236,13 @@ class _Compiler:
             sink_options=writer.options,
             settings=settings,
             schema=schema,
-            transform_text=selection.text,
+            transform_text=made.text if made else selection.text,
             decoder=reader.decoder,
             raw_schema=reader.raw_schema,
             metadata=reader.metadata,
-            transforms=(*joining, transform),
+            transforms=(*joining, transform, *embedding_stages),
+            embedding=embedding,
+            aggregation=made.groups if made else None,
             reads=selection.reads,
             lookups=lookups,
             notes=selection.notes,
@@ -231,6 +263,15 @@ class _Compiler:
                 ),
             ),
         )
+
+    def _embedding(
+        self, selection: Selection, schema: pa.Schema, name: str
+    ) -> tuple[EmbeddingOptions | None, tuple[EmbeddingTransform, ...]]:
+        """The model that EMBED asks, and the transform that does; none where the SELECT has no EMBED."""
+        if not selection.embeddings:
+            return None, ()
+        options = self.settings.embedding(selection.embeddings[0][1])
+        return options, (EmbeddingTransform(selection.embedded, options, schema, pipeline=name),)
 
 
 def _opening(reader: SourceEnd, table: Table, selection: Selection, name: str) -> Callable[[], Source]:
@@ -273,6 +314,29 @@ def _check_changes(
             key = ", ".join(source.table.primary_key)
             what = f"key column {column} is made of {', '.join(other)}, a delete of table {source.name} holds only its"
             raise ConfigError(f"table {sink.name}: {what} key ({key})", sink.place)
+
+
+def _check_groups(
+    script: Script, query: exp.Select, reader: SourceEnd, writer: SinkEnd, source: Declared, sink: Declared
+) -> None:
+    """Refuse a sink that cannot take the updates of a GROUP BY, and a source that takes records back.
+
+    Raises:
+        ConfigError: at the sink's option to set, or at the GROUP BY.
+    """
+    where = query.args.get("group") or query.args.get("having") or query.expressions[0]
+    if reader.is_changelog:
+        what = f"connector {reader.connector}" if reader.is_upsert else f"format {reader.format}"
+        raise script.error(
+            f"GROUP BY over table {source.name} ({what}) is not supported: it gives updates and deletes, and a group"
+            " only adds records up; group a source of inserts, such as format json or csv",
+            where,
+        )
+    refusal = writer.options.refusal_of_changes()
+    if refusal is not None:
+        option, remedy = refusal
+        blamed = sink.options.get(option) or sink.options["connector"]
+        raise script.error(f"table {sink.name}: a GROUP BY gives updates of its groups' rows, {remedy}", blamed)
 
 
 def _conditions(reader: SourceEnd, source: Declared, selection: Selection) -> tuple[str | None, str | None]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from vector_assets.defs import events, failures, names, runs
+from vector_assets.engine.abilities import partitioned
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.pipeline import Lookup, Pipeline
 from vector_assets.engine.rewrite import Selection, rewrite
@@ -23,8 +24,9 @@ class RunConfig(dg.Config):
     """How a run treats its partition.
 
     `drain` lands what is new up to now; `replay` applies again what the target lost of the partition's batches; `auto`
-    drains a partition that is open and replays one that is over; `rewrite` makes the partition's batches again with
-    today's declaration and replaces their rows.
+    drains a partition that is open and replays one that is over (of a source with partitions of its own: it replays,
+    then reads what was never read); `rewrite` makes the partition's batches again with today's declaration and replaces
+    their rows.
     """
 
     mode: Literal["auto", "drain", "replay", "rewrite"] = "auto"
@@ -59,12 +61,20 @@ def of(pipeline: Pipeline) -> dg.AssetsDefinition:
 def _outcomes(runner: Runner, mode: str, partition: str) -> Iterator[Outcome]:
     if mode == "rewrite":
         return rewrite(runner, Selection(partition, partition))
+    is_own = runner.session.partitioning.own is not None
+    if is_own and mode == "auto":
+        return runner.settle(partition)
     is_drain = mode == "drain" or (mode == "auto" and runner.session.calendar.is_open(partition))
     return runner.drain(partition) if is_drain else runner.replay(partition)
 
 
-def partitions(pipeline: Pipeline) -> dg.TimeWindowPartitionsDefinition:
-    """The pipeline's hours or days, the open one included; keys are spelled as the engine's calendar spells them."""
+def partitions(pipeline: Pipeline) -> dg.PartitionsDefinition[str]:
+    """The pipeline's hours or days, the open one included, or the partitions of its source, which its sensor adds.
+
+    Keys are spelled as the engine spells them.
+    """
+    if partitioned(pipeline.source_options):
+        return dg.DynamicPartitionsDefinition(name=names.partitions(pipeline))
     settings = pipeline.settings
     start = datetime.strptime(settings.partitions_start, "%Y-%m-%d-%H:%M").replace(tzinfo=UTC)
     fmt = Calendar(settings.partitions).format

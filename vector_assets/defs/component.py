@@ -1,11 +1,12 @@
 """Pipelines as a Dagster component, for projects that are made of `defs.yaml` files."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from vector_assets.declare import load_folder
+from vector_assets.declare import compile_attributes, load_folder
 from vector_assets.defs import factory
 from vector_assets.engine.env import pipelines_dir
 from vector_assets.engine.errors import ConfigError
@@ -36,3 +37,20 @@ class PipelinesComponent(dg.Component, dg.Model, dg.Resolvable):
                     f"{context.path}: unknown pipeline {name!r}{nearest(name, known)}; declared: {listed}"
                 )
         return factory.definitions([p for p in pipelines if self.names is None or p.name in self.names])
+
+
+class LakeJobComponent(dg.Component, dg.Model, dg.Resolvable):
+    """A lake job with the keys of its form; see docs/lake-jobs.md. Secrets are written `${secret_values.name}`."""
+
+    job: dict[str, Any] = Field(description="The keys of `job:`.")
+    datasource: dict[str, Any] | None = Field(
+        None, description="The keys of `datasource:`; left out where the job's `source` holds them."
+    )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Asset, sensor, checks and jobs of the lake job.
+
+        Raises:
+            ConfigError: at the line of defs.yaml that is wrong.
+        """
+        return factory.definitions([compile_attributes(Path(context.path) / "defs.yaml", str(self.job.get("name")))])

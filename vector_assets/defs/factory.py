@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from vector_assets.defs import assets, checks, jobs, maintenance, reconcile, sensors
+from vector_assets.engine.creation import refuse_shared_prefixes
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Pipeline
 
@@ -38,7 +39,7 @@ def refuse_twins(pipelines: Sequence[Pipeline]) -> None:
     """Make sure that no two pipelines share a name or a target.
 
     Raises:
-        ConfigError: two do; both places are named.
+        ConfigError: two do, or their paths share a prefix; both places are named.
     """
     problems = []
     seen: dict[tuple[str, str], Pipeline] = {}
@@ -47,5 +48,7 @@ def refuse_twins(pipelines: Sequence[Pipeline]) -> None:
             other = seen.setdefault((what, mine), pipeline)
             if other is not pipeline:
                 problems.append(f"{pipeline.place}: the {what} {mine!r} is already that of {other.place}")
+    for number, pipeline in enumerate(pipelines):
+        refuse_shared_prefixes(pipeline, pipelines[:number])
     if problems:
         raise ConfigError("\n".join(problems))

@@ -10,7 +10,9 @@ import dagster as dg
 from vector_assets.defs import failures, names, runs
 from vector_assets.engine.abilities import Maintained, MaintenanceTask
 from vector_assets.engine.pipeline import Pipeline
-from vector_assets.engine.upkeep import TASKS, is_maintainable, maintain
+from vector_assets.engine.registry import load
+from vector_assets.engine.upkeep import TASKS, maintain
+from vector_assets.sinks import SINKS
 
 _SAYS = {
     "compact": "Writes the rows of small files again, together; no row changes.",
@@ -41,6 +43,13 @@ def schedules(pipeline: Pipeline) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )  # fmt: skip
     return [schedule]
+
+
+def is_maintainable(pipeline: Pipeline) -> bool:
+    """True when the pipeline's sink is `Maintainable`, by its class: no sink is opened."""
+    if pipeline.sink_connector not in SINKS:
+        return False
+    return callable(getattr(load(SINKS, "sink connector", pipeline.sink_connector), "maintain", None))
 
 
 def _asset(pipeline: Pipeline, task: MaintenanceTask, before: MaintenanceTask | None) -> dg.AssetsDefinition:

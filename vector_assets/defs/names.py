@@ -12,6 +12,9 @@ PIPELINE_TAG = "vector_assets/pipeline"
 FINGERPRINT_TAG = "vector_assets/fingerprint"
 """Which declaration a run was started for: a mended one is not held back by the failures of the old one."""
 
+PRIORITY = "1"
+"""Of drains in the run queue: before the replays of a backfill."""
+
 RUN_PREFIX = "dagster:"
 """Sessions of Dagster runs are called `dagster:<run id>` in the ledger."""
 
@@ -58,6 +61,11 @@ def dead_letters_job(pipeline: Pipeline) -> str:
 def retention_job(pipeline: Pipeline) -> str:
     """The job that lets go of what is kept no longer."""
     return f"{pipeline.name}_retention"
+
+
+def partitions(pipeline: Pipeline) -> str:
+    """What Dagster calls the set of a pipeline's dynamic partitions."""
+    return f"{pipeline.name}_partitions"
 
 
 def maintenance_job(pipeline: Pipeline) -> str:

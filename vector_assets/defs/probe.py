@@ -9,6 +9,7 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from vector_assets.engine.abilities import Listing, SourcePartition, partitioned
 from vector_assets.engine.core import Position, Source
 from vector_assets.engine.errors import UnavailableError, VectorAssetsError
 from vector_assets.engine.pipeline import Pipeline
@@ -26,6 +27,16 @@ class _Answer:
     source: Source
     start: Position
     frontier: Position
+    partitions: tuple[SourcePartition, ...] = ()
+    newest: SourcePartition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """The partitions of a source in the order in which they are read, and which of them it calls the newest."""
+
+    all: tuple[SourcePartition, ...]
+    newest: SourcePartition | None
 
 
 class Probe:
@@ -44,15 +55,27 @@ class Probe:
         Raises:
             UnavailableError: no answer within the timeout; a late one is thrown away.
         """
+        answer = self._answer(timeout_seconds, is_new=position is None)
+        return answer.source.lag(answer.start if position is None else position, answer.frontier)
+
+    def partitions(self, timeout_seconds: float = TIMEOUT_SECONDS) -> Partitions:
+        """The partitions of a source that has its own; none of another.
+
+        Raises:
+            UnavailableError: no answer within the timeout; a late one is thrown away.
+        """
+        answer = self._answer(timeout_seconds, is_new=False)
+        return Partitions(answer.partitions, answer.newest)
+
+    def _answer(self, timeout_seconds: float, *, is_new: bool) -> _Answer:
         if self._asked is None or self._asked.done():
-            self._asked = self._thread.submit(self._ask, is_new=position is None)
+            self._asked = self._thread.submit(self._ask, is_new=is_new)
             self._asked_at = time.monotonic()
         try:
-            answer = self._asked.result(max(0.0, self._asked_at + timeout_seconds - time.monotonic()))
+            return self._asked.result(max(0.0, self._asked_at + timeout_seconds - time.monotonic()))
         except TimeoutError:
             waited = time.monotonic() - self._asked_at
             raise UnavailableError(f"{self._pipeline.name}: the source has not answered for {waited:.1f} s") from None
-        return answer.source.lag(answer.start if position is None else position, answer.frontier)
 
     def close(self) -> None:
         """Give back the connection, after the question that is under way."""
@@ -63,8 +86,13 @@ class Probe:
         try:
             if self._source is None:
                 self._source = self._pipeline.open_source()
-            start = self._source.start() if is_new else {}
-            return _Answer(self._source, start, self._source.frontier())
+            source = self._source
+            start = source.start() if is_new else {}
+            if not isinstance(source, Listing) or not partitioned(self._pipeline.source_options):
+                return _Answer(source, start, source.frontier())
+            found = source.partitions()
+            frontier = {split: token for each in found for split, token in each.frontier.items()}
+            return _Answer(source, start, frontier, found, source.newest(found))
         except VectorAssetsError:
             self._disconnect()
             raise

@@ -8,7 +8,8 @@ import time
 
 import dagster as dg
 
-from vector_assets.defs import history, names, probe
+from vector_assets.defs import history, names, partitions, probe
+from vector_assets.engine.abilities import partitioned
 from vector_assets.engine.errors import UnavailableError
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.lease import Holder
@@ -18,34 +19,40 @@ from vector_assets.engine.session import Books
 
 log = logging.getLogger(__name__)
 
-PRIORITY = "1"
-"""Of drains in the run queue: before the replays of a backfill."""
-
 _SLACK_SECONDS = 600
 _STILL_SECONDS = 60
 
 
 def of(pipeline: Pipeline) -> dg.SensorDefinition:
-    """The pipeline's sensor; it is on unless somebody turns it off."""
-    interval = pipeline.settings.sensor_interval.total_seconds()
+    """The pipeline's sensor; on unless somebody turns it off; that of an idle pipeline is off until started."""
 
     @dg.sensor(
         name=f"{pipeline.name}_sensor",
         description=f"Starts a run of {pipeline.name} when it has new records or an unfinished batch.",
         target=dg.AssetSelection.assets(names.asset_key(pipeline)),
-        minimum_interval_seconds=max(1, round(interval)),
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=max(1, round(interval(pipeline))),
+        default_status=dg.DefaultSensorStatus.STOPPED if pipeline.is_idle else dg.DefaultSensorStatus.RUNNING,
         tags=names.tags(pipeline),
     )
-    def tick(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def tick(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason | dg.SensorResult:
         books = Books.open()
         try:
-            reason = _reason_to_wait(context.instance, pipeline, books.ledger)
+            reason = _reason_to_be_idle(context.instance, pipeline, books.ledger)
+            if partitioned(pipeline.source_options):
+                return partitions.look(context, pipeline, books.ledger, reason)
+            reason = reason or _nothing_new(pipeline, books.ledger)
         finally:
             books.close()
         return dg.SkipReason(reason) if reason else request(pipeline)
 
     return tick
+
+
+def interval(pipeline: Pipeline) -> float:
+    """Seconds between two looks: the setting, unless it is left out and the source's options know better."""
+    settings, own = pipeline.settings, pipeline.source_options.poll_seconds()
+    is_set = "sensor_interval" in settings.model_fields_set
+    return settings.sensor_interval.total_seconds() if is_set or own is None else own
 
 
 def request(pipeline: Pipeline, now: float | None = None) -> dg.RunRequest:
@@ -57,15 +64,15 @@ def request(pipeline: Pipeline, now: float | None = None) -> dg.RunRequest:
         run_config={"ops": {pipeline.name: {"config": {"mode": "drain"}}}},
         tags={
             **names.tags(pipeline),
-            "dagster/priority": PRIORITY,
+            "dagster/priority": names.PRIORITY,
             # a drain ends with its partition; one that is booked as started long after that has died with its machine
             "dagster/max_runtime": str(round(calendar.end(partition) - calendar.clock()) + _SLACK_SECONDS),
         },
     )
 
 
-def _reason_to_wait(instance: dg.DagsterInstance, pipeline: Pipeline, ledger: Ledger) -> str | None:
-    """Why there is nothing to start now; None when there is."""
+def _reason_to_be_idle(instance: dg.DagsterInstance, pipeline: Pipeline, ledger: Ledger) -> str | None:
+    """Why nothing is to be started now, whatever the source has; None when something may be."""
     runs = history.History(instance, pipeline)
     holder = ledger.leases.holder(pipeline.name, pipeline.target)
     if holder is not None and not history.is_alive(ledger, pipeline, holder):
@@ -76,9 +83,7 @@ def _reason_to_wait(instance: dg.DagsterInstance, pipeline: Pipeline, ledger: Le
     run = runs.ongoing()
     if run is not None and not _stands_still(run, pipeline, ledger, holder):
         return f"run {run.run_id[:8]} of {run.job_name} is {run.status.value.lower()}"
-    if pause := runs.pause(time.time()):
-        return pause
-    return _nothing_new(pipeline, ledger)
+    return runs.pause(time.time())
 
 
 def _stands_still(run: dg.DagsterRun, pipeline: Pipeline, ledger: Ledger, holder: Holder | None) -> bool:
@@ -94,6 +99,7 @@ def _stands_still(run: dg.DagsterRun, pipeline: Pipeline, ledger: Ledger, holder
 
 
 def _nothing_new(pipeline: Pipeline, ledger: Ledger) -> str | None:
+    """Why the source gives no reason for a run; None when it does."""
     where = (pipeline.name, pipeline.target)
     is_new = not ledger.is_activated(*where)
     is_done = not is_new and pipeline.source_options.is_finished(ledger.position(*where))

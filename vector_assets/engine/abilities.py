@@ -3,14 +3,15 @@
 A sink class that has a protocol's methods has the ability. Each is read-only for the target's rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Batch, Counts, Position, Span, Token
+from vector_assets.engine.core import Batch, Counts, Decoder, Json, Position, Span, Split, Token
+from vector_assets.engine.schema import Column
 
 DISTANCE = "_distance"
 """Column of a search's result: how far the row is from the vector, by the metric that was used."""
@@ -249,6 +250,28 @@ class Evolvable(Protocol):
         ...
 
 
+@runtime_checkable
+class Evolving(Protocol):
+    """A decoder whose columns can change while the pipeline runs: `Decoded.wants` says how, `evolved` does it.
+
+    The state is a list that only grows; the columns are what the declaration says with the state's entries applied.
+    """
+
+    @property
+    def evolves(self) -> bool:
+        """False where its options fix the columns."""
+        ...
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Its columns as they are now."""
+        ...
+
+    def evolved(self, state: Sequence[Json]) -> Decoder:
+        """The decoder as declared, with these entries of `SchemaChange` applied in order."""
+        ...
+
+
 MaintenanceTask = Literal["compact", "expire", "orphans"]
 
 
@@ -298,3 +321,71 @@ class Queryable(Protocol):
     def relation(self) -> pa.RecordBatchReader:
         """The table as it is now, in bounded memory, column names and types as Arrow sees them."""
         ...
+
+
+@runtime_checkable
+class Partitioned(Protocol):
+    """Options of a source whose batches may belong to partitions of its own instead of hours. Asks nobody.
+
+    Every split is of one partition; a batch of records never spans two (the engine cuts what a source plans). Keys are
+    spelled as Dagster keeps them: no comma, no `...` and no control character is in one.
+    """
+
+    @property
+    def has_partitions(self) -> bool:
+        """False where these options make it read something without partitions: its batches belong to hours."""
+        ...
+
+    def partition_of(self, split: Split) -> str:
+        """The key of the partition that a split is of."""
+        ...
+
+    def partition_key(self, text: str) -> str:
+        """The key that somebody means who spells a partition in the source's own way.
+
+        Raises:
+            ConfigError: nothing could be called that; the message shows how a key is spelled.
+        """
+        ...
+
+    def is_read(self, key: str, position: Position) -> bool:
+        """True when nothing is left to be read of the partition for a pipeline that stands there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePartition:
+    """A partition of a source as it is now.
+
+    `frontier` is just past its last record, by split; empty while `waits` says why it is not read (yet). One that the
+    options leave out, whatever becomes of it, is not `is_wanted`.
+    """
+
+    key: str
+    frontier: Position
+    waits: str | None = None
+    is_wanted: bool = True
+    rows: int = 0
+    modified_ms: int | None = None
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A source that can say which partitions of its own there are."""
+
+    def partitions(self) -> tuple[SourcePartition, ...]:
+        """Every partition there is, in the order in which they are read; together their frontiers are the source's.
+
+        Raises:
+            TransientError: the source does not answer.
+        """
+        ...
+
+    def newest(self, partitions: Sequence[SourcePartition]) -> SourcePartition | None:
+        """The one that the source itself calls its newest, None when there is none."""
+        ...
+
+
+def partitioned(options: object) -> Partitioned | None:
+    """The options, if batches of their source belong to partitions of its own."""
+    return options if isinstance(options, Partitioned) and options.has_partitions else None

@@ -242,6 +242,28 @@ class Archive:
         files = [path.with_suffix(f".{kind}.parquet") for kind in ("keys", "rejects")]
         return sum(self._unlink(self.root / file) for file in (*files, path))
 
+    def group_files(self, pipeline: str) -> Iterator[ArchiveFile]:
+        """Files of groups that a GROUP BY left, hashed as found; one that is damaged is left out, and logged."""
+        for path, _ in self.group_paths(pipeline):
+            try:
+                yield self._as_found(self.root / path)
+            except FatalError as error:
+                log.warning("%s", error)
+
+    def group_paths(self, pipeline: str) -> list[tuple[str, int]]:
+        """Paths below the root of files of groups, by batch, with its number."""
+        paths = (self.root / quoted(pipeline)).glob("*/*.groups.*.parquet")
+        found = [(path.relative_to(self.root).as_posix(), int(path.name.partition(".")[0])) for path in paths]
+        return sorted(found, key=lambda each: (each[1], each[0]))
+
+    def remove(self, file: ArchiveFile) -> int:
+        """Delete one file; its bytes, 0 when it was gone.
+
+        Raises:
+            FatalError: the disk refused it.
+        """
+        return self._unlink(self.root / file.path)
+
     def _as_found(self, path: Path) -> ArchiveFile:
         data = _read_bytes(path)
         noted, found = _noted_hashes(path), hashlib.sha256(data).hexdigest()

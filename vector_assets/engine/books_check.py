@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from vector_assets.engine.archive import ArchiveFile
 from vector_assets.engine.core import BatchKind, Json, Split, State, canonical
 from vector_assets.engine.errors import FatalError
+from vector_assets.engine.group_files import GroupFiles
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.session import Books
@@ -49,6 +50,8 @@ def _wrong(
         if row.state in {State.SEALED, State.STAGED} and row.archive is None and row.kind is not BatchKind.RESET:
             yield row.seq, f"it is {row.state} and has no archive file"
         yield from ((row.seq, text) for text in _wrong_files(books, row, deep=deep))
+    for each in GroupFiles(books.ledger, books.archive, name, target).all():
+        yield from ((each.seq, text) for text in _wrong_file(books, each.file, deep=deep))
     yield from _wrong_places(books.ledger, name, target, rows)
 
 
@@ -64,13 +67,17 @@ def _wrong_counts(row: BatchRecord, letters: int) -> Iterator[str]:
 
 def _wrong_files(books: Books, row: BatchRecord, *, deep: bool) -> Iterator[str]:
     for file in _files(row):
-        if deep:
-            try:
-                books.archive.open(file)
-            except FatalError as error:
-                yield str(error)
-        elif not books.archive.holds(file):
-            yield f"archive: {books.archive.root / file.path} is missing"
+        yield from _wrong_file(books, file, deep=deep)
+
+
+def _wrong_file(books: Books, file: ArchiveFile, *, deep: bool) -> Iterator[str]:
+    if deep:
+        try:
+            books.archive.open(file)
+        except FatalError as error:
+            yield str(error)
+    elif not books.archive.holds(file):
+        yield f"archive: {books.archive.root / file.path} is missing"
 
 
 def _files(row: BatchRecord) -> list[ArchiveFile]:

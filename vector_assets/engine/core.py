@@ -8,6 +8,7 @@ Rows between stages are Arrow tables with two hidden columns:
 """
 
 import hashlib
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
@@ -188,7 +189,8 @@ class Counts:
     `records = decoded + rejected`; `rows = filtered + compacted + conflicts + superseded + refused + written + deleted`
     (one record may decode to several rows, or to none). `refused` rows were rejected by the target; `superseded` ones
     were left alone because a later batch had touched their key; `nulled` fields were unreadable and set to null because
-    the format's options ask for it.
+    the format's options ask for it. `embedded` texts were sent to a model for `tokens` and `cost_micros` millionths of
+    the price's currency, `reused` ones were paid for before; all four are of the batch's last preparation.
     """
 
     records: int = 0
@@ -204,6 +206,10 @@ class Counts:
     written: int = 0
     deleted: int = 0
     nulled: int = 0
+    embedded: int = 0
+    reused: int = 0
+    tokens: int = 0
+    cost_micros: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -232,11 +238,27 @@ def rejects(positions: "pa.Array | Sequence[int]", stage: str, errors: "pa.Array
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """A change of its columns that an evolving decoder wants (`abilities.Evolving`), for people in `what`.
+
+    `position` is the ordinal of the first record that needs it; `entry` and `refusal` are what the decoder's state
+    grows by when the target makes the change, or refuses it.
+    """
+
+    position: int
+    what: str
+    entry: Json
+    refusal: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """What a decoder or a transform made of its input: good rows, and the records it rejects.
 
     `nulled` counts fields set to null on the format's orders; `filtered` counts rows a WHERE (or an inner lookup join)
-    left out; `versions` says which version of each dimension table the rows were joined with.
+    left out; `versions` says which version of each dimension table the rows were joined with. With `wants` the rows are
+    not to be used: the columns are changed first, and the records decoded again. `usage` are what it has of `Counts`
+    beside these, by name.
     """
 
     rows: pa.Table
@@ -244,6 +266,8 @@ class Decoded:
     nulled: int = 0
     filtered: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    usage: Mapping[str, int] = field(default_factory=dict)
+    wants: tuple[SchemaChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +410,15 @@ class Versioned(Protocol):
 
     def at(self, versions: Mapping[str, str]) -> Transform:
         """The same over the versions that `Decoded.versions` named; those that it does not name are today's."""
+        ...
+
+
+@runtime_checkable
+class Heeding(Protocol):
+    """A transform that may take long, such as one that asks a model."""
+
+    def heeding(self, stop: threading.Event) -> Transform:
+        """The same; once `stop` is set it begins nothing more and raises TransientError."""
         ...
 
 

@@ -169,7 +169,7 @@ class _Named:
             batch = self._batches[seq]
             made = self._stored(batch, ordinal, int(rows.keys[index]))
             found = kept.slice(int(at[index]), 1) if kept is not None and at is not None else None
-            columns = _differing(made, found) if found is not None and found.num_rows else ()
+            columns = differing(made, found) if found is not None and found.num_rows else ()
             (origin,) = origins(self._stages, batch, [ordinal])
             (key,) = listed(made.select(self._names(made)))
             self.findings.append(Finding(kind, key, columns, origin))
@@ -226,8 +226,8 @@ class _Named:
         return found
 
 
-def _differing(made: pa.Table, found: pa.Table) -> tuple[str, ...]:
+def differing(made: pa.Table, found: pa.Table) -> tuple[str, ...]:
     """Columns in which two single rows differ."""
     names = values_of(made)
-    both = pa.concat_tables([made.select(names), found.select(names)])
+    both = pa.concat_tables([made.select(names), found.select(names)], promote_options="default")
     return tuple(name for name in names if len(set(hashes_of(both, [name]).tolist())) > 1)

@@ -28,6 +28,8 @@ from vector_assets.engine.errors import ConfigError, FatalError
 
 STEPS = ("planned", "read", "archived", "sealed", "staged", "committing", "committed", "done")
 """Names of the failpoints, in the order a batch passes them."""
+RARE_STEPS = ("evolved",)
+"""Failpoints that few batches pass: one that changes the columns, when the target has them and the ledger has not."""
 
 NATIVE = ("auto", "on", "off")
 """What `VECTOR_ASSETS_NATIVE` may say."""
@@ -157,9 +159,14 @@ def failpoint(step: str) -> None:
         return
     name, _, rest = wanted.partition(":")
     number, _, action = rest.partition(":")
-    if name not in STEPS or not re.fullmatch(r"[1-9][0-9]*", number) or action not in {"", "kill", "stop", "raise"}:
+    if (
+        name not in (*STEPS, *RARE_STEPS)
+        or not re.fullmatch(r"[1-9][0-9]*", number)
+        or action not in {"", "kill", "stop", "raise"}
+    ):
         raise ConfigError(
-            f"VECTOR_ASSETS_FAIL_AT={wanted!r}: want <step>:<n>[:kill|stop|raise] with step one of {', '.join(STEPS)}"
+            f"VECTOR_ASSETS_FAIL_AT={wanted!r}: want <step>:<n>[:kill|stop|raise] with step one of "
+            f"{', '.join((*STEPS, *RARE_STEPS))}"
         )
     if name != step:
         return

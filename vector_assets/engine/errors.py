@@ -17,6 +17,8 @@
         +-- DamagedError        a file of the archive is gone, or not as it was written
         +-- ExpiredError        retention has removed what is asked for
         +-- LedgerLostError     the target holds batches that the ledger never heard of
+        +-- StateLostError      the groups of a GROUP BY are missing, damaged or mean something else
+        +-- DriftError          a document does not fit the table, and the pipeline is told to stop then
 
 A connector catches its vendor's exceptions by name at its edge and raises one of these `from` them.
 Messages name the pipeline or connector, the place, what was found and what was wanted; never a credential, never a row.
@@ -24,11 +26,13 @@ Messages name the pipeline or connector, the place, what was found and what was 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    # --help must not wait for it
+    import pyarrow as pa
 
-GapKind = Literal["TRUNCATED", "RECREATED", "DELETED", "BEYOND_END", "NEW_SPLIT"]
+GapKind = Literal["TRUNCATED", "RECREATED", "DELETED", "BEYOND_END", "NEW_SPLIT", "MODIFIED"]
 """The named outcomes of a source that changed under us (ARCHITECTURE section 3)."""
 
 
@@ -82,7 +86,7 @@ class RowsRefusedError(VectorAssetsError):
     the batch. `rejected` (core.REJECT_SCHEMA) names the rows.
     """
 
-    def __init__(self, rejected: pa.Table) -> None:
+    def __init__(self, rejected: "pa.Table") -> None:
         super().__init__(f"the target refuses {rejected.num_rows} rows; the batch is made again without them")
         self.rejected = rejected
 
@@ -96,16 +100,18 @@ class PositionLostError(FatalError):
 
     `kind` is the named outcome; `missing` maps each split to the (from, to) range that cannot be read, `to` exclusive
     and None when unknown; `resume` holds the tokens (by split) from which the source can be read on beyond the loss.
+    `policy` is set where the source's own options say what to do, instead of the pipeline's settings.
     """
 
     def __init__(
         self, message: str, kind: GapKind, missing: dict[str, tuple[int, int | None]] | None = None,
-        resume: Mapping[str, Any] | None = None,
+        resume: Mapping[str, Any] | None = None, policy: Literal["fail", "skip"] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.missing = missing or {}
         self.resume = resume or {}
+        self.policy = policy
 
 
 class FencedError(FatalError):
@@ -133,3 +139,27 @@ class ExpiredError(FatalError):
 
 class LedgerLostError(FatalError):
     """The target holds batches that the ledger never heard of: it was lost, or restored from an older copy."""
+
+
+class StateLostError(FatalError):
+    """The groups of a GROUP BY are missing, damaged or mean something else than today's script says."""
+
+    def __init__(self, pipeline: str, message: str) -> None:
+        super().__init__(
+            f"STATE_LOST: {pipeline}: {message}. Nothing was read or written; `vector-assets state rebuild {pipeline}`"
+            " makes the groups again from the archive"
+        )
+
+
+class DriftError(FatalError):
+    """A record does not fit the declared columns, and the drift mode is `fail`.
+
+    `split` is the number that the raw column of that name has, `offset` the record's place there; `what` names the
+    path, what was found and what was wanted.
+    """
+
+    def __init__(self, split: int, offset: int, what: str) -> None:
+        super().__init__(f"record at offset {offset} of split {split}: {what}")
+        self.split = split
+        self.offset = offset
+        self.what = what

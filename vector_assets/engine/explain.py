@@ -58,9 +58,10 @@ class KeyStory:
 
 @dataclass(frozen=True, slots=True)
 class RowStory:
-    """A row that a record makes today, and its fate: `written`, `deleted`, `altered` (in the target with other values),
-    `absent`, `compacted`, `overwritten`, `conflict` or `superseded`; `by` is the change that it gave way to, None when
-    its batch is expired. Where the sink cannot look rows up, `written` is what was handed to it."""
+    """A row that a record makes today, and its fate: `counted` (in the group of `key`), `written`, `deleted`, `altered`
+    (in the target with other values), `absent`, `compacted`, `overwritten`, `conflict` or `superseded`; `by` is the
+    change that it gave way to, None when its batch is expired. Where the sink cannot look rows up, `written` is what
+    was handed to it."""
 
     fate: str
     key: dict[str, Json]
@@ -211,6 +212,11 @@ def _fates(session: Session, stages: Stages, made: pa.Table, here: int) -> Itera
     key = stages.target.key
     for index in range(made.num_rows):
         row = made.slice(index, 1)
+        if session.pipeline.aggregation is not None:
+            texts = session.pipeline.aggregation.keys
+            (values,) = listed(row.select(session.pipeline.aggregation.columns.names[: len(texts)])) or [{}]
+            yield RowStory("counted", dict(zip(texts, values.values(), strict=True)))
+            continue
         if not key:
             yield RowStory("written", {}, listed(row.select(session.pipeline.schema.names))[0])
             continue
@@ -340,7 +346,9 @@ def _owner(found: Sequence[tuple[BatchRecord, int, int, bool]], merge: Merge) ->
 
 
 def _is_key(stages: Stages, batch: BatchRecord, ordinal: int, keys: pa.Table, wanted: int) -> bool:
-    """False when the record makes another key of the same hash today."""
+    """False when the record makes another key of the same hash today; of groups only the hash is known."""
+    if stages.pipeline.aggregation is not None:
+        return True
     key = list(stages.target.key)
     made = remade(stages, stages.root(batch), np.array([ordinal], np.int64))
     same = made.filter(pc.equal(sidecar.key_hashes(made, tuple(key)), pa.scalar(wanted, pa.uint64()))).select(key)

@@ -38,7 +38,9 @@ class Gaps:
         return self._session.ledger
 
     def policy(self, error: PositionLostError) -> Policy:
-        """What the pipeline's settings say of such a loss."""
+        """What the source's options, else the pipeline's settings, say of such a loss."""
+        if error.policy is not None:
+            return error.policy
         settings = self._session.pipeline.settings
         return settings.on_new_split if error.kind == "NEW_SPLIT" else settings.on_position_lost
 
@@ -85,8 +87,9 @@ class Gaps:
             batch = plan(kind, span)
             ranges = error.missing if state != "filled" else self._shelf.ranges(span)
             self._ledger.record_gap(name, error.kind, ranges, policy=policy, state=state, seq=batch.seq)
+        decided_by = "the source's options say" if error.policy else "vector-assets.on-position-lost says"
         what = {
-            "skipped": "they are skipped, as vector-assets.on-position-lost says",
+            "skipped": f"they are skipped, as {decided_by}",
             "filled": f"{raw.num_rows} records of them are read from the archive",
             "read": "the new splits are read from their beginning, as vector-assets.on-new-split says",
         }[state]

@@ -5,7 +5,7 @@ it (dead letters, positions). The position of a (pipeline, target) moves only wi
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,16 @@ from vector_assets.engine.core import (
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetters
 from vector_assets.engine.errors import ExpiredError, FatalError, FencedError, GapKind
 from vector_assets.engine.lease import Lease, Leases
-from vector_assets.engine.ledger_records import BatchRecord, Fold, Gap, GapState, batch_record, file_text
+from vector_assets.engine.ledger_records import (
+    BatchRecord,
+    Fold,
+    Gap,
+    GapState,
+    Hours,
+    batch_record,
+    file_text,
+    hours_are_folded,
+)
 from vector_assets.engine.store import open_store
 
 UNFINISHED = (State.PLANNED, State.SEALED, State.STAGED)
@@ -149,15 +158,20 @@ class Ledger:
     def stage(
         self, lease: Lease, batch: BatchRecord, staged: Staged, raw: pa.Table, *, sidecar: ArchiveFile | None,
         rejected: pa.Table, counts: Counts, code_version: str, lookups: Mapping[str, str] | None = None,
+        schema_version: int | None = None,
     ) -> None:  # fmt: skip
-        """SEALED -> STAGED (or staged again): committable, sidecar and hidden dead letters are kept."""
+        """SEALED -> STAGED (or staged again): committable, sidecar and hidden dead letters are kept.
+
+        `schema_version` is that of the rows, where the columns have changed since the batch was planned.
+        """
         place = replace(batch.place, code_version=code_version)
         with self.store.transaction():
             self._move(
                 lease, batch.seq, (State.SEALED, State.STAGED), State.STAGED,
                 {"committable": canonical(staged.committable), "sidecar": file_text(sidecar),
                  "counts": canonical(counts.to_dict()), "code_version": code_version,
-                 "lookups": canonical(dict(lookups)) if lookups else None},
+                 "lookups": canonical(dict(lookups)) if lookups else None,
+                 "schema_version": schema_version or batch.schema_version},
             )  # fmt: skip
             self.dead_letters.drop_hidden(place)
             self.dead_letters.add(place, raw, self.read_span(batch), rejected, state="hidden", now_ms=self.now_ms())
@@ -190,6 +204,10 @@ class Ledger:
             self._move(lease, seq, UNFINISHED, State.DISCARDED, {"note": note})
             self.dead_letters.drop_hidden(BatchPlace(lease.pipeline, lease.target, seq, ""))
             self.dead_letters.unclaim(lease.pipeline, lease.target, seq)
+            self.store.change(
+                "DELETE FROM group_files WHERE pipeline = ? AND target = ? AND seq = ?",
+                (lease.pipeline, lease.target, seq),
+            )
 
     def restore(self, record: BatchRecord) -> None:
         """Write a batch's row as it is, over what is there; inside a transaction of the lease's holder."""
@@ -317,19 +335,28 @@ class Ledger:
         return found
 
     def check_kept(
-        self, pipeline: str, target: str, *, hour: str | None = None, first: int = 1, last: int | None = None
-    ) -> None:
-        """Make sure that the batches of a partition, or those from `first` to `last`, are rows still.
+        self, pipeline: str, target: str, *, hours: Hours = (None, None), first: int = 1, last: int | None = None,
+        is_folded: Callable[[Fold, Hours], bool] = hours_are_folded,
+    ) -> None:  # fmt: skip
+        """Make sure that the batches of partitions (from, to), or those from `first` to `last`, are rows still.
 
         Raises:
             ExpiredError: retention has folded some of them.
         """
         fold = self.fold(pipeline, target)
-        if fold and ((hour is not None and hour <= fold.hour) or ((first, last) != (1, None) and first <= fold.seq)):
+        if fold and (is_folded(fold, hours) or ((first, last) != (1, None) and first <= fold.seq)):
             raise ExpiredError(
                 f"{pipeline}: batches up to {fold.seq} (partitions up to {fold.hour}) are expired: retention folded"
                 " them into one position, and their records are not in the archive any more"
             )
+
+    def oldest_groups(self, pipeline: str, target: str) -> int | None:
+        """The batch that left the oldest file of all groups that is kept; None without one."""
+        row = self.store.row(
+            "SELECT min(seq) AS seq FROM group_files WHERE pipeline = ? AND target = ? AND kind = 'base'",
+            (pipeline, target),
+        )
+        return int(row["seq"]) if row and row["seq"] is not None else None
 
     def known(self) -> list[str]:
         """Names of the pipelines that ever ran."""
@@ -375,8 +402,8 @@ class Ledger:
         counts = Counts.from_dict(orjson.loads(row["counts"]))
         return Fold(row["seq"], row["hour"], row["batches"], row["discarded"], counts, orjson.loads(row["ends"]))
 
-    def schema_version(self, lease: Lease, columns: str) -> int:
-        """The version number of the rows' schema; a schema not seen before gets the next one."""
+    def schema_version(self, lease: Lease, columns: str, state: Sequence[Json] = ()) -> int:
+        """The version number of the rows' schema; a schema not seen before gets the next one, with this state."""
         where = (lease.pipeline, lease.target)
         with self.store.transaction():
             self._check(lease)
@@ -389,9 +416,9 @@ class Ledger:
                 return int(row["version"])
             version = (row["version"] if row else 0) + 1
             self.store.change(
-                "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms)"
-                " SELECT ?, ?, ?, ?, coalesce(max(seq), 0) + 1, ? FROM batches WHERE pipeline = ? AND target = ?",
-                (*where, version, columns, self.now_ms(), *where),
+                "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms, state)"
+                " SELECT ?, ?, ?, ?, coalesce(max(seq), 0) + 1, ?, ? FROM batches WHERE pipeline = ? AND target = ?",
+                (*where, version, columns, self.now_ms(), canonical(list(state)) if state else None, *where),
             )
         return version
 

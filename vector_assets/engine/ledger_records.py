@@ -93,6 +93,16 @@ class Fold:
     ends: dict[Split, Json]
 
 
+Hours = tuple[str | None, str | None]
+"""First and last partition of a selection, both included; None leaves that side open."""
+
+
+def hours_are_folded(fold: Fold, hours: Hours) -> bool:
+    """True when batches of these partitions may be in the fold, where keys sort as their batches do."""
+    first = hours[0] or hours[1]
+    return first is not None and first <= fold.hour
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Records the source lost: offsets `start` to `end` (exclusive, None when unknown) of a split.

@@ -7,11 +7,13 @@ the same compare-and-set, and visible in the books.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from vector_assets.engine.core import BatchKind, Position, Range, Span, State, Token, canonical
 from vector_assets.engine.dead_letters import DeadLetter
 from vector_assets.engine.errors import ConfigError, TargetReplacedError
 from vector_assets.engine.ledger_records import BatchRecord
+from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retention import check_letters
 from vector_assets.engine.run import Outcome, Runner
 from vector_assets.engine.session import Session
@@ -32,6 +34,10 @@ class ResetPlan:
     def is_empty(self) -> bool:
         """True when there is nothing to change."""
         return not self.span.ranges and not self.discarded
+
+
+GroupsAfter = Literal["keep", "drop"]
+"""What a reset does to the groups of a GROUP BY: they go on, or begin anew."""
 
 
 def plan_reset(session: Session, where: str) -> ResetPlan:
@@ -58,11 +64,28 @@ def _is_same(session: Session, split: str, one: Token, other: Token) -> bool:
     return lag({split: one}, {split: other}) == 0 == lag({split: other}, {split: one})
 
 
-def reset(session: Session, where: str, *, reason: str) -> ResetPlan:
+def check_reset(pipeline: Pipeline, groups: GroupsAfter | None) -> None:
+    """Refuse a reset that does not say what becomes of the groups, or of a pipeline that has none.
+
+    Raises:
+        ConfigError: as said.
+    """
+    if pipeline.aggregation is not None and groups is None:
+        raise ConfigError(
+            f"{pipeline.name} adds records up by GROUP BY: say what a reset does to its groups: --drop-state begins"
+            " them anew (with --to earliest everything is counted once), --keep-state goes on with them (records that"
+            " are read again are counted again)"
+        )
+    if pipeline.aggregation is None and groups is not None:
+        raise ConfigError(f"{pipeline.name} keeps no state: it has no GROUP BY; leave --{groups}-state out")
+
+
+def reset(session: Session, where: str, *, reason: str, groups: GroupsAfter | None = None) -> ResetPlan:
     """Move the pipeline to `where`: unfinished batches the target lacks are discarded, then a reset batch is committed.
 
     Rows already in the target stay. Reading again what was read lands again what the target's merge lets through.
     """
+    check_reset(session.pipeline, groups)
     pipeline, ledger = session.pipeline, session.ledger
     wanted = session.source.locate(where)
     runner = Runner(session)
@@ -72,12 +95,24 @@ def reset(session: Session, where: str, *, reason: str) -> ResetPlan:
         plan = _plan_reset(session, pipeline.name, pipeline.target, wanted)
         if not ledger.is_activated(pipeline.name, pipeline.target):
             ledger.freeze_start(stages.lease, wanted)
-        if plan.span.ranges:
-            moved = runner.plan(stages, BatchKind.RESET, plan.span, session.calendar.now())
+        if plan.span.ranges or groups == "drop":
+            with ledger.store.transaction():
+                moved = runner.plan(stages, BatchKind.RESET, plan.span, session.partitioning.now())
+                if groups == "drop":
+                    _drop_groups(stages, moved)
             runner.finish(stages, moved)
             ledger.close_gaps(pipeline.name, moved.seq)
-        ledger.record_event(pipeline.name, "reset", canonical({"to": where, "span": plan.span.short(), "why": reason}))
+        told = {"to": where, "span": plan.span.short(), "why": reason} | ({"groups": groups} if groups else {})
+        ledger.record_event(pipeline.name, "reset", canonical(told))
     return plan
+
+
+def _drop_groups(stages: Stages, batch: BatchRecord) -> None:
+    """From this batch on there are no groups, whatever the script's GROUP BY says."""
+    aggregation, files = stages.pipeline.aggregation, stages.group_files
+    assert aggregation is not None, "checked before"
+    none = aggregation.columns.empty_table()
+    files.note(files.write(batch.seq, batch.hour, stages.lease.fence, "empty", aggregation.signature, none, 0))
 
 
 def _discard_or_finish(runner: Runner, stages: Stages, batch: BatchRecord) -> None:
@@ -122,8 +157,10 @@ def replay_dead_letters(session: Session, letters: Sequence[DeadLetter]) -> Outc
         ids = [letter.id for letter in letters if letter.state == "open"]
         if not ids:
             return None
-        check_letters(ledger, [letter for letter in letters if letter.id in set(ids)], session.sink.merge)
+        if pipeline.aggregation is None:
+            # a group takes records in any order
+            check_letters(ledger, [letter for letter in letters if letter.id in set(ids)], session.sink.merge)
         with ledger.store.transaction():
-            batch = runner.plan(stages, BatchKind.DEAD_LETTERS, Span(), session.calendar.now())
+            batch = runner.plan(stages, BatchKind.DEAD_LETTERS, Span(), session.partitioning.now())
             ledger.dead_letters.claim(pipeline.name, pipeline.target, batch.seq, ids)
         return runner.finish(stages, batch)

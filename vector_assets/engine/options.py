@@ -181,6 +181,10 @@ class SourceOptions(Options, ABC):
         """True when a pipeline that stands there has nothing left to read, ever: it is bounded. Asks nobody."""
         return False
 
+    def poll_seconds(self) -> float | None:
+        """How often to look for new records, where a look has its price; None lets the engine choose."""
+        return None
+
     def reading(self) -> str:
         """What of a range's records is read, where there is a choice: archives of the same reading are alike."""
         return ""

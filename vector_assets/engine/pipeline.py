@@ -11,7 +11,9 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from vector_assets.engine.aggregation import Aggregation
 from vector_assets.engine.core import RAW_SCHEMA, Decoder, Sink, Source, Transform, canonical
+from vector_assets.engine.creation import Creation
 from vector_assets.engine.errors import Place
 from vector_assets.engine.lookup import LookupOptions
 from vector_assets.engine.metadata import Metadata
@@ -73,6 +75,8 @@ class PipelineSettings(Options):
     check_max_dead_letters: int = Field(1000, alias="vector-assets.check.max-dead-letters", ge=0)
     """The check `dead_letters` warns when a dead letter is open, and is an error when more than this are."""
 
+    state_memory: MemorySize = Field(1024**3, alias="vector-assets.state.memory", ge=64 * 1024**2)
+    """Memory for the groups of a GROUP BY; what does not fit goes to temporary files."""
     retention_archive: Duration | None = Field(None, alias="vector-assets.retention.archive", gt=timedelta(0))
     """How long the archive keeps a batch's records after it is done; for ever unless set."""
     retention_ledger: Duration | None = Field(None, alias="vector-assets.retention.ledger", gt=timedelta(0))
@@ -135,7 +139,10 @@ class Pipeline:
     `raw_schema` is what the source reads: RAW_SCHEMA, or its typed form; `metadata` are the source table's columns that
     the source fills itself; `schema` is what the sink receives (without hidden columns); `reports` are options without
     effect outside their own runtime, one sentence each; `notes` say how the script was understood where it
-    leaves that open.
+    leaves that open. With an `aggregation` the last transform's rows go into groups, and what the sink receives are
+    changes of the groups' rows. `creation` says what is fixed once it was created, and where its data lies; a pipeline
+    that `is_idle` reads nothing by itself until somebody starts it. `embedding` are the options of the model
+    that EMBED asks.
     """
 
     name: str
@@ -160,8 +167,12 @@ class Pipeline:
     metadata: tuple[tuple[Column, Metadata], ...] = ()
     reports: tuple[str, ...] = ()
     reads: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
+    aggregation: Aggregation | None = None
     lookups: tuple[Lookup, ...] = ()
     notes: tuple[str, ...] = ()
+    embedding: Options | None = None
+    creation: Creation | None = None
+    is_idle: bool = False
 
     @property
     def target(self) -> str:
@@ -194,5 +205,6 @@ class Pipeline:
             self.format_options.shown() if self.format_options else None,
             self.sink_options.shown(),
             *([each.alias, str(each.table.columns), each.options.shown()] for each in self.lookups),
+            *([self.embedding.shown()] if self.embedding is not None else ()),
         ]
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]

@@ -4,14 +4,16 @@ No ledger, no archive and no lease is touched, so it works beside a run of the s
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.abilities import Vetting
+from vector_assets.engine.abilities import Evolving, Numbered, Vetting
+from vector_assets.engine.aggregation import Aggregation
 from vector_assets.engine.compact import compact
 from vector_assets.engine.core import (
     KIND,
@@ -19,6 +21,7 @@ from vector_assets.engine.core import (
     Batch,
     BatchLimit,
     Counts,
+    Json,
     Merge,
     Position,
     Sink,
@@ -27,13 +30,15 @@ from vector_assets.engine.core import (
     Token,
     no_rejects,
 )
-from vector_assets.engine.errors import VectorAssetsError
+from vector_assets.engine.errors import PlanError, VectorAssetsError
+from vector_assets.engine.evolution import evolved
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.stages import decode
 
 _MOST_BYTES = 64 << 20
 _POLL_SECONDS = 0.1
+_PIECE = 10_000
 _PATIENCE = RetryPolicy(retries=0, outage_seconds=2.0)
 
 
@@ -56,11 +61,14 @@ class Preview:
 
 def preview(
     pipeline: Pipeline, position: Position | None, where: str | None, *, records: int, wait_seconds: float = 0.0,
-    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    state: Sequence[Json] = (), clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Preview:  # fmt: skip
     """Look at up to `records` records from `where` (in the source's words), else from `position`, else from the start.
 
     Waits up to `wait_seconds` for records that are not there yet. Splits that `where` does not name are left out.
+    `state` is how the columns of an evolving pipeline have changed; the changes that these records want are made here,
+    without asking the target whether it would go along.
 
     Raises:
         PositionLostError: the source no longer holds what is asked for.
@@ -79,7 +87,63 @@ def preview(
         raw, splits = reading.taken(records), tuple(reading.splits)
     finally:
         source.close()
-    return _shown(pipeline, raw, splits)
+    return _shown(_wanted(pipeline, state, raw, splits), raw, splits)
+
+
+def _wanted(pipeline: Pipeline, state: Sequence[Json], raw: pa.Table, splits: tuple[Split, ...]) -> Pipeline:
+    """The pipeline with the columns that it would have after these records."""
+    if not (isinstance(pipeline.decoder, Evolving) and pipeline.decoder.evolves):
+        return pipeline
+    today = evolved(pipeline, state)
+    wants = decode(today, raw, splits).wants
+    return evolved(pipeline, [*state, *(want.entry for want in wants)]) if wants else today
+
+
+def newest(source: Source, schema: pa.Schema, records: int) -> tuple[pa.Table, tuple[Split, ...]]:
+    """The newest `records` records of all splits together, by their time, newest first; and the splits they name.
+
+    Raises:
+        PlanError: the source does not count its records.
+        TransientError: the source does not answer.
+    """
+    if not isinstance(source, Numbered):
+        raise PlanError("the newest records can be read only from a source that numbers them, such as kafka")
+    oldest, frontier = source.locate("earliest"), source.frontier()
+    start = {
+        split: source.token(max(source.number(oldest[split]), source.number(end) - records), end)
+        for split, end in frontier.items()
+    }
+    reading = _Reading(source, start, schema)
+    while reading.go_on(records * len(start)):
+        pass
+    found = reading.taken(reading.count)
+    order = np.argsort(-found.column("timestamp").cast(pa.int64()).fill_null(0).to_numpy(), kind="stable")
+    return found.take(pa.array(order[:records])), tuple(reading.splits)
+
+
+def pending(
+    pipeline: Pipeline, position: Position | None, take: Callable[[pa.Table, tuple[Split, ...]], None], *, records: int
+) -> int:  # fmt: skip
+    """Hand `take` up to `records` records behind `position` (or the start), in pieces; how many there are in all.
+
+    Raises:
+        PositionLostError: the source no longer holds them.
+        TransientError: the source does not answer.
+    """
+    source = pipeline.open_source()
+    try:
+        start = dict(position) if position is not None else dict(source.start())
+        lag = source.lag(start, source.frontier())
+        reading = _Reading(source, start, pipeline.raw_schema)
+        left = records
+        while left > 0 and reading.go_on(min(left, _PIECE)):
+            piece = reading.taken(left)
+            take(piece, tuple(reading.splits))
+            left -= piece.num_rows
+            reading.batches.clear()
+        return lag
+    finally:
+        source.close()
 
 
 def _start(source: Source, where: str | None) -> dict[Split, Token]:
@@ -127,6 +191,8 @@ class _Reading:
 
 def _shown(pipeline: Pipeline, raw: pa.Table, splits: tuple[Split, ...]) -> Preview:
     decoded = decode(pipeline, raw, splits)
+    if pipeline.aggregation is not None:
+        decoded = replace(decoded, rows=_grouped(pipeline, pipeline.aggregation, decoded.rows))
     counts = Counts(
         records=raw.num_rows,
         decoded=raw.num_rows - decoded.rejected.num_rows,
@@ -147,6 +213,12 @@ def _shown(pipeline: Pipeline, raw: pa.Table, splits: tuple[Split, ...]) -> Prev
     rows = rows.filter(pc.invert(pc.is_in(rows.column(POSITION), refused.column(POSITION))))
     rejected = pa.concat_tables([decoded.rejected, refused]).sort_by(POSITION)
     return Preview(raw, splits, rows, deletes, rejected, counts, doubt)
+
+
+def _grouped(pipeline: Pipeline, aggregation: Aggregation, rows: pa.Table) -> pa.Table:
+    """The rows of the groups that these records alone would make."""
+    with closing(aggregation.open(pipeline.settings.state_memory)) as groups:
+        return groups.merge(aggregation.partial(rows), before=True).rows
 
 
 def _handed_over(

@@ -27,10 +27,12 @@ from vector_assets.engine.core import (
     no_rejects,
 )
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetter
+from vector_assets.engine.errors import FatalError
 from vector_assets.engine.evidence import ArchivedBatch
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger_records import BatchRecord
+from vector_assets.engine.past_groups import PastGroups, rebuild_state
 from vector_assets.engine.rebuild import DoneBatch, RebuildPlan, plan_rebuild
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
@@ -67,6 +69,7 @@ def rebuild(session: Session) -> Rebuilt:
         writer = _Writer(session, lease, plan)
         if not plan.is_empty:
             writer.write()
+            writer.rebuild_groups()
             letters = ledger.dead_letters.count(pipeline.name) - before
             detail = {"done": len(plan.done), "sealed": len(plan.sealed), "dead_letters": letters}
             ledger.record_event(pipeline.name, "ledger-rebuild", canonical(detail))
@@ -104,6 +107,7 @@ class _Writer:
         self.stages = Stages(
             lenient, self.ledger, session.books.archive, session.sink, session.target(), lease, session.sink_policy
         )
+        self.past = PastGroups(self.stages)
 
     def write(self) -> None:
         """Everything, in an order that may be interrupted."""
@@ -116,6 +120,16 @@ class _Writer:
             hour = self._write_done(done, hour)
         for archived in self.plan.sealed:
             self._write_row(self._sealed(archived))
+
+    def rebuild_groups(self) -> None:
+        """The groups of a GROUP BY, as the batches that are done now left them."""
+        self.past.close()
+        if self.session.pipeline.aggregation is None:
+            return
+        try:
+            rebuild_state(self.stages)
+        except FatalError as error:
+            self.notes.append(str(error))
 
     def _write_position(self) -> None:
         """Where the pipeline started and stands, what it writes to, and a fence above the target's."""
@@ -166,14 +180,15 @@ class _Writer:
         for archived in found:
             if "columns" in archived.notes:
                 self.store.change(
-                    "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms)"
-                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    "INSERT INTO schema_versions (pipeline, target, version, columns, seq, created_ms, state)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (
                         *self.where,
                         int(archived.notes["schema_version"]),
                         archived.notes["columns"],
                         archived.seq,
                         now_ms,
+                        archived.notes.get("schema_state"),
                     ),
                 )
 
@@ -214,7 +229,9 @@ class _Writer:
         if record.kind is BatchKind.DEAD_LETTERS:
             counts = Counts(records=raw.num_rows, bytes=raw.nbytes, decoded=raw.num_rows, rows=raw.num_rows)
             return _Work(raw, no_rejects(), counts, self.stages.code_version, record.sidecar)
-        prepared, upserts, deletes = self.stages.prepare(replace(record, counts=Counts(bytes=raw.nbytes)), raw)
+        prepared, upserts, deletes = self.stages.prepare(
+            replace(record, counts=Counts(bytes=raw.nbytes)), raw, merge=lambda part: self.past.merge(record, part)
+        )
         keys = record.sidecar or sidecar.write(
             archive, record.pipeline, record.hour, record.seq, upserts, deletes, self.stages.target.key
         )
@@ -325,7 +342,8 @@ class _Writer:
         """A batch's row without its file: a moved position, or records that are gone."""
         known, now_ms = done.known, self.ledger.now_ms()
         at_ms = known.committed_ms or now_ms
-        hour = Calendar(self.session.calendar.length, lambda: at_ms / 1000).now()
+        at = replace(self.session.partitioning, calendar=Calendar(self.session.calendar.length, lambda: at_ms / 1000))
+        hour = at.of(done.kind, done.span or Span(), None, hour_before or None)
         expired_ms = now_ms if done.is_unreadable or done.span is None else None
         note = NOTE if done.span is not None else _NO_SPAN
         if expired_ms is not None:
@@ -337,7 +355,7 @@ class _Writer:
             done.kind,
             done.span or Span(),
             state=State.DONE,
-            hour=hour if known.committed_ms else hour_before or hour,
+            hour=hour if known.committed_ms or at.own else hour_before or hour,
             counts=known.counts,
             planned_ms=at_ms,
             note=note,

@@ -17,6 +17,7 @@ from vector_assets.engine.core import BatchKind, Counts, Position, State, canoni
 from vector_assets.engine.difference import Difference, Finding
 from vector_assets.engine.errors import ExpiredError, FencedError, PlanError
 from vector_assets.engine.expected import Expected
+from vector_assets.engine.group_reconcile import compare_groups
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
@@ -104,6 +105,8 @@ def reconcile(session: Session, *, shown: int = SHOWN) -> Reconciliation:
     """
     began = time.monotonic()
     sink = auditable(session)
+    if session.pipeline.aggregation is not None:
+        return _reconcile_groups(session, sink, shown)
     with session.leased() as stages:
         pass  # its target and its decoder serve without the lease
     expected = Expected(stages, sink, session.sink.merge)
@@ -127,6 +130,27 @@ def reconcile(session: Session, *, shown: int = SHOWN) -> Reconciliation:
         tuple(findings),
         tuple(difference.not_compared),
         seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _reconcile_groups(session: Session, sink: Auditable, shown: int) -> Reconciliation:
+    """As `reconcile`, of a GROUP BY."""
+    found = compare_groups(session, sink, _is_applied, shown)
+    with session.leased() as stages:
+        pass
+    cut = Cut(found.batches, found.position, last=max((batch.seq for batch in found.batches), default=0))
+    difference = found.difference
+    return Reconciliation(
+        session.pipeline.name,
+        session.pipeline.target,
+        cut.last,
+        tuple(_equations(session, stages, cut)),
+        difference.stored.num_rows,
+        difference.target_rows,
+        difference.counts,
+        tuple(difference.findings),
+        found.not_compared,
+        seconds=found.seconds,
     )
 
 

@@ -56,6 +56,10 @@ def plan_retention(ledger: Ledger, pipeline: Pipeline) -> RetentionPlan:
         # it may need the key sidecars of any batch, and a rewrite needs the records of its root
         return RetentionPlan(pipeline.name, waits_for=unfinished[0].seq)
     rows = ledger.batches(*where)
+    if pipeline.aggregation is not None:
+        # what comes after an older file of all groups can make them again, should the newer one be damaged
+        needed = ledger.oldest_groups(*where)
+        rows = [row for row in rows if needed is not None and row.seq <= needed]
     folding = _older(rows, settings.retention_ledger, ledger)
     archive_limits = [age for age in (settings.retention_archive, settings.retention_ledger) if age is not None]
     old = _older(rows, min(archive_limits, default=None), ledger)

@@ -57,6 +57,13 @@ def check(session: Session) -> Target:
     """
     target, sink = session.target(), session.sink
     name = session.pipeline.name
+    if session.pipeline.aggregation is not None:
+        raise PlanError(
+            f"{name}: a batch of a GROUP BY cannot be rewritten by itself: the rows that it gave hold the records of"
+            " every batch before it, and those of later batches stand on them. To count everything again by today's"
+            f" script: `vector-assets reset {name} --to earliest --drop-state` (reads the source again), or"
+            f" `vector-assets state rebuild {name}` (from the archive; rows change with their group's next record)"
+        )
     if not target.key or sink.merge is Merge.APPEND:
         raise PlanError(
             f"{name}: {target.name} takes rows by append and has no key that tells which rows a batch wrote: a rewrite"
@@ -102,7 +109,8 @@ def check_kept(session: Session, selection: Selection, batches: list[BatchRecord
         log.warning("%s: batches up to %d are expired and stay as they are", where[0], newest)
     else:
         first = selection.first if selection.from_hour is None and selection.to_hour is None else 1
-        ledger.check_kept(*where, hour=selection.from_hour or selection.to_hour, first=first, last=selection.last)
+        hours, is_folded = (selection.from_hour, selection.to_hour), session.partitioning.is_folded
+        ledger.check_kept(*where, hours=hours, first=first, last=selection.last, is_folded=is_folded)
         for row in ledger.batches(*where):
             if row.kind in {BatchKind.RECORDS, BatchKind.DEAD_LETTERS} and selection.has(row):
                 row.check_kept()

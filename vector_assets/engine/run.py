@@ -10,20 +10,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Position, Receipt, Span, State
+from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Json, Position, Receipt, Span, Split, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, DamagedError, FatalError, PositionLostError, RowsRefusedError
+from vector_assets.engine.errors import (
+    BudgetError,
+    DamagedError,
+    FatalError,
+    PlanError,
+    PositionLostError,
+    RowsRefusedError,
+)
 from vector_assets.engine.gaps import Gaps
 from vector_assets.engine.lease import LeaseHeldError
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.limits import AdaptiveLimit
+from vector_assets.engine.partitioning import check_readable
+from vector_assets.engine.past_groups import PastGroups
 from vector_assets.engine.retry import attempts, call
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Prepared, Stages, is_balanced, settled
@@ -66,26 +76,29 @@ class Runner:
         self._limits: AdaptiveLimit | None = None
         self._gaps = Gaps(session)
 
-    def drain(self, hour: str) -> Iterator[Outcome]:
-        """Finish what is unfinished, then read up to the frontier seen now; ends when the partition `hour` ends."""
+    def drain(self, hour: str | None) -> Iterator[Outcome]:
+        """Finish what is unfinished, then read up to the frontier seen now; ends when the partition `hour` ends.
+
+        Of a source with partitions of its own, the partition `hour` alone is read, or all of them for None.
+        """
         with self.session.leased() as stages:
             yield from self.resume(stages)
             yield from self._advance(stages, hour)
 
     def catch_up(self) -> Iterator[Outcome]:
         """Drain, and go on into the next partition when one ends before the frontier is reached."""
-        calendar = self.session.calendar
+        partitioning = self.session.partitioning
         while True:
-            hour = calendar.now()
+            hour = partitioning.now()
             yield from self.drain(hour)
-            if calendar.is_open(hour) or self.stop.is_set():
+            if partitioning.is_open(hour) or self.stop.is_set():
                 return
 
     def follow(self) -> Iterator[Outcome]:
         """Drain again and again until `stop` is set or a bound is reached, with the lease taken anew for each round."""
         while not self.stop.is_set():
             try:
-                yield from self.drain(self.session.calendar.now())
+                yield from self.drain(self.session.partitioning.now())
             except LeaseHeldError as error:
                 log.info("%s; waiting on", error)
                 continue
@@ -100,25 +113,53 @@ class Runner:
         What is unfinished comes last, as everywhere: a target made anew takes it only after all that was done before.
         """
         where = (self.pipeline.name, self.pipeline.target)
-        with self.session.leased() as stages:
-            self.ledger.check_kept(*where, hour=hour, first=first, last=last)
+        with self.session.leased() as stages, closing(PastGroups(stages)) as past:
+            is_folded = self.session.partitioning.is_folded
+            self.ledger.check_kept(*where, hours=(hour, hour), first=first, last=last, is_folded=is_folded)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
                 is_asked_for = last is None or batch.seq <= last
                 if batch.state is State.DONE and is_asked_for:
-                    yield self._apply_again(stages, batch)
+                    yield self._apply_again(stages, batch, past)
                     self.has_batch_in_hand = False
             for outcome in self.resume(stages):
                 if hour in (None, outcome.batch.hour):
                     yield outcome
                 self.has_batch_in_hand = False
 
-    def _apply_again(self, stages: Stages, batch: BatchRecord) -> Outcome:
+    def settle(self, partition: str) -> Iterator[Outcome]:
+        """Replay a partition of the source's own; then read what is left of it.
+
+        Raises:
+            PlanError: something is left, but the source does not let it be read; nothing was read.
+        """
+        own = self.session.partitioning.own
+        yield from self.replay(partition)
+        if own is None or not own.is_read(partition, self.ledger.position(self.pipeline.name, self.pipeline.target)):
+            yield from self.read_partition(partition)
+
+    def read_partition(self, partition: str) -> Iterator[Outcome]:
+        """Drain one partition of the source's own.
+
+        Raises:
+            PlanError: there is no such partition, or it is not to be read (yet); the message says why.
+        """
+        call(
+            self.session.source_policy,
+            lambda: check_readable(self.session.source, partition, place=self.pipeline.name),
+            place=f"{self.pipeline.name}: asking the source",
+        )
+        yield from self.drain(partition)
+
+    def _apply_again(self, stages: Stages, batch: BatchRecord, past: PastGroups) -> Outcome:
         if self._find(stages, batch) == "APPLIED":
             return Outcome(batch, "found")
         batch.check_kept()
         raw = stages.archive.read(batch.archive) if batch.archive else self._no_records()
-        prepared, _, _ = stages.prepare(batch, raw)
-        _, receipt, _ = self._commit(stages, prepared, lambda refused: stages.prepare(batch, raw, refused)[0])
+
+        def prepare(refused: pa.Table | None) -> Prepared:
+            return stages.prepare(batch, raw, refused, merge=lambda part: past.merge(batch, part))[0]
+
+        _, receipt, _ = self._commit(stages, prepare(None), prepare)
         self.ledger.record_event(batch.pipeline, "replay", f"batch {batch.seq} applied again: {receipt.commit_id}")
         return Outcome(batch, "applied")
 
@@ -142,11 +183,18 @@ class Runner:
         """The batch that closes the gap, in place of those that cannot be read any more."""
         self._gaps.give_up(stages, error, unfinished)
         position = self.ledger.planned_position(stages.lease.pipeline, stages.lease.target)
-        hour = self.session.calendar.now()
+        hour = self.session.partitioning.now()
         batch, raw, span = self._gaps.bridge(
             error, position, self._limit(None).rows, lambda kind, span: self.plan(stages, kind, span, hour)
         )
         return self._settle(stages, stages.stage(stages.seal(batch, raw, span), raw), frontier=None)
+
+    def close_found(self, stages: Stages) -> None:
+        """Close the books on batches that the target has although the ledger did not hear of it; nothing is written."""
+        for batch in self.ledger.unfinished(stages.lease.pipeline, stages.lease.target):
+            if batch.state is not State.STAGED or self._find(stages, batch) != "APPLIED":
+                return
+            self._found(stages, batch)
 
     def finish(self, stages: Stages, batch: BatchRecord, *, is_last: bool = True) -> Outcome:
         """Take one unfinished batch, whatever its state, to DONE; one that reads nothing may be given up."""
@@ -206,11 +254,21 @@ class Runner:
         return found
 
     def _settle(self, stages: Stages, prepared: Prepared, frontier: Position | None) -> Outcome:
-        """Commit a prepared batch and close the books on it."""
+        """Commit a prepared batch, under the columns that the batches before it left, and close the books on it."""
+        prepared = self._under_todays_columns(stages, prepared)
         batch, raw = prepared.batch, prepared.raw
         prepared, receipt, seconds = self._commit(stages, prepared, lambda refused: stages.stage(batch, raw, refused))
         failpoint("committed")
         return self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
+
+    def _under_todays_columns(self, stages: Stages, prepared: Prepared) -> Prepared:
+        """The batch itself, or made again: with other columns where it wants them, or where they changed meanwhile."""
+        while prepared.wants or prepared.schema_version != stages.schemas.current.version:
+            if prepared.wants and prepared.schema_version == stages.schemas.current.version:
+                stages.evolve(prepared)
+                self.session.adopt(stages.schemas.current)
+            prepared = stages.stage(prepared.batch, prepared.raw)
+        return prepared
 
     def _commit(
         self, stages: Stages, prepared: Prepared, again: Callable[[pa.Table], Prepared]
@@ -249,6 +307,8 @@ class Runner:
             log.error("%s: batch %d: %s: %s", batch.pipeline, batch.seq, note, counts)
         self.ledger.finish(stages.lease, batch, receipt, raw, counts=counts, seconds=seconds, note=note)
         failpoint("done")
+        if stages.keyed is not None and stages.group_files.is_start(batch.seq):
+            stages.group_files.prune(stages.lease)
         if seconds is not None:
             self._observe(counts, seconds)
         done = self.ledger.batch(batch.pipeline, batch.target, batch.seq)
@@ -257,10 +317,11 @@ class Runner:
         age = self.session.clock() - done.newest_ms / 1000 if done.newest_ms is not None else None
         return Outcome(done, how, lag, age)
 
-    def _advance(self, stages: Stages, hour: str) -> Iterator[Outcome]:
-        frontier = call(
+    def _advance(self, stages: Stages, hour: str | None) -> Iterator[Outcome]:
+        everything = call(
             self.session.source_policy, self.session.source.frontier, place=f"{self.pipeline.name}: asking the source"
         )
+        frontier = self.session.partitioning.within(everything, hour)
         ahead = _ReadAhead(self, stages, hour, frontier)
         try:
             for prepared in ahead.start():
@@ -271,7 +332,7 @@ class Runner:
         finally:
             ahead.close()
 
-    def position(self, stages: Stages) -> dict[str, object]:
+    def position(self, stages: Stages) -> dict[Split, Json]:
         """Where the next batch starts; a new pipeline's start is frozen first."""
         lease = stages.lease
         if not self.ledger.is_activated(lease.pipeline, lease.target):
@@ -282,7 +343,7 @@ class Runner:
         return dict(self.ledger.planned_position(lease.pipeline, lease.target))
 
     def read_next(
-        self, stages: Stages, position: Position, hour: str, until: Position, previous: tuple[int, Span] | None
+        self, stages: Stages, position: Position, hour: str | None, until: Position, previous: tuple[int, Span] | None
     ) -> tuple[BatchRecord, pa.Table, Span] | None:
         """Plan and read the next batch; None when nothing is left before `until`."""
         limit = self._limit(until)
@@ -296,6 +357,7 @@ class Runner:
             )
             if span is None:
                 return None
+            span = self.session.partitioning.first_of(span)
             batch = self.plan(stages, BatchKind.RECORDS, span, hour, previous)
             failpoint("planned")
             raw, read = self._read(batch, limit)
@@ -310,12 +372,19 @@ class Runner:
         return batch, raw, read
 
     def plan(
-        self, stages: Stages, kind: BatchKind, span: Span, hour: str, previous: tuple[int, Span] | None = None
+        self, stages: Stages, kind: BatchKind, span: Span, hour: str | None, previous: tuple[int, Span] | None = None
     ) -> BatchRecord:
-        """A new batch of this session's run in the ledger; `previous` is the one read before it, with its ends."""
+        """A new batch of this session's run in the ledger; `previous` is the one read before it, with its ends.
+
+        `hour` is the partition that is worked on; a source's own partition goes before it.
+        """
+        lease, partitioning = stages.lease, self.session.partitioning
+        is_placeless = partitioning.own is not None and not span.ranges
+        newest = self.ledger.batches(lease.pipeline, lease.target, limit=1, newest_first=True) if is_placeless else []
+        partition = partitioning.of(kind, span, hour, newest[0].hour if newest else None)
         return self.ledger.plan(
-            stages.lease, kind, span, hour=hour, run_id=self.session.run_id, code_version=stages.code_version,
-            schema_version=stages.schema_version, previous=previous,
+            lease, kind, span, hour=partition, run_id=self.session.run_id, code_version=stages.code_version,
+            schema_version=stages.schemas.current.version, previous=previous,
         )  # fmt: skip
 
     def _read(self, batch: BatchRecord, limit: BatchLimit) -> tuple[pa.Table, Span]:
@@ -353,8 +422,9 @@ class Runner:
         linger = min(settings.linger.total_seconds(), self.session.sink.wire.linger_seconds)
         seen_at: float | None = None
         pause = HANDOVER_SECONDS
+        poll = self.pipeline.source_options.poll_seconds()
         while not self.stop.wait(pause):
-            pause = _IDLE_SECONDS
+            pause = _IDLE_SECONDS if poll is None else poll
             position = self.ledger.planned_position(name, where)
             frontier = call(
                 self.session.source_policy, self.session.source.frontier, place=f"{name}: asking the source"
@@ -364,18 +434,30 @@ class Runner:
                 continue
             now = time.monotonic()
             seen_at = now if seen_at is None else seen_at
-            if lag >= self._limit(None).rows or now - seen_at >= linger:
+            # who looks seldom does not wait for one more look
+            if poll is not None or lag >= self._limit(None).rows or now - seen_at >= linger:
                 return
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A batch that workers prepare, and the schema version when they were told to."""
+
+    future: Future[Prepared]
+    version: int
+    batch: BatchRecord
+    raw: pa.Table
+    span: Span
 
 
 class _ReadAhead:
     """The reader thread and the workers of one drain; batches come out prepared and in order."""
 
-    def __init__(self, runner: Runner, stages: Stages, hour: str, frontier: Position) -> None:
+    def __init__(self, runner: Runner, stages: Stages, hour: str | None, frontier: Position) -> None:
         self._runner, self._stages, self._hour, self._frontier = runner, stages, hour, frontier
         self._closing = threading.Event()
         self._slots = threading.Semaphore(IN_FLIGHT)
-        self._ready: queue.Queue[Future[Prepared] | None] = queue.Queue()
+        self._ready: queue.Queue[_Ahead | None] = queue.Queue()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="worker")
 
@@ -383,11 +465,23 @@ class _ReadAhead:
         """Prepared batches, in order; a failed read or preparation is raised in its batch's place."""
         reading = self._reader.submit(self._read_all)
         while True:
-            future = self._ready.get()
-            if future is None:
+            ahead = self._ready.get()
+            if ahead is None:
                 reading.result()
                 return
-            yield future.result()
+            yield self._prepared(ahead)
+
+    def _prepared(self, ahead: "_Ahead") -> Prepared:
+        try:
+            return ahead.future.result()
+        except (BudgetError, PlanError):
+            if ahead.version == self._stages.schemas.current.version:
+                raise
+        # it was made ahead under columns that are not those of now: what fails under them says nothing
+        batch = self._runner.ledger.batch(ahead.batch.pipeline, ahead.batch.target, ahead.batch.seq)
+        if batch.state is State.PLANNED:
+            batch = self._stages.seal(batch, ahead.raw, ahead.span)
+        return self._stages.stage(batch, ahead.raw)
 
     def release(self) -> None:
         """One batch less in flight."""
@@ -402,27 +496,37 @@ class _ReadAhead:
 
     def _read_all(self) -> None:
         try:
-            position: dict[str, object] = self._runner.position(self._stages)
+            whole = self._runner.position(self._stages)
+            position = dict(self._runner.session.partitioning.within(whole, self._hour))
             previous: tuple[int, Span] | None = None
             while self._may_read():
-                found = self._runner.read_next(self._stages, position, self._hour, self._frontier, previous)  # type: ignore[arg-type]
+                found = self._runner.read_next(self._stages, position, self._hour, self._frontier, previous)
                 if found is None:
                     return
                 batch, raw, span = found
                 position |= span.end
                 previous = (batch.seq, span)
-                self._ready.put(self._workers.submit(self._prepare, batch, raw, span))
+                version = self._stages.schemas.current.version
+                self._ready.put(
+                    _Ahead(self._workers.submit(self._prepare, batch, raw, span), version, batch, raw, span)
+                )
         finally:
             self._ready.put(None)
 
     def _may_read(self) -> bool:
         self._slots.acquire()
         runner = self._runner
-        is_open = runner.session.calendar.is_open(self._hour)
+        is_open = runner.session.partitioning.is_open(self._hour)
         return is_open and not self._closing.is_set() and not runner.stop.is_set()
 
     def _prepare(self, batch: BatchRecord, raw: pa.Table, span: Span) -> Prepared:
-        return self._stages.stage(self._stages.seal(batch, raw, span), raw)
+        try:
+            return self._stages.stage(self._stages.seal(batch, raw, span), raw)
+        except BaseException:
+            if self._stages.keyed is not None:
+                # the batch after this one waits for its groups
+                self._stages.keyed.fail(self._stages.lease.fence)
+            raise
 
 
 def collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.Table, Span]:

@@ -16,7 +16,7 @@ from vector_assets.engine.errors import PlanError
 from vector_assets.engine.expected import hashes_of, values_of
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.origin import listed, origins
-from vector_assets.engine.reconcile import SHOWN, Reconciliation
+from vector_assets.engine.reconcile import SHOWN, Reconciliation, reconcile
 from vector_assets.engine.retention import expired_up_to
 from vector_assets.engine.session import Session
 from vector_assets.engine.stages import Stages
@@ -43,6 +43,9 @@ def reconcile_sample(session: Session, keys: int, shown: int = SHOWN, *, seed: i
         PlanError: the target cannot be asked for the rows of a key.
         FatalError: an archive file or a sidecar is missing or damaged.
     """
+    if session.pipeline.aggregation is not None:
+        # no batch says what a group's row is: all of them are compared, or none
+        return reconcile(session, shown=shown)
     began, chance, sample = time.monotonic(), random.Random(seed), _Sample()
     with session.leased() as stages:
         if not stages.target.key or session.sink.merge is Merge.APPEND or not isinstance(session.sink, KeyReadable):

@@ -10,16 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from vector_assets.engine.abilities import Recallable, Remembering
+from vector_assets.engine.abilities import Evolvable, Evolving, Recallable, Remembering, partitioned
 from vector_assets.engine.archive import Archive
-from vector_assets.engine.core import Sink, Source, Target
+from vector_assets.engine.core import Json, Sink, Source, Target
+from vector_assets.engine.creation import ensure_created
 from vector_assets.engine.env import archive_dir, ledger_location
 from vector_assets.engine.errors import LedgerLostError, TargetReplacedError
+from vector_assets.engine.evolution import PipelineVersion, check_evolvable, evolved, todays_new, without
 from vector_assets.engine.hours import Calendar
+from vector_assets.engine.keyed_state import KeyedState, check_groups
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.partitioning import Partitioning
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
+from vector_assets.engine.schema_history import latest_state
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import Touches
 
@@ -55,16 +60,27 @@ class Session:
     run_id: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
     clock: Callable[[], float] = time.time
     stop: threading.Event = field(default_factory=threading.Event)
+    _declared: Pipeline = field(init=False)
+    _state: tuple[Json, ...] = field(default=(), init=False)
     _source: Source | None = field(default=None, init=False)
     _sink: Sink | None = field(default=None, init=False)
     _target: Target | None = field(default=None, init=False)
     _is_ledger_checked: bool = field(default=False, init=False)
     _touches: Touches = field(default_factory=Touches, init=False)
+    _keyed: KeyedState | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._declared = self.pipeline
 
     @property
     def calendar(self) -> Calendar:
         """Partitions of this pipeline."""
         return Calendar(self.pipeline.settings.partitions, self.clock)
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """Which partitions its batches belong to."""
+        return Partitioning(self.calendar, partitioned(self.pipeline.source_options))
 
     @property
     def ledger(self) -> Ledger:
@@ -114,7 +130,15 @@ class Session:
                 lambda: self.sink.prepare(self.pipeline.schema, self.pipeline.sink_table.primary_key),
                 place=f"{self.pipeline.name}: preparing {self.pipeline.target}",
             )
+            check_groups(self.pipeline, self.sink, self._target)
         return self._target
+
+    @property
+    def keyed(self) -> KeyedState | None:
+        """The groups of a pipeline that has some, in memory from their first use on."""
+        if self._keyed is None and self.pipeline.aggregation is not None:
+            self._keyed = KeyedState(self.pipeline.aggregation, self.pipeline.settings.state_memory)
+        return self._keyed
 
     def lease(self) -> AbstractContextManager[Lease]:
         """Hold the pipeline's lease for this session's run, by the pipeline's settings; nothing is checked."""
@@ -129,6 +153,7 @@ class Session:
         """Hold the pipeline's lease; the target is checked and is the one the last batches went to.
 
         Raises:
+            ConfigError: what is fixed at creation was changed, or the place of a new pipeline is not free.
             LeaseHeldError: another worker kept the lease.
             TargetReplacedError: the target was dropped and made anew.
             LedgerLostError: the target holds batches that the ledger never heard of.
@@ -141,14 +166,55 @@ class Session:
                 " `vector-assets reset %s --to ...` moves it",
                 name, self.pipeline.source_options.start_option(), changed, name,
             )  # fmt: skip
+        ensure_created(self.ledger, self.pipeline)
+        self._take_todays_columns()
+        self._give_the_form_s_columns()
         target = self.target()
         with self.lease() as lease:
+            if self._take_todays_columns():
+                target = self.target()
             self._check_ledger(lease)
             self._check_incarnation(lease, target)
             yield Stages(
                 self.pipeline, self.ledger, self.books.archive, self.sink, target, lease, self.sink_policy,
-                schema_version=self.ledger.schema_version(lease, self.pipeline.columns), touches=self._touches,
+                schema_version=self.ledger.schema_version(lease, self.pipeline.columns, self._state),
+                touches=self._touches, keyed=self.keyed, declared=self._declared, state=self._state,
             )  # fmt: skip
+
+    def adopt(self, versioned: PipelineVersion) -> None:
+        """The columns have changed; the sink knows."""
+        self.pipeline, self._state = versioned.pipeline, versioned.state
+
+    def _take_todays_columns(self) -> bool:
+        """Have the columns that the ledger knows; true when they are others than the target was checked for."""
+        if not isinstance(self._declared.decoder, Evolving):
+            return False
+        check_evolvable(self._declared.decoder, self.sink, self._declared.transforms, self._declared.place)
+        state = latest_state(self.ledger, self._declared.name, self._declared.target)
+        if state == self._state:
+            return False
+        self.pipeline, self._state, self._target = evolved(self._declared, state), state, None
+        return True
+
+    def _give_the_form_s_columns(self) -> None:
+        """Let the table of a job have the columns that its form got since the last batch.
+
+        Raises:
+            PlanError: a column's type got narrower or another.
+        """
+        pipeline, sink = self.pipeline, self.sink
+        fresh = todays_new(self.ledger, pipeline)
+        if not fresh or not isinstance(sink, Evolvable):
+            return
+        with self.lease():
+            known = self.ledger.incarnation(pipeline.name, pipeline.target)
+            place = f"{pipeline.name}: changing the columns of {pipeline.target}"
+            settled = without(pipeline.schema, fresh)
+            found = call(self.sink_policy, lambda: sink.inspect(settled, pipeline.sink_table.primary_key), place=place)
+            if found.incarnation != known:
+                return
+            for change in call(self.sink_policy, lambda: sink.evolve(pipeline.schema), place=place):
+                log.info("%s: the form has other columns: %s", pipeline.name, change)
 
     def _check_ledger(self, lease: Lease) -> None:
         """Once a session: the target holds no batch that the ledger never heard of."""
@@ -184,6 +250,8 @@ class Session:
             if part is not None:
                 part.close()
         self._source = self._sink = self._target = None
+        if self._keyed is not None:
+            self._keyed.close()
 
     def __enter__(self) -> "Session":
         return self

@@ -3,7 +3,8 @@
 archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key sidecar -> STAGED
 """
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -22,8 +23,11 @@ from vector_assets.engine.core import (
     Counts,
     Decoded,
     Decoder,
+    Heeding,
+    Json,
     Merge,
     RowKind,
+    SchemaChange,
     Sink,
     Span,
     Split,
@@ -37,7 +41,10 @@ from vector_assets.engine.core import (
 )
 from vector_assets.engine.dead_letters import splits_of
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, PlanError
+from vector_assets.engine.errors import BudgetError, DriftError, FatalError, PlanError
+from vector_assets.engine.evolution import PipelineVersion, Schemas, conformed
+from vector_assets.engine.group_files import COUNTED, GroupFile, GroupFiles
+from vector_assets.engine.keyed_state import KeyedState, Merged, says_before
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.ledger_records import BatchRecord
@@ -46,6 +53,9 @@ from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.schema import Column
 from vector_assets.engine.touches import Numbers, Touches, kept_rows, place, superseded
+
+Merging = Callable[[pa.Table], Merged]
+"""Takes a batch's part of the groups; gives what it did to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,10 @@ class Prepared:
     rejected: pa.Table
     note: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    merged: Merged | None = None
+    schema_version: int = 1
+    wants: tuple[SchemaChange, ...] = ()
+    """With wishes, nothing is staged yet: the columns are changed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +88,26 @@ class Stages:
     policy: RetryPolicy
     schema_version: int = 1
     touches: Touches = field(default_factory=Touches)
+    keyed: KeyedState | None = None
+    declared: Pipeline | None = None
+    state: tuple[Json, ...] = ()
+    schemas: Schemas = field(init=False)
+
+    def __post_init__(self) -> None:
+        versions = Schemas(
+            self.ledger, self.declared or self.pipeline, PipelineVersion(self.schema_version, self.pipeline, self.state)
+        )
+        object.__setattr__(self, "schemas", versions)
+
+    @property
+    def group_files(self) -> GroupFiles:
+        """The files of the pipeline's groups."""
+        return GroupFiles(self.ledger, self.archive, self.pipeline.name, self.pipeline.target)
 
     @property
     def code_version(self) -> str:
         """Which code makes batches."""
-        return code_version_of(self.pipeline)
+        return code_version_of(self.schemas.current.pipeline)
 
     def seal(self, batch: BatchRecord, raw: pa.Table, span: Span) -> BatchRecord:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
@@ -94,31 +123,53 @@ class Stages:
 
     def _manifest(self, batch: BatchRecord, span: Span) -> dict[str, str]:
         """What the file says about its batch: enough to rebuild the batch's row of a lost ledger."""
-        return {
+        versioned = self.schemas.at(batch.schema_version)
+        state = {"schema_state": canonical(list(versioned.state))} if versioned.state else {}
+        return state | {
             "span": span.to_json(),
             "kind": batch.kind,
             "reading": self.pipeline.source_options.reading(),
             "target": batch.target,
             "code_version": batch.code_version,
             "schema_version": str(batch.schema_version),
-            "columns": self.pipeline.columns,
+            "columns": versioned.pipeline.columns,
             "run_id": batch.run_id,
             "planned_ms": str(batch.planned_ms),
             "start": canonical(self.ledger.frozen_start(batch.pipeline, batch.target) or {}),
         }
 
     def stage(self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None) -> Prepared:
-        """SEALED (or STAGED before a crash) -> STAGED; `refused` are rejects of rows the target is known to refuse."""
-        prepared, upserts, deletes = self.prepare(batch, raw, refused)
+        """SEALED (or STAGED before a crash) -> STAGED, under today's columns; not yet when other columns are wanted.
+
+        `refused` are rejects of rows the target is known to refuse.
+        """
+        with self.schemas.staging() as versioned:
+            prepared, upserts, deletes = self.prepare(batch, raw, refused, versioned=versioned)
+        if prepared.wants:
+            return prepared
         self._keep_rejects(batch, prepared)
+        groups = self._write_groups(batch, prepared.merged) if prepared.merged else None
         place = (batch.pipeline, batch.hour, batch.seq)
         keys = sidecar.write(self.archive, *place, upserts, deletes, self.target.key, self._of_rewrite(batch, prepared))
-        self.ledger.stage(
-            self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected, counts=prepared.counts,
-            code_version=self.code_version, lookups=prepared.versions,
-        )  # fmt: skip
+        with self.ledger.store.transaction():
+            self.ledger.stage(
+                self.lease, batch, prepared.staged, raw, sidecar=keys, rejected=prepared.rejected,
+                counts=prepared.counts, code_version=code_version_of(versioned.pipeline), lookups=prepared.versions,
+                schema_version=versioned.version,
+            )  # fmt: skip
+            if groups is not None:
+                self.group_files.note(groups)
         failpoint("staged")
         return prepared
+
+    def _write_groups(self, batch: BatchRecord, merged: Merged) -> GroupFile:
+        """Keep what the batch did to its groups; it counts once the ledger says so."""
+        assert self.keyed is not None, "who merged keeps"
+        signature = self.keyed.aggregation.signature
+        where = (batch.seq, batch.hour, self.lease.fence)
+        found = self.group_files.write(*where, merged.kind, signature, merged.kept, merged.groups)
+        self.keyed.wrote(found)
+        return found
 
     def _of_rewrite(self, batch: BatchRecord, prepared: Prepared) -> dict[str, str]:
         """What the sidecar of a rewrite says, for it has no file of records: enough to rebuild a lost ledger's row."""
@@ -142,24 +193,50 @@ class Stages:
             self.archive.write_rejects(batch.archive, prepared.rejected, notes)
 
     def prepare(
-        self, batch: BatchRecord, raw: pa.Table, refused: pa.Table | None = None
+        self,
+        batch: BatchRecord,
+        raw: pa.Table,
+        refused: pa.Table | None = None,
+        *,
+        versioned: PipelineVersion | None = None,
+        merge: Merging | None = None,
     ) -> tuple[Prepared, pa.Table, pa.Table | None]:
         """Decode, transform, compact and stage in the sink; the ledger is not touched.
 
+        The columns are the batch's own (a replay), or those of `versioned`, which may be found wanting. `merge` takes
+        the batch's part of the groups where they are not those that the batch before left.
+
         Raises:
             BudgetError: more rejects than the error budget allows.
+            DriftError: a record does not fit the columns, and its format is told to stop then.
+            StateLostError: the groups of the batch before cannot be read.
         """
+        version = batch.schema_version if versioned is None else versioned.version
+        batch = replace(batch, schema_version=version)
         chosen = self._unrejected(batch, raw.num_rows)
         records = raw.num_rows if chosen is None else len(chosen)
         splits = self.splits(batch)
         # a decoder may ask a service, such as a schema registry
         decoded = call(
-            self.policy, lambda: self.decode(raw, splits, chosen, batch.lookups), place=f"{batch.pipeline}: decoding"
+            self.policy, lambda: self._decoded(batch, raw, splits, chosen, version), place=f"{batch.pipeline}: decoding"
         )
+        if decoded.wants and versioned is not None:
+            nothing = Staged(batch.token(self.lease.fence))
+            empty = Prepared(batch, raw, nothing, Counts(), no_rejects(), schema_version=version, wants=decoded.wants)
+            return empty, decoded.rows, None
         rows, left_alone = self._without_superseded(batch, decoded, chosen, raw.num_rows)
         allowed = self.pipeline.budget.limit(raw.num_rows) - decoded.rejected.num_rows
         self._check_budget(allowed, decoded.rejected, raw.num_rows)
-        folded, staged, left_out = self._staged(batch, rows, allowed, no_rejects() if refused is None else refused)
+        refused, merged = no_rejects() if refused is None else refused, None
+        if self.pipeline.aggregation is not None:
+            self._check_refused(batch, refused)
+            merged = self._merged(batch, rows, merge)
+            rows = merged.rows if merged else self._no_changes()
+            # a group's row has no record that could be set aside
+            allowed = 0
+        folded, staged, left_out = self._staged(batch, rows, allowed, refused)
+        if merged:
+            self._check_refused(batch, staged.rejected)
         rejected = pa.concat_tables([decoded.rejected, staged.rejected])
         self._check_budget(allowed - staged.rejected.num_rows, rejected, raw.num_rows)
         counts = Counts(
@@ -167,17 +244,43 @@ class Stages:
             bytes=batch.counts.bytes,
             decoded=records - decoded.rejected.num_rows,
             rejected=decoded.rejected.num_rows,
-            rows=decoded.rows.num_rows + decoded.filtered,
+            rows=(merged.rows if merged else decoded.rows).num_rows + decoded.filtered,
             filtered=decoded.filtered,
             compacted=folded.dropped,
             superseded=left_alone,
             refused=left_out,
             nulled=decoded.nulled,
+            **decoded.usage,
         )
         note = self._no_longer_made(batch, decoded.rows) if batch.kind is BatchKind.REWRITE else None
         note = "; ".join(filter(None, [note, joined_anew(batch.lookups, decoded.versions)])) or None
-        prepared = Prepared(batch, raw, staged, counts, rejected, note, decoded.versions)
+        prepared = Prepared(batch, raw, staged, counts, rejected, note, decoded.versions, merged, version)
         return prepared, folded.upserts, folded.deletes
+
+    def _merged(self, batch: BatchRecord, rows: pa.Table, merge: Merging | None) -> Merged | None:
+        """What the batch does to the groups; None of a batch that holds no records."""
+        aggregation = self.pipeline.aggregation
+        if batch.kind not in COUNTED or aggregation is None:
+            return None
+        partial = aggregation.partial(rows)
+        if merge is not None:
+            return merge(partial)
+        assert self.keyed is not None, "a session that prepares batches keeps their groups"
+        before = says_before(self.pipeline, self.sink, self.target)
+        return self.keyed.merge(self.group_files, batch, self.lease.fence, partial, before=before)
+
+    def _no_changes(self) -> pa.Table:
+        return pa.schema([*self.pipeline.schema, pa.field(POSITION, pa.int64(), nullable=False)]).empty_table()
+
+    def _check_refused(self, batch: BatchRecord, refused: pa.Table) -> None:
+        """A group's row that the target refuses stops the pipeline."""
+        if refused.num_rows:
+            first = refused.slice(0, 1).to_pylist()[0]
+            raise FatalError(
+                f"{batch.pipeline}: {self.target.name} refuses {refused.num_rows} rows of groups; the first:"
+                f" {first['error']}. A group has no record of its own to be set aside, so nothing of batch {batch.seq}"
+                " was written; leave such groups out with WHERE or HAVING, or mend the target, then run again"
+            )
 
     def _staged(
         self, batch: BatchRecord, rows: pa.Table, allowed: int, refused: pa.Table
@@ -215,13 +318,43 @@ class Stages:
 
     def decode(
         self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
-        versions: Mapping[str, str] | None = None,
+        versions: Mapping[str, str] | None = None, schema_version: int | None = None,
     ) -> Decoded:  # fmt: skip
         """Raw records (or those with the `chosen` ordinals) to the sink's rows, and everything rejected on the way.
 
-        `versions` are those of the dimension tables that the batch was joined with before.
+        `versions` are those of the dimension tables that the batch was joined with before. Rows made under the columns
+        of an older `schema_version` have today's columns, as the target has them by now.
         """
-        return decode(self.pipeline, raw, splits, chosen, versions)
+        today = self.schemas.current
+        then = today if schema_version is None else self.schemas.at(schema_version)
+        made = decode(then.pipeline, raw, splits, chosen, versions, self.policy.stop)
+        if then is today and not today.state:
+            return made
+        return replace(made, rows=conformed(made.rows, today.pipeline.schema))
+
+    def _decoded(
+        self, batch: BatchRecord, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None, version: int
+    ) -> Decoded:
+        try:
+            return self.decode(raw, splits, chosen, batch.lookups, version)
+        except DriftError as error:
+            named = splits[error.split] if error.split < len(splits) else str(error.split)
+            raise FatalError(
+                f"{batch.pipeline}: batch {batch.seq}, {named}, offset {error.offset}: {error.what}. Nothing of this"
+                " batch was written; change the fields or the drift mode, then run again"
+            ) from error
+
+    def evolve(self, prepared: Prepared) -> None:
+        """Change the columns as a prepared batch wants it; the committer's thread only.
+
+        Raises:
+            ConfigError: the sink cannot change its target.
+        """
+        batch = prepared.batch
+        self.schemas.evolve(
+            self.lease, self.sink, batch.seq, prepared.raw, self.splits(batch), prepared.wants,
+            lambda ask: call(self.policy, ask, place=f"{batch.pipeline}: changing the columns of {self.target.name}"),
+        )  # fmt: skip
 
     def fold(self, rows: pa.Table, *, is_rewrite: bool = False) -> compact.Compacted:
         """What of the rows is handed to the sink.
@@ -255,6 +388,9 @@ class Stages:
     ) -> tuple[pa.Table, int]:
         """Of dead letters and rewrites: rows whose key no other record's row owns, and how many were left out."""
         rows = decoded.rows
+        if self.pipeline.aggregation is not None:
+            # records add to their groups in any order
+            return rows, 0
         is_letters = batch.kind is BatchKind.DEAD_LETTERS and self.sink.merge is Merge.LAST
         if not (is_letters or batch.kind is BatchKind.REWRITE) or rows.num_rows == 0:
             return rows, 0
@@ -363,15 +499,21 @@ def joined_anew(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str
 
 def decode(
     pipeline: Decoding, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
-    versions: Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None, stop: threading.Event | None = None,
 ) -> Decoded:  # fmt: skip
-    """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected."""
+    """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected.
+
+    Raises:
+        TransientError: `stop` was set before a transform that asks a service had all it needs.
+    """
     numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
     result = pipeline.decoder.decode(numbered if chosen is None else numbered.take(chosen))
     if pipeline.metadata:
         result = replace(result, rows=attach(result.rows, raw, splits, pipeline.metadata))
     for transform in pipeline.transforms:
         known = transform.at(versions) if versions and isinstance(transform, Versioned) else transform
+        if stop is not None and isinstance(known, Heeding):
+            known = known.heeding(stop)
         after = known.apply(result.rows)
         result = Decoded(
             after.rows,
@@ -379,6 +521,7 @@ def decode(
             result.nulled + after.nulled,
             result.filtered + after.filtered,
             {**result.versions, **after.versions},
+            {name: result.usage.get(name, 0) + after.usage.get(name, 0) for name in {*result.usage, *after.usage}},
         )
     return result
 

@@ -64,6 +64,15 @@ CREATE TABLE dead_letter_edits (
     """
 ALTER TABLE batches ADD COLUMN lookups TEXT;
 """,
+    """
+CREATE TABLE group_files (
+    pipeline TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, signature TEXT NOT NULL,
+    file TEXT NOT NULL, groups INTEGER NOT NULL, PRIMARY KEY (pipeline, target, seq)) STRICT;
+""",
+    """
+ALTER TABLE schema_versions ADD COLUMN state TEXT;
+ALTER TABLE schema_versions ADD COLUMN changes TEXT;
+""",
 )
 """Step n leads from version n to version n + 1.
 
@@ -72,6 +81,8 @@ keeps the sums of batches that are no rows any more: up to sequence number `seq`
 Version 3 (gaps): what was done about a gap (`policy`, `state`), and by which batch.
 Version 4 (edits): values that operators put beside those of dead letters, numbered from 1.
 Version 5 (lookups): the version of each dimension table that a batch was joined with.
+Version 6 (groups): the file that a batch of a GROUP BY left, and what its groups mean.
+Version 7 (evolution): what an evolving decoder needs to have a version's columns, and what caused the change.
 """
 
 SCHEMA_VERSION = len(MIGRATIONS)

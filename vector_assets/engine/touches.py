@@ -58,9 +58,10 @@ class Making(Protocol):
 
     def decode(
         self, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
-        versions: Mapping[str, str] | None = None,
+        versions: Mapping[str, str] | None = None, schema_version: int | None = None,
     ) -> Decoded:  # fmt: skip
-        """The sink's rows of these records (of those with the `chosen` ordinals), joined with these versions."""
+        """The sink's rows of these records (of those with the `chosen` ordinals), joined with these versions, decoded
+        with the columns of this schema version."""
         ...
 
     def splits(self, batch: BatchRecord) -> Sequence[Split]:
@@ -327,7 +328,8 @@ def made_again(
         raise FatalError(f"{batch.pipeline}: batch {batch.seq} has no archive file")
     raw = making.archive.read(batch.archive)
     chosen = None if positions is None else pa.array(positions, pa.int64())
-    return making.decode(raw, making.splits(batch), chosen, (by or batch).lookups)
+    made_by = by or batch
+    return making.decode(raw, making.splits(batch), chosen, made_by.lookups, made_by.schema_version)
 
 
 def kept_rows(rows: pa.Table, mask: Mask) -> pa.Table:

@@ -12,11 +12,6 @@ TASKS: tuple[MaintenanceTask, ...] = get_args(MaintenanceTask)
 """All tasks, in the order that leaves least behind: what compaction replaced expires, what nobody knows goes last."""
 
 
-def is_maintainable(pipeline: Pipeline) -> bool:
-    """True when the pipeline's sink can keep its target in order. Opens no connection."""
-    return isinstance(pipeline.open_sink(), Maintainable)
-
-
 def upkeep_of(pipeline: Pipeline) -> Upkeep:
     """The limits that the pipeline's settings name."""
     settings = pipeline.settings

@@ -49,7 +49,13 @@ def numbers(writer: Avro, wanted: LogicalType) -> Convert:
     if name in {"TIMESTAMP", "TIMESTAMP_LTZ"}:
         return _timestamps(writer, wanted)
     kind = wanted.arrow.to_pandas_dtype()
-    return lambda raw: Column(pa.array(raw.astype(kind), wanted.arrow))
+
+    def convert(raw: "np.ndarray[tuple[int], np.dtype[np.generic]]") -> Column:
+        # a signalling NaN is a number like any other
+        with np.errstate(invalid="ignore"):
+            return Column(pa.array(raw.astype(kind), wanted.arrow))
+
+    return convert
 
 
 def _integers(wanted: LogicalType) -> Convert:

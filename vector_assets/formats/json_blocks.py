@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,7 @@ class BlockReader:
 
     def read(self, documents: pa.Array) -> tuple[list[Part], Places]:
         """The parts that could be read, and the places of the documents for the exact reader, all in order."""
-        plain = _plain(documents)
+        plain = plain_documents(documents)
         places = np.flatnonzero(plain)
         kept = documents if len(places) == len(documents) else without(documents, ~plain)
         work = _Work(odd=[np.flatnonzero(~plain)], groups=[_Group(kept, places, self._usual)])
@@ -104,11 +104,11 @@ class BlockReader:
                 continue
             block = group.documents.slice(start, min(size, refused - start) if refused > start else size)
             try:
-                table = _parse(block, group.readings)
+                table = parse_block(block, pa.schema(list(group.readings.items())), "ignore")
             except pa.ArrowInvalid as error:
                 if self._split(group, start, str(error), work):
                     return
-                row = _refused_row(str(error), block)
+                row = refused_row(str(error), block)
                 wasted += _FAILURE_COST + (len(block) if row is None else row)
                 if row is not None or len(block) == 1:
                     refused = start + (row or 0)
@@ -190,7 +190,7 @@ class BlockReader:
         return Parsed(values, owners_of(inner.bad, bounds))
 
 
-def _plain(documents: pa.Array) -> Mask:
+def plain_documents(documents: pa.Array) -> Mask:
     """Documents that may be joined: `{`...`}`, UTF-8, no NUL, no NaN, not nested deeply."""
     texts = documents.view(pa.string())
     data, bounds = byte_view(documents)
@@ -223,8 +223,8 @@ def _braced(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int32]) -> Mask:
     return braced
 
 
-def _parse(block: pa.Array, readings: Readings) -> pa.Table:
-    """The block's rows.
+def parse_block(block: pa.Array, wanted: pa.Schema, others: Literal["ignore", "infer"]) -> pa.Table:
+    """The rows of plain documents; members that are not wanted are ignored, or make columns of their own.
 
     Raises:
         pa.ArrowInvalid: a document is no JSON, a value is of another kind or does not fit, or the rows do not add up.
@@ -235,16 +235,14 @@ def _parse(block: pa.Array, readings: Readings) -> pa.Table:
     table = pa_json.read_json(
         pa.BufferReader(pa.py_buffer(data[:end])),
         read_options=pa_json.ReadOptions(use_threads=False, block_size=end + 1),
-        parse_options=pa_json.ParseOptions(
-            explicit_schema=pa.schema(list(readings.items())), unexpected_field_behavior="ignore"
-        ),
+        parse_options=pa_json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior=others),
     )
     if table.num_rows != len(block):
         raise pa.ArrowInvalid(f"found {table.num_rows} objects, wanted {len(block)}")
     return table
 
 
-def _refused_row(message: str, block: pa.Array) -> int | None:
+def refused_row(message: str, block: pa.Array) -> int | None:
     """The row that the error names, or the first of the few that hold the number which it names."""
     named = _ROW.search(message)
     if named:

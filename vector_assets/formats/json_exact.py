@@ -9,6 +9,7 @@ import json.encoder
 import json.scanner
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from itertools import accumulate, chain
 from typing import Any, NoReturn
 
@@ -66,6 +67,11 @@ def read_document(data: bytes | None) -> dict[str, Any]:
     if text[end:].strip(_JSON_SPACE):
         raise RecordError(f"something follows the object at character {end}; wanted one object in a record")
     return found
+
+
+def loads_exact(text: str) -> Any:
+    """A JSON text as Python values, numbers as int or Decimal."""
+    return json.loads(text, parse_float=Decimal, strict=False)
 
 
 def _text_of(data: bytes) -> str:

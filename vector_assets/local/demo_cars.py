@@ -1,16 +1,14 @@
 """The demo's cars: a topic of CSV records, some of them bad, and a table with a vector index to land them in."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import psycopg
 from psycopg import sql
 
-from vector_assets.engine import env
-from vector_assets.engine.errors import FatalError, TransientError
+from vector_assets.engine.errors import FatalError
+from vector_assets.local.demo_postgres import connected, ensure_database
 from vector_assets.local.demo_topic import Filled, fill
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.postgres import PostgresService
@@ -27,7 +25,6 @@ DIMENSION = 10
 _SEED = 20260301
 _COLORS = ("red", "white", "blue", "black", "silver", "green", "yellow", "brown")
 _FIRST_SALE = datetime(2015, 1, 1)  # noqa: DTZ001 -- the column has no time zone
-_TIMEOUT_S = 30.0
 
 _TARGET = (
     "CREATE EXTENSION IF NOT EXISTS vector",
@@ -126,11 +123,8 @@ def create_target() -> bool:
     Raises:
         TransientError: the server does not answer.
     """
-    with _connect("postgres") as connection:
-        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
-        if not found:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-    with _connect(DATABASE) as connection:
+    ensure_database(DATABASE)
+    with connected(DATABASE) as connection:
         known = connection.execute("SELECT to_regclass(%s)", [TABLE]).fetchone()
         for statement in _TARGET:
             connection.execute(statement)
@@ -139,7 +133,7 @@ def create_target() -> bool:
 
 def count_rows() -> int:
     """Rows of the target table."""
-    with _connect(DATABASE) as connection:
+    with connected(DATABASE) as connection:
         row = connection.execute(f"SELECT count(*) FROM {TABLE}").fetchone()
     return int(str(row[0])) if row else 0
 
@@ -161,7 +155,7 @@ def nearest() -> Nearest:
     Raises:
         FatalError: the table is empty.
     """
-    with _connect(DATABASE) as connection:
+    with connected(DATABASE) as connection:
         # statistics of a table just filled decide whether the index is used
         connection.execute(f"ANALYZE {TABLE}")
         first = connection.execute(f"SELECT id, feature FROM {TABLE} ORDER BY id LIMIT 1").fetchone()
@@ -175,19 +169,3 @@ def nearest() -> Nearest:
         plan = "\n".join(str(line[0]) for line in connection.execute(sql.SQL("EXPLAIN ") + query))
         index = plan.partition("Index Scan using ")[2].partition(" ")[0] or None
         return Nearest(int(str(first[0])), query.as_string(connection), columns, rows, index)
-
-
-@contextmanager
-def _connect(database: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """A connection to the demo's server; every statement commits by itself."""
-    host, _, port = env.secret("postgres_address").partition(":")
-    try:
-        with psycopg.connect(
-            host=host, port=int(port), dbname=database, user=env.secret("postgres_user"),
-            password=env.secret("postgres_password"), autocommit=True, connect_timeout=int(_TIMEOUT_S),
-        ) as connection:  # fmt: skip
-            yield connection
-    except psycopg.OperationalError as error:
-        raise TransientError(f"demo: postgres at {host}:{port}: {error}") from error
-    except psycopg.Error as error:
-        raise FatalError(f"demo: {database}: {error}") from error

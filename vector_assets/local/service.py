@@ -60,6 +60,8 @@ class LocalService(ABC):
     name: ClassVar[str]
     secret_names: ClassVar[tuple[str, ...]]
     port_names: ClassVar[tuple[str, ...]] = ("client",)
+    is_large: ClassVar[bool] = False
+    """True of one that is started only when it is named, because it downloads hundreds of megabytes at first."""
     start_timeout_s: ClassVar[float] = 60.0
     stop_timeout_s: ClassVar[float] = 20.0
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM

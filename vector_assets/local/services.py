@@ -6,11 +6,14 @@ from pathlib import Path
 
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
+from vector_assets.local.embeddings import EmbeddingsService
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
 from vector_assets.local.mysql import MySqlService
+from vector_assets.local.opensearch import OpenSearchService
 from vector_assets.local.postgres import PostgresService
+from vector_assets.local.s3 import S3Service
 from vector_assets.local.schema_registry import SchemaRegistryService
 from vector_assets.local.service import LocalService, Progress, ServiceStatus, exclusive, silent
 
@@ -21,11 +24,14 @@ SERVICES: Mapping[str, type[LocalService]] = {
     MilvusService.name: MilvusService,
     MaxComputeService.name: MaxComputeService,
     MySqlService.name: MySqlService,
+    S3Service.name: S3Service,
+    EmbeddingsService.name: EmbeddingsService,
+    OpenSearchService.name: OpenSearchService,
 }
 
 
 def up(names: Iterable[str] | None = None, progress: Progress = silent) -> list[ServiceStatus]:
-    """Start the services (all by default) that do not run, and publish how to reach each.
+    """Start the services (by default all that are not large) that do not run, and publish how to reach each.
 
     Raises:
         ConfigError: a name is unknown, or something a service needs is missing on this machine.
@@ -33,7 +39,8 @@ def up(names: Iterable[str] | None = None, progress: Progress = silent) -> list[
         TransientError: another process holds a service's lock for too long, or a download failed.
     """
     rows = []
-    for service in _choose(names):
+    chosen = _choose(names)
+    for service in chosen if names is not None else [each for each in chosen if not each.is_large]:
         rows.append(service.start(progress))
         _publish(service.secrets())
     return rows

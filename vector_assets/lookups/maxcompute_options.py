@@ -11,6 +11,9 @@ from vector_assets.engine.options import Flag, OptionError
 class MaxComputeLookupOptions(MaxComputeOptions, LookupOptions):
     """What a dimension table of connector `odps` may say."""
 
+    partition: str | None = Field(None, min_length=1)
+    """Which partitions are loaded: `ds=20180905`, `ds=2018****`, several one after the other, `max_pt()` or
+    `max_two_pt()`, which are asked again at each reload."""
     cache: str | None = None
     """Cache policy: must be `ALL`, and be written out. All rows are loaded before the first lookup."""
     cache_size: int = Field(100_000, alias="cacheSize", ge=1)

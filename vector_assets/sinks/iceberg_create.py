@@ -1,6 +1,5 @@
 """A table made from what the pipeline sends, and the check of one that is there."""
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -38,6 +37,7 @@ def create_table(
         PlanError: a column, the key or a partition is not possible in Iceberg.
     """
     from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+    from sqlalchemy.exc import IntegrityError
 
     _check_before(options, schema, key)
     try:
@@ -45,8 +45,14 @@ def create_table(
         spec = spec_of(partition, made)
     except ValueError as error:
         raise PlanError(f"iceberg: {options.full_name}: {error}") from error
-    with suppress(NamespaceAlreadyExistsError):
-        catalog.create_namespace_if_not_exists(options.identifier[:-1])
+    # looked up first: whoever may not make one may still write into it
+    if not catalog.namespace_exists(options.identifier[:-1]):
+        try:
+            catalog.create_namespace(options.identifier[:-1])
+        except (NamespaceAlreadyExistsError, IntegrityError):
+            # somebody was faster; an SQL catalog says so by its own key only
+            if not catalog.namespace_exists(options.identifier[:-1]):
+                raise
     try:
         return catalog.create_table(
             options.identifier, made, location=options.location, partition_spec=spec,

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from vector_assets.clients.iceberg import CatalogLogin
 from vector_assets.engine import env
@@ -141,6 +142,8 @@ class IcebergOptions(SinkOptions):
     """Hive's own properties."""
     header: Secrets = Field(default_factory=dict, alias="header.")
     """HTTP headers for a REST catalog."""
+    # the home of the time when the declaration was read
+    _home: Path = PrivateAttr(default_factory=env.home)
 
     @field_validator("catalog_impl")
     @classmethod
@@ -176,6 +179,13 @@ class IcebergOptions(SinkOptions):
     @classmethod
     def _explain(cls, name: str, first: Any, raw: Mapping[str, str]) -> str:
         return super()._explain(name, first, {**raw, "uri": _without_credentials(raw.get("uri", ""))})
+
+    def shown(self) -> dict[str, str]:
+        """Every option as users spell it; secrets, and credentials in the `uri`, as stars."""
+        found = super().shown()
+        if self.uri is not None:
+            found["uri"] = re.sub(r"(?<=//)[^/]*(?=@)", "***", _without_parameters(self.uri))
+        return found
 
     @property
     def kind(self) -> str:
@@ -231,7 +241,7 @@ class IcebergOptions(SinkOptions):
         if self.kind != "sql":
             return self.uri or ""
         if self.uri is None:
-            folder = env.home() / "lake"
+            folder = self._home / "lake"
             folder.mkdir(parents=True, exist_ok=True)
             return f"sqlite:///{folder / 'catalog.db'}"
         uri = self.uri.removeprefix("jdbc:")
@@ -246,7 +256,7 @@ class IcebergOptions(SinkOptions):
 
     def _warehouse(self) -> str:
         if self.warehouse is None and self.kind == "sql":
-            return f"file://{env.home() / 'lake' / 'warehouse'}"
+            return f"file://{self._home / 'lake' / 'warehouse'}"
         return self.warehouse or ""
 
     @property
@@ -272,7 +282,11 @@ class IcebergOptions(SinkOptions):
 
 
 def _without_credentials(uri: str) -> str:
-    return re.sub(r"([?&](?:user|\w*password))=[^&]*", r"\1=***", re.sub(r"//[^/]*@", "//", uri), flags=re.IGNORECASE)
+    return _without_parameters(re.sub(r"//[^/]*@", "//", uri))
+
+
+def _without_parameters(uri: str) -> str:
+    return re.sub(r"([?&](?:user|\w*password))=[^&]*", r"\1=***", uri, flags=re.IGNORECASE)
 
 
 def _dimensions(text: str) -> dict[str, int]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from vector_assets.clients.maxcompute import MaxPartition
 from vector_assets.clients.maxcompute_partitions import chosen, exact_prefix, listed
-from vector_assets.engine.abilities import Finding
+from vector_assets.engine.abilities import Finding, SourcePartition
 from vector_assets.engine.core import BatchLimit, Position, Range, Span, Split, Token, canonical
 from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.schema import Table
@@ -23,6 +23,7 @@ from vector_assets.engine.typed import typed_schema
 from vector_assets.sources.maxcompute_options import MaxComputeSourceOptions
 from vector_assets.sources.maxcompute_parts import Parts
 from vector_assets.sources.maxcompute_prune import Condition, pruned
+from vector_assets.sources.maxcompute_start import key_of
 from vector_assets.sources.maxcompute_tokens import Place, ceiling, counted, estimate, split_of
 
 __all__ = ["MaxComputeSource", "MaxComputeSourceOptions"]
@@ -37,6 +38,14 @@ class MaxComputeSource:
     declared columns are all that is asked for.
     """
 
+    def __new__(cls, options: MaxComputeSourceOptions, *_: object, **__: object) -> "MaxComputeSource":
+        """With startPartition, the source that follows the table."""
+        if cls is MaxComputeSource and options.start_partition is not None:
+            from vector_assets.sources.maxcompute_incremental import IncrementalSource
+
+            return super().__new__(IncrementalSource)
+        return super().__new__(cls)
+
     TYPED: ClassVar[bool] = True
     PRUNES: ClassVar[bool] = True
 
@@ -50,6 +59,7 @@ class MaxComputeSource:
         self._conditions = tuple(conditions)
         self._schema = typed_schema(table)
         self._parts = Parts(options, table)
+        self._parts.service.import_client()
 
     def start(self) -> Position:
         """The first row of every partition that is wanted now.
@@ -96,6 +106,30 @@ class MaxComputeSource:
                 f" match 'partition' = '{text}', maxPartitionCount is {most}"
             )
         return found
+
+    def partitions(self) -> tuple[SourcePartition, ...]:
+        """Every partition of the table, by its values; those that the options do not mean are not wanted."""
+        table = self._parts.table()
+        if not table.is_partitioned:
+            # which says what is wrong if the options name partitions
+            list(self._wanted())
+            return ()
+        wanted = {part.spec for part in self._matching()}
+        return tuple(
+            SourcePartition(
+                key=key_of(part.spec),
+                frontier={split_of(table.name, part.spec): estimate(part.rows)} if part.spec in wanted else {},
+                waits=None if part.spec in wanted else f"is not meant by 'partition' = '{self._options.partition}'",
+                is_wanted=part.spec in wanted,
+                rows=part.rows,
+                modified_ms=part.modified * 1000,
+            )
+            for part in self._parts.service.partitions(table)
+        )
+
+    def newest(self, partitions: Sequence[SourcePartition]) -> SourcePartition | None:
+        """As max_pt(): the last by value that has rows."""
+        return next((each for each in reversed(partitions) if each.rows != 0), None)
 
     def plan(self, start: Position, limit: BatchLimit) -> Span | None:
         """The next rows of the first partitions that are not read to their end.

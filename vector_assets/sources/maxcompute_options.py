@@ -4,19 +4,18 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from vector_assets.clients.maxcompute_options import MaxComputeOptions, upper
+from vector_assets.clients.maxcompute_options import upper
 from vector_assets.clients.maxcompute_partitions import parse
 from vector_assets.clients.maxcompute_storage import StorageCodec
 from vector_assets.engine.core import Position
 from vector_assets.engine.options import Flag, MemorySize, SourceOptions
+from vector_assets.sources.maxcompute_incremental_options import BATCH_ONLY, IncrementalOptions
 from vector_assets.sources.maxcompute_tokens import Place
 
-BATCH_ONLY = ("useArrow", "splitSize", "compressCodec", "dynamicLoadBalance")
-"""Options of batch reading, which an incremental source refuses."""
 _ARROW_ONLY = BATCH_ONLY[1:]
 
 
-class MaxComputeSourceOptions(MaxComputeOptions, SourceOptions):
+class MaxComputeSourceOptions(IncrementalOptions, SourceOptions):
     """What a source table of connector `odps` may say."""
 
     partition: str | None = Field(None, min_length=1)
@@ -57,9 +56,11 @@ class MaxComputeSourceOptions(MaxComputeOptions, SourceOptions):
         return ("maxcompute", *self.full_name.split("."))
 
     def start_option(self) -> str:
-        """Which partitions are read."""
+        """Which partitions are read; a startPartition may be moved, for every partition has a position of its own."""
+        if self.start_partition is not None:
+            return "startPartition"
         return f"partition {self.partition}" if self.partition else "the whole table"
 
     def is_finished(self, position: Position) -> bool:
         """True when every partition has been read to its end."""
-        return all(Place.of(token).is_done for token in position.values())
+        return self.start_partition is None and all(Place.of(token).is_done for token in position.values())

@@ -68,8 +68,11 @@ def estimate(rows: int) -> dict[str, Token]:
 
 
 def ceiling(until: Position | None, split: Split, place: Place) -> int:
-    """Rows of a split from a place on that `until` allows: any number where it is a frontier, made of estimates."""
-    if until is None or any(isinstance(token, dict) and "about" in token for token in until.values()):
+    """Rows of a split from a place on that `until` allows: any number where it is a frontier, made of estimates.
+
+    An empty one is the frontier of a partition that is gone: whoever reads on finds that out.
+    """
+    if not until or any(isinstance(token, dict) and "about" in token for token in until.values()):
         return _ANY
     return Place.of(until[split]).offset - place.offset if split in until else 0
 

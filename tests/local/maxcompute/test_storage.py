@@ -77,6 +77,17 @@ def test_rows_are_read_by_offset(maxcompute):
     assert storage.read_rows_arrow(request).read().column("id").to_pylist() == [8, 9, 0, 1]
 
 
+def test_a_condition_leaves_out_rows(maxcompute):
+    storage = client(maxcompute, filled(maxcompute, ("a", "b"), 10))
+    session = storage.create_read_session(
+        TableBatchScanRequest(
+            required_data_columns=["v"], required_partition_columns=["ds"],
+            filter_predicate="id > 6 AND ds = 'b' AND `v` <> 'v8' AND t IS NULL",
+        )
+    )  # fmt: skip
+    assert read(storage, session).to_pydict() == {"v": ["v7", "v9"], "ds": ["b", "b"]}
+
+
 def test_a_changed_partition_ends_its_sessions(maxcompute):
     table = filled(maxcompute, ("a",), 10)
     storage = client(maxcompute, table)
@@ -92,8 +103,9 @@ def test_what_cannot_be_read_is_refused(maxcompute):
         client(maxcompute, table).create_read_session(TableBatchScanRequest(required_partitions=["ds=none"]))
     with pytest.raises(errors.ODPSError, match="no column nothing; known: id, v, t, ds"):
         client(maxcompute, table).create_read_session(TableBatchScanRequest(required_data_columns=["nothing"]))
-    with pytest.raises(errors.ODPSError, match="FilterPredicate is not supported here"):
-        client(maxcompute, table).create_read_session(TableBatchScanRequest(filter_predicate="id > 1"))
+    for wrong, told in (("id >", "no condition"), ("nothing = 1", "no column nothing"), ("id = (SELECT 1)", "one row")):
+        with pytest.raises(errors.ODPSError, match=told):
+            client(maxcompute, table).create_read_session(TableBatchScanRequest(filter_predicate=wrong))
     delta = maxcompute.table("id BIGINT NOT NULL, PRIMARY KEY (id)", "TBLPROPERTIES ('transactional'='true')")
     with pytest.raises(errors.ODPSError, match="is a Delta table"):
         client(maxcompute, delta).create_read_session(TableBatchScanRequest())

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odps import options
+from odps.apis.storage_api import StorageApiArrowClient, TableBatchScanRequest
 from odps.tunnel.io.types import odps_schema_to_arrow_schema
 
 from vector_assets.local.maxcompute.refusal import Refusal
@@ -43,6 +44,7 @@ VALUES = {
     "JSON": [{"a": [1, None, "x"]}, [1]],
 }
 WITHOUT_ARROW = "JSON"
+COLUMNAR = "TBLPROPERTIES ('columnar.nested.type'='true')"
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def plain(value):
 def test_all_types_round_trip_by_records(maxcompute):
     names = [f"c{number}" for number in range(len(VALUES))]
     columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, VALUES, strict=True))
-    table = maxcompute.table(columns, "TBLPROPERTIES ('columnar.nested.type'='true')")
+    table = maxcompute.table(columns, COLUMNAR)
     assert len(VALUES) == 20
     rows = [[ready(kind, found[place]) for kind, found in VALUES.items()] for place in (0, 1)]
     rows.append([None] * len(VALUES))
@@ -89,7 +91,7 @@ def test_all_types_round_trip_by_records(maxcompute):
 def test_all_types_but_json_round_trip_by_arrow(maxcompute):
     kinds = [kind for kind in VALUES if kind != WITHOUT_ARROW]
     columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(kinds))
-    table = maxcompute.table(columns)
+    table = maxcompute.table(columns, COLUMNAR)
     schema = odps_schema_to_arrow_schema(table.table_schema)
     arrays = []
     for kind, part in zip(kinds, schema, strict=True):
@@ -105,6 +107,30 @@ def test_all_types_but_json_round_trip_by_arrow(maxcompute):
         found = pa.table(reader.read())
     for name in schema.names:
         assert found.column(name).to_pylist() == rows.column(name).to_pylist(), name
+
+
+def test_nested_columns_have_an_arrow_form_only_in_tables_that_store_them_in_columns(maxcompute):
+    told = r"tags array<string>.*tblproperties\('columnar.nested.type'='true'\)"
+    table = maxcompute.table("id bigint, tags array<string>")
+    tunnel = maxcompute.tunnel()
+    upload = tunnel.create_upload_session(table)
+    with upload.open_record_writer(0) as writer:
+        writer.write(upload.new_record([1, ["a"]]))
+    upload.commit([0])
+    down = tunnel.create_download_session(table)
+    with down.open_record_reader(0, 1) as reader:
+        assert [list(record.values) for record in reader] == [[1, ["a"]]]
+    with pytest.raises(Exception, match=told), down.open_arrow_reader(0, 1) as reader:
+        reader.read()
+    with down.open_arrow_reader(0, 1, columns=["id"]) as reader:
+        assert pa.table(reader.read()).to_pydict() == {"id": [1]}
+    storage = StorageApiArrowClient(maxcompute.odps, table)
+    with pytest.raises(Exception, match=told):
+        storage.create_read_session(TableBatchScanRequest())
+    again = tunnel.create_upload_session(table)
+    rows = pa.table({"id": [2], "tags": [["b"]]}, odps_schema_to_arrow_schema(table.table_schema))
+    with pytest.raises(Exception, match=told), again.open_arrow_writer(0) as writer:
+        writer.write(rows)
 
 
 def test_lengths_and_nulls_are_checked(maxcompute):

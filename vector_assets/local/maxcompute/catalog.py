@@ -12,6 +12,7 @@ from vector_assets.local.maxcompute.types import Type, parse
 
 DEFAULT_SCHEMA = "default"
 MANAGED, VIEW = "MANAGED_TABLE", "VIRTUAL_VIEW"
+NESTED_PROPERTY = "columnar.nested.type"
 
 
 @dataclass
@@ -101,6 +102,19 @@ class Table:
                 return column
         known = ", ".join(column.name for column in self.all_columns)
         raise invalid(f"table {self.full_name} has no column {name}; known: {known}")
+
+    def check_columnar(self, columns: Sequence[Column]) -> None:
+        """Refuse columns that have an Arrow form only in tables that store what is nested in columns.
+
+        Raises:
+            Refusal: quoting the table property.
+        """
+        nested = [f"{column.name} {column.type}" for column in columns if column.type.is_nested]
+        if nested and self.properties.get(NESTED_PROPERTY, "").lower() != "true":
+            raise invalid(
+                f"table {self.full_name}: column {', '.join(nested)}: nested types are sent in Arrow only of tables"
+                f" with tblproperties('{NESTED_PROPERTY}'='true')"
+            )
 
     def extent(self, values: tuple[str, ...]) -> Extent:
         """The partition of these values; `()` is the whole of a table without partitions.

@@ -98,6 +98,8 @@ class Downloads:
                 raise invalid("partition columns are not sent by the tunnel")
             if "arrow" in request.query:
                 columns.sort(key=table.columns.index)
+        if "arrow" in request.query:
+            table.check_columnar(columns)
         start, count = wire.row_range(request, session.body["rows"])
         rows = self._snapshots.read(table, session.key, session.body["version"], columns)
         return wire.outgoing(rows.slice(start, count), columns, request)

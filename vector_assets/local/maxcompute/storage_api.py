@@ -7,6 +7,7 @@ import pyarrow as pa
 from vector_assets.local.maxcompute.catalog import Catalog, Column, Table
 from vector_assets.local.maxcompute.download import Snapshots
 from vector_assets.local.maxcompute.http import Reply, Request, json_reply
+from vector_assets.local.maxcompute.predicate import checked, filtered
 from vector_assets.local.maxcompute.refusal import Refusal, invalid
 from vector_assets.local.maxcompute.rows import Rows, arrow_schema
 from vector_assets.local.maxcompute.sessions import CLOSED, Session, Sessions
@@ -61,9 +62,9 @@ class Storage:
             raise Refusal(
                 400, "InvalidArgument", f"{table.full_name} is a Delta table: the storage API does not read it"
             )
-        if body.get("FilterPredicate"):
-            raise invalid("FilterPredicate is not supported here")
+        condition = body.get("FilterPredicate") or ""
         columns = _chosen(body.get("RequiredDataColumns"), table.columns, table)
+        table.check_columnar(columns)
         levels = _chosen(body.get("RequiredPartitionColumns"), table.partition_columns, table)
         with self._store.lock:
             pieces = self._pieces(table, body.get("RequiredPartitions") or [])
@@ -71,6 +72,7 @@ class Storage:
         content = {
             "columns": [column.name for column in columns],
             "levels": [column.name for column in levels],
+            "condition": checked(self._store, table, condition) if condition else "",
             "pieces": [vars(piece) for piece in pieces],
             "mode": options.get("SplitMode", "Size"),
             "splits": _splits(pieces, options),
@@ -131,14 +133,18 @@ class Storage:
         tables = []
         for place, start, count in parts:
             piece = pieces[place]
-            rows = self._snapshots.read(table, tuple(piece.values), piece.version, [*columns, *levels])
-            tables.append(rows.slice(start, count).cast(schema, safe=False))
+            needed = table.all_columns if body.get("condition") else [*columns, *levels]
+            rows = self._snapshots.read(table, tuple(piece.values), piece.version, needed).slice(start, count)
+            if body.get("condition"):
+                rows = filtered(self._store, rows, body["condition"]).select(schema.names)
+            tables.append(rows.cast(schema, safe=False))
         rows = pa.concat_tables(tables) if tables else schema.empty_table()
         return Reply(_stream(rows, request), media="application/octet-stream")
 
     def _open_write(self, table: Table, body: dict[str, Any]) -> Reply:
         if table.is_delta:
             raise Refusal(400, "InvalidArgument", f"{table.full_name} is a Delta table: use an upsert session")
+        table.check_columnar(table.columns)
         spec = (body.get("PartitionSpec") or "").strip()
         is_dynamic = bool(table.partition_columns) and not spec
         values = table.values(spec) if spec else ()

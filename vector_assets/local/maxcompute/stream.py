@@ -72,6 +72,8 @@ class Streams:
         return self._shown(table, session, request)
 
     def _put(self, table: Table, session: Session, request: Request) -> Reply:
+        if "arrow" in request.query:
+            table.check_columnar(table.columns)
         rows = wire.incoming(request, table.all_columns if session.body["dynamic"] else table.columns)
         with self._store.writing():
             if session.body["dynamic"]:

@@ -77,6 +77,8 @@ class Uploads:
             Refusal: the session is not open, or the block is damaged.
         """
         session = self._sessions.usable("upload", number, table.id)
+        if "arrow" in request.query:
+            table.check_columnar(table.columns)
         self._sessions.put_block(session, str(request.number("blockid", 0)), wire.incoming(request, table.columns))
         return Reply()
 

@@ -1,0 +1,88 @@
+"""`vector-assets bench kafka-paimon`: Kafka JSON records of about 226 bytes into a Paimon table, archive and tokens on.
+
+The limits are measured in the same run: a bare confluent-kafka consume of the same topic, and a bare Parquet write of
+the same rows.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.kafka_adbpg import PeakMemory, _consume_only, drain
+from bench.kafka_iceberg import COLUMNS, _topic, _write_only
+from vector_assets.declare import flink_sql
+from vector_assets.engine import env
+from vector_assets.engine.archive import Archive
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.session import Books, Session
+from vector_assets.local import services
+
+SCRIPT = """
+SET 'pipeline.name' = 'bench_orders';
+SET 'vector-assets.memory' = '{memory}';
+SET 'vector-assets.batch.max-rows' = '{batch}';
+SET 'vector-assets.batch.target' = '60 s';
+CREATE TABLE orders ({columns}{key}) WITH (
+  'connector' = 'paimon', 'warehouse' = '{folder}/warehouse', 'catalog-database' = 'bench',
+  'catalog-table' = 'orders'{options});
+CREATE TABLE records ({columns}) WITH (
+  'connector' = 'kafka', 'properties.bootstrap.servers' = '{brokers}', 'topic' = '{topic}', 'format' = 'json',
+  'scan.startup.mode' = 'earliest-offset');
+INSERT INTO orders SELECT * FROM records;
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run the benchmark; its figures go to standard output."""
+    arguments = _arguments(argv)
+    services.up(["kafka"])
+    brokers = env.secret("kafka_bootstrap_servers")
+    topic = _topic(brokers, arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "warehouse" / "bench.db").mkdir(parents=True)
+        script = SCRIPT.format(
+            columns=COLUMNS, folder=folder, brokers=brokers, topic=topic, memory=arguments.memory,
+            batch=arguments.batch, key=", PRIMARY KEY (order_id) NOT ENFORCED" if arguments.keyed else "",
+            options=", 'bucket' = '2'" if arguments.keyed else "",
+        )  # fmt: skip
+        figures = _measure(script, arguments, brokers, topic, folder)
+    sys.stdout.write(json.dumps(figures, indent=None if arguments.json else 2) + "\n")
+    return 0
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vector-assets bench kafka-paimon", description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=250_000, help="most records of a batch")
+    parser.add_argument("--memory", default="512 MB", help="vector-assets.memory")
+    parser.add_argument("--keyed", action="store_true", help="a table with a primary key and two buckets")
+    parser.add_argument("--native", choices=("auto", "on", "off"), default="auto", help="VECTOR_ASSETS_NATIVE")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    return parser.parse_args(argv)
+
+
+def _measure(
+    script: str, arguments: argparse.Namespace, brokers: str, topic: str, folder: Path
+) -> dict[str, object]:  # fmt: skip
+    (pipeline,) = flink_sql.compile_script(script, "bench.sql")
+    books = Books(Ledger(folder / "ledger.db"), Archive(folder / "archive"))
+    with (
+        env.overridden(VECTOR_ASSETS_NATIVE=arguments.native),
+        PeakMemory() as peak,
+        Session(pipeline, books) as session,
+    ):
+        # pypaimon's import and the table are not what is measured
+        session.target()
+        figures = drain(session, arguments.rows)
+        figures["peak_rss_mb"] = peak.mb
+        figures["limit_parquet_rows_per_s"] = _write_only(session, folder)
+    books.close()
+    figures["limit_consume_rows_per_s"] = _consume_only(brokers, topic, arguments)
+    smaller = min(figures["limit_consume_rows_per_s"], figures["limit_parquet_rows_per_s"])
+    figures["cpu_s_per_million"] = round(figures["cpu_s"] / arguments.rows * 1_000_000, 2)
+    figures["ratio_to_limit"] = round(figures["rows_per_s"] / smaller, 3)
+    return {"rows": arguments.rows, "partitions": arguments.partitions, "native": arguments.native, **figures}

@@ -1,0 +1,78 @@
+"""A lake job's form changed in its file: keys, and items of `columns:`."""
+
+from typing import TYPE_CHECKING
+
+from vector_assets.cli.yaml_files import Change, path_of
+from vector_assets.engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vector_assets.cli.job_form import Mapping
+    from vector_assets.declare.lake_shelf import Item, Shelf
+
+_FIXED = "is fixed when a job is created"
+
+
+def edited(item: "Item", shelf: "Shelf", values: dict[str, str], mapping: "Mapping") -> Change:
+    """The file with the job's changes; it is compiled as a whole before anything is written.
+
+    Raises:
+        ConfigError: a key is unknown or fixed, a field is not there, or the job would be wrong.
+    """
+    from vector_assets.declare.lake_job import compile_job
+    from vector_assets.declare.lake_shelf import Shelf, items_of
+    from vector_assets.declare.yaml_edit import with_value
+
+    text, number = item.document.text, item.document.number
+    for key, value in values.items():
+        path = tuple(key.split("."))
+        if path[0] in {"name", "destination", "columns"} and path[:2] != ("destination", "options"):
+            raise ConfigError(_refused(path[0], key))
+        text = with_value(text, number, ("job", *path), value, item.file)
+    text = _with_columns(text, item, mapping)
+    fresh = items_of(text, item.file)
+    others = [each for each in shelf.items if each.file != item.file]
+    pipeline = compile_job(
+        next(each for each in fresh if each.document.number == number), Shelf((*others, *fresh)), offline=True
+    )
+    _check_fixed(pipeline)
+    return Change(path_of(item), text)
+
+
+def _refused(part: str, key: str) -> str:
+    if part == "columns":
+        return "columns are changed by --rename, --retype, --add and --remove, or in the file"
+    return f"--set {key}: the {part} of a job {_FIXED}; create another job"
+
+
+def _check_fixed(pipeline: object) -> None:
+    from vector_assets.cli.declared import books, has_ledger
+    from vector_assets.engine.creation import refuse_changes
+    from vector_assets.engine.pipeline import Pipeline
+
+    assert isinstance(pipeline, Pipeline)
+    if has_ledger():
+        with books() as open_books:
+            refuse_changes(open_books.ledger, pipeline)
+
+
+def _with_columns(text: str, item: "Item", mapping: "Mapping") -> str:
+    from vector_assets.declare.lake_form import FieldMapping
+    from vector_assets.declare.lake_job import fields_of, read_job
+    from vector_assets.declare.yaml_edit import flow, with_item, with_value, without_key
+    from vector_assets.formats.lake_fields import path_text
+
+    number, columns = item.document.number, ("job", "columns")
+    form = read_job(item)
+    fields = fields_of(form, item.document)
+    numbers = {path_text(each.path): place for place, each in enumerate(fields)}
+    after = {path_text(each.path): each for each in mapping.applied(fields)}
+    for path, name in mapping.renamed.items():
+        text = with_value(text, number, (*columns, numbers[path], "name"), name, item.file)
+    for path in mapping.retyped:
+        text = with_value(text, number, (*columns, numbers[path], "type"), after[path].spelled, item.file)
+    for path in mapping.added:
+        text = with_item(text, number, columns, flow(FieldMapping.of(after[path])), item.file)
+    for path in sorted(mapping.removed, key=lambda each: -numbers[each]):
+        text = without_key(text, number, (*columns, numbers[path]), item.file)
+        text = with_item(text, number, ("job", "ignore"), flow(path), item.file)
+    return text

@@ -1,0 +1,205 @@
+"""Columns that change while a pipeline runs: only the committer changes them, between two batches.
+
+What workers decoded ahead under older columns is decoded again, so the rows of a batch depend on the batches before it
+and not on who was quicker. The target is changed first and the ledger second: after a crash between the two the batch
+asks for the same change again, and the target has it already.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from vector_assets.engine.abilities import Evolvable, Evolving
+from vector_assets.engine.core import HIDDEN, Decoder, Json, SchemaChange, Sink, Split, Transform
+from vector_assets.engine.env import failpoint
+from vector_assets.engine.errors import ConfigError, Place, PlanError
+from vector_assets.engine.lease import Lease
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.schema import Column, Table
+from vector_assets.engine.schema_history import Change, add_version, state_of, unsettled
+
+log = logging.getLogger(__name__)
+
+
+def check_evolvable(
+    decoder: Decoder, sink: type[Any] | Sink, transforms: Sequence[Transform], place: Place | None = None
+) -> None:
+    """Make sure that columns can change where the decoder is told to change them; `sink` is the sink or its class.
+
+    Raises:
+        ConfigError: the target cannot be changed by us, or transforms stand between decoder and sink.
+    """
+    if not (isinstance(decoder, Evolving) and decoder.evolves):
+        return
+    is_able = issubclass(sink, Evolvable) if isinstance(sink, type) else isinstance(sink, Evolvable)
+    if not is_able:
+        name = sink.__name__ if isinstance(sink, type) else type(sink).__name__
+        raise ConfigError(
+            f"drift mode evolve: {name} cannot add or widen columns; want the mode rescue, freeze or fail", place
+        )
+    if transforms:
+        raise ConfigError(
+            "drift mode evolve: the pipeline transforms its rows, so a new column would not reach the target; want the"
+            " mode rescue, freeze or fail", place,
+        )  # fmt: skip
+
+
+def evolved(pipeline: Pipeline, state: Sequence[Json]) -> Pipeline:
+    """The pipeline with the columns that its decoder has after these changes; new ones stand at the end."""
+    if not isinstance(pipeline.decoder, Evolving) or not state:
+        return pipeline
+    decoder = pipeline.decoder.evolved(state)
+    if not isinstance(decoder, Evolving):
+        return pipeline
+    found = {column.name: column for column in decoder.columns}
+    table = pipeline.sink_table
+    kept = [
+        replace(found[column.name], comment=column.comment) if column.name in found else column
+        for column in table.columns
+    ]
+    columns = [*kept, *_added(table, decoder.columns)]
+    sent = {each.name: each for each in pipeline.schema}
+    fields = {each.name: each for each in Table("", tuple(decoder.columns)).schema}
+    schema = pa.schema(list((sent | fields).values()))
+    return replace(pipeline, decoder=decoder, sink_table=replace(table, columns=tuple(columns)), schema=schema)
+
+
+def _added(table: Table, columns: Sequence[Column]) -> list[Column]:
+    known = {column.name for column in table.columns}
+    return [column for column in columns if column.name not in known]
+
+
+def todays_new(ledger: Ledger, pipeline: Pipeline) -> frozenset[str]:
+    """Columns of a job that its newest batches did not have, or had in another type: its form was changed since."""
+    if pipeline.creation is None:
+        return frozenset()
+    columns = [(column.name, str(column.type)) for column in pipeline.sink_table.columns]
+    return unsettled(ledger, pipeline.name, pipeline.target, columns)
+
+
+def without(schema: pa.Schema, names: frozenset[str]) -> pa.Schema:
+    """The schema without some columns."""
+    return pa.schema([each for each in schema if each.name not in names])
+
+
+def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of an older version with the columns of today's: those they lack as nulls, narrower ones widened."""
+    hidden = [name for name in rows.column_names if name in HIDDEN]
+    arrays = [
+        rows.column(each.name).cast(each.type) if each.name in rows.column_names else pa.nulls(rows.num_rows, each.type)
+        for each in schema
+    ]
+    fields = [*schema, *(rows.schema.field(name) for name in hidden)]
+    return pa.table([*arrays, *(rows.column(name) for name in hidden)], schema=pa.schema(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineVersion:
+    """The pipeline as a schema version has it."""
+
+    version: int
+    pipeline: Pipeline
+    state: tuple[Json, ...] = ()
+
+
+@dataclass
+class Schemas:
+    """Schema versions of one pipeline under one lease. Any thread may ask, only the committer changes.
+
+    Workers stage inside `staging`, so that the columns never change under them.
+    """
+
+    ledger: Ledger
+    declared: Pipeline
+    current: PipelineVersion
+    _older: dict[int, PipelineVersion] = field(default_factory=dict)
+    _at_work: int = 0
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def staging(self) -> Iterator[PipelineVersion]:
+        """The current version, which stays so until the block ends."""
+        with self._turn:
+            self._at_work += 1
+        try:
+            yield self.current
+        finally:
+            with self._turn:
+                self._at_work -= 1
+                self._turn.notify_all()
+
+    def at(self, version: int) -> PipelineVersion:
+        """A version of a batch: the current one, or an older one out of the ledger."""
+        if version == self.current.version or not isinstance(self.declared.decoder, Evolving):
+            return self.current
+        if version not in self._older:
+            state = state_of(self.ledger, self.declared.name, self.declared.target, version)
+            self._older[version] = PipelineVersion(version, evolved(self.declared, state), state)
+        return self._older[version]
+
+    def evolve(
+        self, lease: Lease, sink: Sink, seq: int, raw: pa.Table, splits: Sequence[Split],
+        wants: Sequence[SchemaChange], try_again: Callable[[Callable[[], object]], object],
+    ) -> None:  # fmt: skip
+        """Change the target as batch `seq` wants it, as far as the target goes along, and note that in the ledger.
+
+        Raises:
+            ConfigError: the sink cannot change its target.
+            TransientError: the target does not answer.
+        """
+        check_evolvable(self.declared.decoder, sink, self.declared.transforms, self.declared.place)
+        assert isinstance(sink, Evolvable)
+        with self._turn:
+            # workers that stage now do so under the columns of now
+            self._turn.wait_for(lambda: self._at_work == 0)
+            state, refused = self._asked(sink, wants, try_again)
+            failpoint("evolved")
+            pipeline = evolved(self.declared, state)
+            changes = [_change(want, raw, splits, refused.get(want.what)) for want in wants]
+            version = add_version(self.ledger, lease, pipeline.columns, state, seq, changes)
+            try_again(lambda: sink.prepare(pipeline.schema, pipeline.sink_table.primary_key))
+            self.current = PipelineVersion(version, pipeline, state)
+        for change in changes:
+            log.info(
+                "%s: batch %d: %s%s", lease.pipeline, seq, change.what, f": {change.refused}" if change.refused else ""
+            )
+
+    def _asked(
+        self, sink: Evolvable, wants: Sequence[SchemaChange], try_again: Callable[[Callable[[], object]], object]
+    ) -> tuple[tuple[Json, ...], dict[str, str]]:
+        """The state after the changes that the target makes, and why it refuses the others."""
+
+        def ask(state: tuple[Json, ...]) -> str | None:
+            schema = evolved(self.declared, state).schema
+            try:
+                try_again(lambda: sink.evolve(schema))
+            except PlanError as error:
+                return str(error)
+            return None
+
+        state = self.current.state
+        whole = (*state, *(want.entry for want in wants))
+        if ask(whole) is None:
+            return whole, {}
+        refused: dict[str, str] = {}
+        for want in wants:
+            # a second change of a column whose first was refused starts from what the column is not
+            earlier = next(
+                (refused[each.what] for each in wants if each.what in refused and each.refusal == want.refusal), None
+            )
+            reason = earlier or ask((*state, want.entry))
+            state = (*state, want.entry if reason is None else want.refusal)
+            if reason is not None:
+                refused[want.what] = reason
+        return state, refused
+
+
+def _change(want: SchemaChange, raw: pa.Table, splits: Sequence[Split], refused: str | None) -> Change:
+    split = splits[raw.column("split")[want.position].as_py()]
+    return Change(want.what, split, int(raw.column("offset")[want.position].as_py()), refused)

@@ -1,0 +1,429 @@
+"""Paimon: rows and position become visible by one snapshot file, so exactly once where a store makes files exclusively.
+
+An append table's data files are written by `stage`, ahead in worker threads; those of a table with a primary key by
+`commit`, because a row's sequence number must follow those of every earlier batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from vector_assets.clients.paimon import LostRaceError, translated
+from vector_assets.engine.abilities import Maintained, MaintenanceTask, Recalled, Upkeep
+from vector_assets.engine.core import (
+    POSITION,
+    Batch,
+    BatchToken,
+    Counts,
+    Found,
+    Guarantee,
+    Json,
+    Merge,
+    Receipt,
+    RowKind,
+    Staged,
+    Target,
+    kinds_of,
+    rejects,
+)
+from vector_assets.engine.errors import (
+    BudgetError,
+    FatalError,
+    PlanError,
+    TargetReplacedError,
+    TransientError,
+    UnavailableError,
+)
+from vector_assets.engine.schema import Table
+from vector_assets.sinks.paimon_create import check_database, check_existing
+from vector_assets.sinks.paimon_evolve import evolve
+from vector_assets.sinks.paimon_options import PaimonOptions
+from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for
+from vector_assets.sinks.paimon_read import batches_of, keys_filter
+from vector_assets.sinks.paimon_tokens import Marks, Tokens
+
+if TYPE_CHECKING:
+    from pypaimon.table.file_store_table import FileStoreTable
+    from pypaimon.write.commit_message import CommitMessage
+
+_ATTEMPTS = 20
+"""Snapshots of others that a commit gives way to before it leaves the batch to the engine's retry."""
+
+
+@dataclass(slots=True)
+class _Payload:
+    """A staged batch: rows and deletes in the table's types, or the data files they were written to."""
+
+    rows: pa.Table
+    deletes: pa.Table | None
+    files: "list[CommitMessage] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    table: "FileStoreTable"
+    plan: Plan
+    incarnation: str
+
+
+class PaimonSink:
+    """Writes an append table or a table with a primary key."""
+
+    Options = PaimonOptions
+    PARTITIONED = True
+    overwrites = True
+
+    def __init__(self, options: PaimonOptions, table: Table | None = None, pipeline: str = "") -> None:
+        self.options = options
+        self.table = table
+        self.pipeline = pipeline
+        has_key = table is not None and bool(table.primary_key)
+        self.merge: Merge = Merge.LAST if has_key else Merge.APPEND
+        self.wire = options.wire
+        self.retry = options.retry
+        self.storage = options.storage
+        self._tokens = Tokens(self.storage)
+        self._opened: _Opened | None = None
+
+    def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        """Check the table against `schema`; make it when it is missing and `auto-create` allows.
+
+        Raises:
+            PlanError: a column, a type, the key or a setting does not fit, or the database's folder does not exist.
+            ConfigError: the store refuses the credentials.
+            UnavailableError: the store does not answer.
+        """
+        if self.storage.load() is None:
+            if not self.options.auto_create:
+                raise PlanError(f"{self.options.target()} does not exist, and 'auto-create' is false")
+            self.create_target(schema, declared_key)
+        opened = self._open(schema, declared_key)
+        self._begin(opened)
+        guarantee: Guarantee = "exactly-once" if self.storage.creates_exclusively() else "at-least-once"
+        return self._target(opened, guarantee)
+
+    def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        """The checks of `prepare` without changing anything; what `prepare` would create is in the notes."""
+        guarantee: Guarantee = "exactly-once" if self.storage.is_local else "at-least-once"
+        if self.storage.load() is not None:
+            return self._target(self._open(schema, declared_key), guarantee)
+        if not self.options.auto_create:
+            raise PlanError(f"{self.options.target()} does not exist, and 'auto-create' is false")
+        check_database(self.storage)
+        key = self._declared(declared_key)
+        wanted = table_for(schema, self.table, key, self.options, self.pipeline)
+        columns = {field.name: str(field.type) for field in wanted.fields}
+        return Target(self.options.target(), key, columns, "none", guarantee, ("the table will be created",))
+
+    def _target(self, opened: _Opened, guarantee: Guarantee) -> Target:
+        plan = opened.plan
+        notes = plan.notes
+        if guarantee == "at-least-once":
+            notes = (
+                *notes,
+                "the store was not seen to refuse a file that exists: exactly once with one writer, at least once with"
+                " several",
+            )
+        return Target(self.options.target(), plan.key, plan.columns, opened.incarnation, guarantee, notes)
+
+    def _declared(self, declared_key: tuple[str, ...]) -> tuple[str, ...]:
+        return declared_key or (self.table.primary_key if self.table is not None else ())
+
+    def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the table; a second call makes nothing.
+
+        Raises:
+            PlanError: the options do not fit the columns, what is there does not fit, or there is no database folder.
+        """
+        from pypaimon.schema.schema_manager import SchemaManager
+
+        if self.storage.load() is not None:
+            self._open(schema, declared_key)
+            return (f"{self.options.target()} is there already",)
+        check_database(self.storage)
+        wanted = table_for(schema, self.table, self._declared(declared_key), self.options, self.pipeline)
+        with translated(self.storage.place):
+            SchemaManager(self.storage.file_io, self.storage.path).create_table(wanted)
+        kind = f"PRIMARY KEY ({', '.join(wanted.primary_keys)})" if wanted.primary_keys else "append table"
+        return (f"{self.options.target()} was made: {len(wanted.fields)} columns, {kind}",)
+
+    def _open(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> _Opened:
+        table, incarnation = self.storage.load(), self.storage.incarnation()
+        if table is None or incarnation is None:
+            raise PlanError(f"{self.options.target()} does not exist")
+        has_batches = self._tokens.marks(table).head(self.pipeline) is not None
+        check_existing(table, self.options, self.table, self.pipeline, has_batches=has_batches)
+        plan = make_plan(table, schema, declared_key, self.options)
+        self._opened = _Opened(table, plan, incarnation)
+        self.merge = Merge.LAST if plan.key else Merge.APPEND
+        return self._opened
+
+    def _begin(self, opened: _Opened) -> None:
+        """Leave a mark before the first batch, from which on it can be told whether snapshots were lost."""
+        from vector_assets.sinks.paimon_write import commit_files
+
+        for _ in range(_ATTEMPTS):
+            marks = self._tokens.marks(opened.table)
+            if marks.properties:
+                return
+            with translated(self._place):
+                try:
+                    number = commit_files(
+                        self.storage, opened.table, marks.latest, "vector_assets", 0, [], marks.kept()
+                    )
+                except LostRaceError:
+                    continue
+            self._tokens.remember(opened.table, number)
+            return
+
+    def stage(self, batch: Batch, token: BatchToken) -> Staged:
+        """Convert and check the rows; write the data files of an append table.
+
+        Raises:
+            PlanError: updates or deletes came for an append table.
+            BudgetError: more rows are refused than the batch may lose.
+            TransientError: the store failed.
+        """
+        from vector_assets.sinks.paimon_write import delete_rows, write_files
+
+        opened = self._prepared()
+        self._check_kinds(batch)
+        rows, reasons = opened.plan.rows(batch.upserts)
+        deletes = None
+        if batch.deletes is not None and batch.deletes.num_rows:
+            keys, more = opened.plan.keys(batch.deletes)
+            reasons |= more
+            deletes = delete_rows(keys, opened.plan.schema)
+        if batch.reject_limit is not None and len(reasons) > batch.reject_limit:
+            raise BudgetError(
+                f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit}; the"
+                f" first: {next(iter(reasons.values()))}"
+            )
+        files = None
+        if not opened.plan.key:
+            with translated(self._place):
+                files = write_files(opened.table, self._user(token), token.seq, rows) if rows.num_rows else []
+        return Staged(
+            token=token,
+            committable={"incarnation": opened.incarnation},
+            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            counts=Counts(refused=len(reasons)),
+            payload=_Payload(rows, deletes, files),
+        )
+
+    def _check_kinds(self, batch: Batch) -> None:
+        if self.merge is Merge.LAST:
+            return
+        kinds = kinds_of(batch.upserts)
+        is_changed = kinds is not None and bool((kinds.to_numpy() != RowKind.INSERT).any())
+        if is_changed or (batch.deletes is not None and batch.deletes.num_rows):
+            raise PlanError(
+                f"{self._place}: the rows hold updates or deletes; the table has no primary key and takes inserts only"
+            )
+
+    def commit(self, staged: Staged) -> Receipt:
+        """Make the snapshot of the batch; the receipt of an earlier attempt when that one landed after all.
+
+        Raises:
+            FencedError: the batch is not the next one, or the pipeline has a later owner.
+            TargetReplacedError: the table was dropped or made anew.
+            TransientError: it may or may not have been applied.
+        """
+        opened = self._prepared()
+        token, payload = staged.token, staged.payload
+        if not isinstance(payload, _Payload):
+            raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
+        for _ in range(_ATTEMPTS):
+            self._check_incarnation(opened.incarnation)
+            marks = self._tokens.marks(opened.table)
+            if (receipt := self._earlier(opened, marks, token)) is not None:
+                return receipt
+            self._tokens.check(marks, token)
+            try:
+                return self._apply(opened, marks, token, payload)
+            except LostRaceError:
+                continue
+        raise TransientError(f"{self._place}: {_ATTEMPTS} snapshots of others came before batch {token.seq}")
+
+    def _earlier(self, opened: _Opened, marks: Marks, token: BatchToken) -> Receipt | None:
+        head = marks.head(token.pipeline)
+        if head is None or head.seq < token.seq:
+            return None
+        return self._tokens.receipt(opened.table, token)
+
+    def _apply(self, opened: _Opened, marks: Marks, token: BatchToken, payload: _Payload) -> Receipt:
+        from vector_assets.sinks.paimon_write import commit_files, drop_files, write_files
+
+        user = self._user(token)
+        deleted = payload.deletes.num_rows if payload.deletes is not None else 0
+        counts = Counts(written=payload.rows.num_rows, deleted=deleted)
+        with translated(self._place):
+            files = payload.files
+            if files is None:
+                files = []
+                if payload.rows.num_rows or deleted:
+                    files = write_files(opened.table, user, token.seq, payload.rows, payload.deletes)
+            try:
+                number = commit_files(
+                    self.storage, opened.table, marks.latest, user, token.seq, files, marks.after(token, counts)
+                )
+            except LostRaceError:
+                if payload.files is None:
+                    drop_files(opened.table, files)
+                raise
+        # the snapshot is the commit; what the tag lacks is found in the snapshots that follow it
+        self._tokens.remember(opened.table, number)
+        return Receipt(token.id, str(number), counts)
+
+    def _check_incarnation(self, expected: str) -> None:
+        found = self.storage.incarnation()
+        if found == expected:
+            return
+        if found is None and not self.storage.parent().exists():
+            raise UnavailableError(f"{self._place}: the directory {self.storage.parent().path} is not there")
+        if found is None:
+            raise TargetReplacedError(f"{self.options.target()} was dropped")
+        raise TargetReplacedError(
+            f"{self.options.target()} is a new table ({found}) under the name of the one that was prepared ({expected})"
+        )
+
+    def find(self, token: BatchToken, committable: Json) -> Found:
+        """Whether the table holds the batch; a table made anew holds none.
+
+        Raises:
+            TargetReplacedError: there is no table.
+        """
+        return self._tokens.find(self._existing(), token)
+
+    def receipt(self, token: BatchToken) -> Receipt:
+        """What the table noted when the batch was committed.
+
+        Raises:
+            FencedError: it does not hold this batch, or a later owner applied it.
+        """
+        table = self._existing()
+        found = self._tokens.receipt(table, token)
+        if found is None:
+            self._tokens.check(self._tokens.marks(table), token)
+            raise FatalError(f"{self._place}: the table does not hold batch {token.seq}")
+        return found
+
+    def forget(self, pipeline: str) -> None:
+        """Drop the pipeline's place and batches: a snapshot without rows that no longer carries them."""
+        from vector_assets.sinks.paimon_write import commit_files
+
+        table = self.storage.load()
+        for _ in range(_ATTEMPTS):
+            marks = self._tokens.marks(table) if table is not None else Marks(None)
+            if table is None or marks.head(pipeline) is None:
+                return
+            with translated(self._place):
+                try:
+                    number = commit_files(
+                        self.storage, table, marks.latest, "vector_assets", 0, [], marks.without(pipeline)
+                    )
+                except LostRaceError:
+                    continue
+            self._tokens.remember(table, number)
+            return
+        raise TransientError(f"{self._place}: {_ATTEMPTS} snapshots of others came first")
+
+    def newest_seq(self, pipeline: str) -> int:
+        """Highest sequence number of the pipeline's batches in this table, 0 for none."""
+        table = self.storage.load()
+        head = self._tokens.marks(table).head(pipeline) if table is not None else None
+        return head.seq if head else 0
+
+    def recall(self, pipeline: str) -> Recalled:
+        """What the table's snapshots and its tag say of the pipeline."""
+        table = self.storage.load()
+        if table is None:
+            return Recalled({}, ())
+        return self._tokens.recall(table, pipeline, self.storage.incarnation())
+
+    def evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """Add the columns that the table lacks and widen those that got wider.
+
+        Raises:
+            PlanError: a change the table cannot make; nothing was changed.
+        """
+        opened = self._prepared()
+        made = evolve(self.storage, schema, opened.plan.key, opened.plan.partition)
+        self._open(schema, ())
+        return made
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        """Rows of the pipeline as the table would hold them, hidden columns kept, without those it would refuse."""
+        return self._stored(rows, self._prepared().plan.schema.names)
+
+    def as_stored_keys(self, keys: pa.Table) -> pa.Table:
+        """Key columns of the pipeline in the table's types, with `_position`."""
+        return self._stored(keys, self._prepared().plan.key)
+
+    def _stored(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
+        plan = self._prepared().plan
+        table, reasons = (plan.rows if len(names) == len(plan.schema) else plan.keys)(rows)
+        kept = rows
+        if reasons:
+            bad = pa.array(list(reasons), pa.int64())
+            kept = rows.filter(pa.compute.invert(pa.compute.is_in(rows.column(POSITION), value_set=bad)))
+        for name in (name for name in rows.column_names if name.startswith("_") and name not in table.column_names):
+            table = table.append_column(rows.schema.field(name), kept.column(name))
+        return table
+
+    def scan(self) -> Iterator[pa.RecordBatch]:
+        """Every row of the table as it was when the first batch was asked for."""
+        opened = self._prepared()
+        return batches_of(self.storage, self._existing(), opened.plan.schema)
+
+    def rows_of(self, keys: pa.Table) -> pa.Table:
+        """The rows that have one of these keys now."""
+        plan = self._prepared().plan
+        wanted, _ = plan.keys(keys)
+        return keys_filter(self.storage, self._existing(), plan.schema, wanted)
+
+    def relation(self) -> pa.RecordBatchReader:
+        """The table as it is now, in bounded memory."""
+        from pypaimon.schema.data_types import PyarrowFieldParser
+
+        table = self._existing()
+        schema = PyarrowFieldParser.from_paimon_schema(table.table_schema.fields)
+        schema = pa.schema([field.remove_metadata() for field in schema])
+        return pa.RecordBatchReader.from_batches(schema, batches_of(self.storage, table, schema))
+
+    def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:
+        """Compact small files, expire snapshots, or remove orphans.
+
+        Raises:
+            TransientError: another writer won, or the store does not answer.
+            PlanError: the table is of a kind that cannot be compacted without Java.
+        """
+        from vector_assets.sinks.paimon_maintain import maintain
+
+        return maintain(self.storage, self._existing(), self._tokens, task, upkeep)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    @property
+    def _place(self) -> str:
+        return self.storage.place
+
+    def _user(self, token: BatchToken) -> str:
+        return f"vector_assets-{token.pipeline}"
+
+    def _prepared(self) -> _Opened:
+        if self._opened is None:
+            raise FatalError(f"{self._place}: the sink was not prepared")
+        return self._opened
+
+    def _existing(self) -> Any:
+        """The table as it is now, also for an operator's command that prepared nothing."""
+        table = self.storage.load()
+        if table is None:
+            if not self.storage.parent().exists():
+                raise UnavailableError(f"{self._place}: the directory {self.storage.parent().path} is not there")
+            raise TargetReplacedError(f"{self.options.target()} was dropped")
+        return table
