@@ -76,7 +76,7 @@ def _size(column: Any) -> int:
         return int(column.size)
     if kind == T.NEWDECIMAL:
         whole, part = column.precision - column.decimals, column.decimals
-        return 4 * (whole // 9 + part // 9) + _DIGIT_BYTES[whole % 9] + _DIGIT_BYTES[part % 9]
+        return int(4 * (whole // 9 + part // 9) + _DIGIT_BYTES[whole % 9] + _DIGIT_BYTES[part % 9])
     fixed = {
         T.FLOAT: 4, T.DOUBLE: 8, T.YEAR: 1, T.DATE: 3, T.NEWDATE: 3, **_OLD_TIMES,
         T.BIT: getattr(column, "bytes", 0),
