@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fix_registry",
     "tests.fix_milvus",
     "tests.fix_maxcompute",
+    "tests.fix_mysql",
     "tests.fix_s3",
     "tests.fix_spark",
     "tests.fix_embeddings",
@@ -27,6 +28,7 @@ pytest_plugins = [
 _SERVICE_FIXTURES = frozenset(
     {"kafka", "own_kafka", "postgres", "own_postgres", "postgres_ledger", "registry", "own_registry"}
     | {"milvus", "own_milvus", "milvus_235"}
+    | {"mysql", "own_mysql"}
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
     | {"s3", "spark"}
     | {"embeddings", "embeddings_server", "own_embeddings"}

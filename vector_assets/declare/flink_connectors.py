@@ -91,8 +91,8 @@ def source_end(script: Script, table: Declared, secrets: Secrets, *, offline: bo
     _check(make, options, table.table, written)
     if getattr(make, "TYPED", False):
         metadata = _metadata(table, getattr(make, "METADATA", {}), {})
-        raw_schema = typed_schema(table.table)
         is_changelog = bool(getattr(make, "CHANGELOG", False))
+        raw_schema = typed_schema(table.table, has_kinds=is_changelog)
         decoder: Decoder = TypedDecoder(table.table)
         return SourceEnd(connector, make, options, None, None, decoder, raw_schema, metadata, is_changelog)
     is_upsert = bool(getattr(make, "UPSERT", False))

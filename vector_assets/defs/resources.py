@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vector_assets.clients.kafka_properties import Properties
     from vector_assets.clients.maxcompute import MaxCompute
     from vector_assets.clients.milvus_api import Api
+    from vector_assets.clients.mysql import MySql
     from vector_assets.clients.opensearch import Client as OpenSearchClient
     from vector_assets.clients.postgres import Connection, Login
 
@@ -231,6 +232,58 @@ class MilvusResource(dg.ConfigurableResource[Any]):
         secret = SecretStr(self.password) if self.password else None
         token = SecretStr(self.token) if self.token else None
         return connect(Login(host, port, secure, self.database, self.user, secret, token), "MilvusResource")
+
+
+class MySqlResource(dg.ConfigurableResource[Any]):
+    """A MySQL or MariaDB server."""
+
+    host: str
+    port: int = 3306
+    user: str
+    password: str = Field(repr=False)
+
+    def tables(self, databases: str, tables: str) -> pa.Table:
+        """Tables whose names match two regular expressions: `database`, `table`, `columns`, `key`, `rows` (about).
+
+        Raises:
+            ConfigError: the server refuses us.
+            UnavailableError: nobody answers.
+        """
+        from vector_assets.clients.mysql_schema import discover
+
+        server = self._server()
+        try:
+            found = discover(server, databases, tables)
+        finally:
+            server.close()
+        return pa.table(
+            {
+                "database": pa.array([each.database for each in found], pa.string()),
+                "table": pa.array([each.name for each in found], pa.string()),
+                "columns": pa.array([[c.name for c in each.columns] for each in found], pa.list_(pa.string())),
+                "key": pa.array([list(each.key) for each in found], pa.list_(pa.string())),
+                "rows": pa.array([each.rows for each in found], pa.int64()),
+            }
+        )
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one statement, with `%s` for the values.
+
+        Raises:
+            PlanError: the server does not understand it.
+            ConfigError: the server refuses us.
+            UnavailableError: nobody answers.
+        """
+        server = self._server()
+        try:
+            return server.rows(statement, values)
+        finally:
+            server.close()
+
+    def _server(self) -> "MySql":
+        from vector_assets.clients.mysql import Login, MySql
+
+        return MySql(Login(self.host, self.port, self.user, self.password))
 
 
 class MaxComputeResource(dg.ConfigurableResource[Any]):

@@ -10,6 +10,7 @@ from vector_assets.local.embeddings import EmbeddingsService
 from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
+from vector_assets.local.mysql import MySqlService
 from vector_assets.local.opensearch import OpenSearchService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.s3 import S3Service
@@ -22,6 +23,7 @@ SERVICES: Mapping[str, type[LocalService]] = {
     SchemaRegistryService.name: SchemaRegistryService,
     MilvusService.name: MilvusService,
     MaxComputeService.name: MaxComputeService,
+    MySqlService.name: MySqlService,
     S3Service.name: S3Service,
     EmbeddingsService.name: EmbeddingsService,
     OpenSearchService.name: OpenSearchService,

@@ -1,0 +1,189 @@
+"""MySQL and MariaDB: connections, their errors, and what a server says of its binlog."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pymysql
+from pymysql.constants import CR
+
+from vector_assets.clients.mysql_gtid import Gtids
+from vector_assets.engine.errors import ConfigError, PlanError, TransientError, UnavailableError
+
+_READ_SECONDS = 60
+_LOST = frozenset({CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, 1053, 0})
+_AGAIN = frozenset({1040, 1203, 1205, 1213, 1226, 1317, 1927})
+_REFUSED = frozenset({1044, 1045, 1049, 1130, 1142, 1143, 1227, 1698, 2059, 2061})
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Where the server is and who asks."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    connect_seconds: int = 5
+
+    @property
+    def where(self) -> str:
+        """`mysql host:port`, for messages."""
+        return f"mysql {self.host}:{self.port}"
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """Arguments of `pymysql.connect`."""
+        return {
+            "host": self.host, "port": self.port, "user": self.user, "password": self.password, "charset": "utf8mb4",
+            "autocommit": True, "connect_timeout": self.connect_seconds, "read_timeout": _READ_SECONDS,
+            "init_command": "SET time_zone = '+00:00', sql_mode = ''", **more,
+        }  # fmt: skip
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Errors of the client as ours.
+
+    Raises:
+        UnavailableError: the server cannot be reached, or went away.
+        ConfigError: it refuses us.
+        TransientError: a lock or a limit; worth another try.
+        PlanError: it does not understand, or does not have, what is asked for.
+    """
+    try:
+        yield
+    except pymysql.MySQLError as error:
+        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        text = f"{where}: {error.args[1] if len(error.args) > 1 else error}"
+        if code in _REFUSED:
+            raise ConfigError(text) from error
+        if code in _LOST:
+            raise UnavailableError(text) from error
+        if code in _AGAIN:
+            raise TransientError(text) from error
+        raise PlanError(f"{text} ({code})") from error
+    except OSError as error:
+        raise UnavailableError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Binlog:
+    """What a server says of its binlog: the flavour, who it is, and the range that can be read.
+
+    `first` and `last` are GTIDs before the first and after the last transaction; empty sets where GTIDs are off.
+    """
+
+    first: Gtids
+    last: Gtids
+    is_mariadb: bool
+    server: str
+    first_file: str
+    file: str
+    pos: int
+
+
+class MySql:
+    """One connection for questions, opened when first asked and again after an outage. Not thread-safe."""
+
+    def __init__(self, login: Login) -> None:
+        self.login = login
+        self._connection: Any = None
+
+    def rows(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one statement.
+
+        Raises:
+            VectorAssetsError: as `translated`.
+        """
+        try:
+            with translated(self.login.where):
+                if self._connection is None:
+                    self._connection = pymysql.connect(**self.login.settings())
+                with self._connection.cursor() as cursor:
+                    cursor.execute(text, tuple(values) or None)
+                    return list(cursor.fetchall())
+        except (TransientError, ConfigError):
+            self.close()
+            raise
+
+    def value(self, text: str, values: Sequence[Any] = ()) -> Any:
+        """The first value of the first row; None when there is none."""
+        rows = self.rows(text, values)
+        return rows[0][0] if rows else None
+
+    def variables(self, *names: str) -> dict[str, str]:
+        """Global variables that exist, by name."""
+        listed = ", ".join(["%s"] * len(names))
+        found = self.rows(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({listed})", names)
+        return {str(name).lower(): str(value) for name, value in found}
+
+    @property
+    def is_mariadb(self) -> bool:
+        """True of MariaDB, false of MySQL."""
+        return "mariadb" in str(self.value("SELECT @@version")).lower()
+
+    def binlog(self) -> Binlog:
+        """Its binlog now.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        status = self._status()
+        files = [str(row[0]) for row in self.rows("SHOW BINARY LOGS")]
+        file, pos = str(status[0]), int(status[1])
+        if self.is_mariadb:
+            first = self.value("SELECT BINLOG_GTID_POS(%s, 4)", (files[0],)) or ""
+            last = self.value("SELECT @@GLOBAL.gtid_binlog_pos") or ""
+            server = f"{self.value('SELECT @@server_id')}"
+            known = Gtids.of(first, is_mariadb=True), Gtids.of(last, is_mariadb=True)
+            return Binlog(*known, is_mariadb=True, server=server, first_file=files[0], file=file, pos=pos)
+        has_gtids = self.variables("gtid_mode").get("gtid_mode", "OFF") == "ON"
+        first = self.value("SELECT @@GLOBAL.gtid_purged") if has_gtids else ""
+        last = self.value("SELECT @@GLOBAL.gtid_executed") if has_gtids else ""
+        server = str(self.value("SELECT @@server_uuid"))
+        known = Gtids.of(first), Gtids.of(last)
+        return Binlog(*known, is_mariadb=False, server=server, first_file=files[0], file=file, pos=pos)
+
+    def _status(self) -> tuple[Any, ...]:
+        try:
+            rows = self.rows("SHOW MASTER STATUS")
+        except PlanError:
+            # gone in MySQL 8.4
+            rows = self.rows("SHOW BINARY LOG STATUS")
+        if not rows:
+            raise ConfigError(f"{self.login.where}: the server writes no binlog; start it with log_bin")
+        return rows[0]
+
+    def close(self) -> None:
+        """Give back the connection; idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except (pymysql.MySQLError, OSError):
+                return
+
+
+def check_binlog(server: MySql) -> None:
+    """Make sure that the binlog holds whole rows with names.
+
+    Raises:
+        ConfigError: a setting is not what change capture needs; every such setting is named.
+    """
+    wanted = {
+        "log_bin": "ON", "binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_row_metadata": "FULL",
+        "log_bin_compress": "OFF", "binlog_transaction_compression": "OFF",
+    }  # fmt: skip
+    found = server.variables(*wanted)
+    wrong = [
+        f"{name} = {found[name]} (want {value})"
+        for name, value in wanted.items()
+        if found.get(name, value).upper() != value
+    ]
+    if "binlog_row_metadata" not in found:
+        wrong.append("no binlog_row_metadata (want MariaDB 10.5 or MySQL 8.0.14, or newer)")
+    if wrong:
+        raise ConfigError(
+            f"{server.login.where}: change capture needs other settings of the server: {', '.join(wrong)}"
+        )
