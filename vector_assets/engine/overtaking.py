@@ -4,14 +4,13 @@ A target that was made anew and then took a live batch before it was filled agai
 a replay would apply. Applied in order and without a gap no batch can be overtaken.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import pyarrow as pa
 
 from vector_assets.engine.core import POSITION, BatchKind, Merge, State
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.ledger_records import BatchRecord
+from vector_assets.engine.retry import call
 from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import Touches, superseded
 
@@ -19,9 +18,8 @@ from vector_assets.engine.touches import Touches, superseded
 class Overtaking:
     """Later batches that the target holds already; each is looked for once, when the first batch is found missing."""
 
-    def __init__(self, stages: Stages, is_there: Callable[[BatchRecord], bool]) -> None:
+    def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._is_there = is_there
         self._touches: Touches | None = None
         self._newest = 0
 
@@ -52,6 +50,14 @@ class Overtaking:
                 f"{name}: batch {batch.seq} is missing in the target, which holds later batches (up to {self._newest});"
                 f" of {overtaken} of its keys they have the newer rows. Nothing of it was written; {way_out}"
             )
+
+    def _is_there(self, batch: BatchRecord) -> bool:
+        """A target made anew may not tell of a later batch: then it does not hold it."""
+        stages, token = self._stages, batch.token(self._stages.lease.fence)
+        found = call(
+            stages.policy, lambda: stages.sink.find(token, batch.committable), place=f"{batch.pipeline}: looking"
+        )
+        return found == "APPLIED"
 
     def _look(self, batch: BatchRecord) -> Touches:
         if self._touches is None:

@@ -116,7 +116,7 @@ class Runner:
         """
         where = (self.pipeline.name, self.pipeline.target)
         with self.session.leased() as stages, closing(PastGroups(stages)) as past:
-            overtaking = Overtaking(stages, lambda batch: self._find(stages, batch) == "APPLIED")
+            overtaking = Overtaking(stages)
             is_folded = self.session.partitioning.is_folded
             self.ledger.check_kept(*where, hours=(hour, hour), first=first, last=last, is_folded=is_folded)
             for batch in self.ledger.batches(*where, hour=hour, after=first - 1):
