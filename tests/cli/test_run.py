@@ -107,8 +107,8 @@ def test_a_replay_leaves_alone_what_the_target_has_and_brings_back_what_it_lost(
 
 
 STATUS_KEYS = {
-    "name", "target", "activated", "finished", "position", "frontier", "lag", "lag_error", "batches", "last_batch",
-    "recent_batches", "totals", "dead_letters", "lease", "gaps", "events",
+    "name", "target", "activated", "finished", "position", "frontier", "lag", "lag_error", "waiting", "batches",
+    "last_batch", "recent_batches", "totals", "dead_letters", "lease", "gaps", "events",
 }  # fmt: skip
 BATCH_KEYS = {
     "seq", "kind", "state", "partition", "span", "counts", "commit_id", "run_id", "code_version", "planned", "done",

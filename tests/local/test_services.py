@@ -42,6 +42,7 @@ def test_services_that_never_ran_are_down_and_looking_at_them_leaves_nothing(hom
         ("schema-registry", "down", "", None),
         ("milvus", "down", "", None),
         ("maxcompute", "down", "", None),
+        ("mysql", "down", "", None),
         ("s3", "down", "", None),
         ("embeddings", "down", "", None),
         ("opensearch", "down", "", None),
@@ -60,17 +61,19 @@ def test_up_publishes_what_down_withdraws(home: Path) -> None:
         ("schema-registry", "up"),
         ("milvus", "up"),
         ("maxcompute", "up"),
+        ("mysql", "up"),
         ("s3", "up"),
         ("embeddings", "up"),
     ]
     assert {"formatting the storage of kafka", "creating the postgres cluster"} < set(steps)
-    kafka, postgres, registry, milvus, maxcompute, s3, embeddings = rows
+    kafka, postgres, registry, milvus, maxcompute, mysql, s3, embeddings = rows
     assert env.services_file().stat().st_mode & 0o777 == 0o600
     assert env.secret("KAFKA_BOOTSTRAP_SERVERS") == kafka.address
     assert env.secret("POSTGRES_ADDRESS") == postgres.address
     assert env.secret("SCHEMA_REGISTRY_URL") == f"http://{registry.address}"
     assert f"{env.secret('MILVUS_ENDPOINT')}:{env.secret('MILVUS_PORT')}" == milvus.address
     assert env.secret("MAXCOMPUTE_ENDPOINT") == f"http://{maxcompute.address}"
+    assert f"{env.secret('MYSQL_HOST')}:{env.secret('MYSQL_PORT')}" == mysql.address
     assert env.secret("S3_ENDPOINT") == f"http://{s3.address}"
     assert env.secret("EMBEDDINGS_URL") == f"http://{embeddings.address}/v1"
     assert env.secret("POSTGRES_USER") == PostgresService.user
