@@ -89,11 +89,6 @@ class KafkaService(LocalService):
         """The bootstrap address."""
         return {"KAFKA_BOOTSTRAP_SERVERS": self.address}
 
-    def erase(self) -> None:
-        """Kill the broker, which otherwise may hold on for the whole time-out, and delete everything it keeps."""
-        self.kill()
-        super().erase()
-
     def _prepare(self, progress: Progress) -> None:
         self._jars(progress)
         if self._cluster_id():

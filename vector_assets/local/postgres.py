@@ -81,6 +81,8 @@ class PostgresService(LocalService):
     def erase(self) -> None:
         """Stop the server and delete its data, wherever that is."""
         place = self.data_dir.parent
+        # a killed one would leave its shared memory behind
+        self.stop()
         super().erase()
         if place.parent == _ROOT_PLACES:
             shutil.rmtree(place, ignore_errors=True)

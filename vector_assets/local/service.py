@@ -159,7 +159,8 @@ class LocalService(ABC):
             return record is not None
 
     def erase(self) -> None:
-        """Stop the service and delete everything it keeps."""
+        """End the server at once, for nothing is kept, and delete everything it keeps."""
+        self.kill()
         self.stop()
         shutil.rmtree(self.state_dir, ignore_errors=True)
 
