@@ -118,7 +118,7 @@ def _measure(
         PeakMemory() as peak,
         Session(pipeline, books) as session,
     ):
-        # pyiceberg's import and the table are not what is measured
+        # the import of pyiceberg or pypaimon and the table are not what is measured
         session.target()
         figures = drain(session, arguments.rows)
         figures["peak_rss_mb"] = peak.mb

@@ -10,13 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.kafka_adbpg import PeakMemory, _consume_only, drain
-from bench.kafka_iceberg import COLUMNS, _topic, _write_only
-from vector_assets.declare import flink_sql
+from bench.kafka_iceberg import COLUMNS, _measure, _topic
 from vector_assets.engine import env
-from vector_assets.engine.archive import Archive
-from vector_assets.engine.ledger import Ledger
-from vector_assets.engine.session import Books, Session
 from vector_assets.local import services
 
 SCRIPT = """
@@ -63,26 +58,3 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--native", choices=("auto", "on", "off"), default="auto", help="VECTOR_ASSETS_NATIVE")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser.parse_args(argv)
-
-
-def _measure(
-    script: str, arguments: argparse.Namespace, brokers: str, topic: str, folder: Path
-) -> dict[str, object]:  # fmt: skip
-    (pipeline,) = flink_sql.compile_script(script, "bench.sql")
-    books = Books(Ledger(folder / "ledger.db"), Archive(folder / "archive"))
-    with (
-        env.overridden(VECTOR_ASSETS_NATIVE=arguments.native),
-        PeakMemory() as peak,
-        Session(pipeline, books) as session,
-    ):
-        # pypaimon's import and the table are not what is measured
-        session.target()
-        figures = drain(session, arguments.rows)
-        figures["peak_rss_mb"] = peak.mb
-        figures["limit_parquet_rows_per_s"] = _write_only(session, folder)
-    books.close()
-    figures["limit_consume_rows_per_s"] = _consume_only(brokers, topic, arguments)
-    smaller = min(figures["limit_consume_rows_per_s"], figures["limit_parquet_rows_per_s"])
-    figures["cpu_s_per_million"] = round(figures["cpu_s"] / arguments.rows * 1_000_000, 2)
-    figures["ratio_to_limit"] = round(figures["rows_per_s"] / smaller, 3)
-    return {"rows": arguments.rows, "partitions": arguments.partitions, "native": arguments.native, **figures}

@@ -16,6 +16,7 @@ from vector_assets.clients.postgres import Connection, said
 from vector_assets.engine.abilities import Recalled, RecalledBatch
 from vector_assets.engine.core import BatchToken, Counts, Found, Receipt, Span, canonical, no_rejects, rejects
 from vector_assets.engine.errors import FatalError, FencedError, PlanError, TargetReplacedError
+from vector_assets.sinks.contiguity import differences_of_texts, told
 
 SCHEMA = "vector_assets"
 _TABLES = {
@@ -122,15 +123,7 @@ class Tokens:
 
     def fenced(self, connection: Connection, token: BatchToken) -> FencedError:
         """The error that shows where the batch starts and where the target is."""
-        found = self._positions(connection, token)
-        lines = []
-        for part in token.span.ranges:
-            expected = None if part.split in token.first_splits else canonical(part.start)
-            if found.get(part.split) != expected:
-                place = found.get(part.split, "no position")
-                start = f"starts at {expected}" if expected else "takes it as new"
-                lines.append(f"split {part.split}: the batch {start}, the target stands at {place}")
-        reasons = "; ".join(lines[:5]) or "its positions moved meanwhile"
+        reasons = told(differences_of_texts(self._positions(connection, token), token))
         return FencedError(
             f"adbpg: {self.target}: batch {token.seq} of pipeline {token.pipeline} is not the next one: {reasons}"
         )

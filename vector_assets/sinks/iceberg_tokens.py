@@ -15,6 +15,7 @@ import orjson
 from vector_assets.engine.abilities import Recalled, RecalledBatch
 from vector_assets.engine.core import BatchToken, Counts, Found, Position, Receipt, Span, canonical
 from vector_assets.engine.errors import ExpiredError, FatalError, FencedError
+from vector_assets.sinks.contiguity import differences, told
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -147,7 +148,7 @@ class Tokens:
         if head is not None and head.since <= token.seq <= head.newest.seq:
             batch = self.batch(token.seq)
             return "APPLIED" if batch is None or batch.token == token.id else "UNKNOWN"
-        return "ABSENT" if self._is_next(head, token) else "UNKNOWN"
+        return "UNKNOWN" if self._differences(head, token) else "ABSENT"
 
     def check(self, token: BatchToken) -> None:
         """Refuse a batch that is not the next one.
@@ -161,30 +162,19 @@ class Tokens:
                 f"{self.place}: pipeline {self.pipeline} has a later owner (fence {head.newest.fence}), ours is"
                 f" {token.fence}"
             )
-        if (head is not None and token.seq <= head.newest.seq) or not self._is_next(head, token):
+        if (head is not None and token.seq <= head.newest.seq) or self._differences(head, token):
             raise self.fenced(token)
 
-    def _is_next(self, head: Head | None, token: BatchToken) -> bool:
-        positions = head.positions if head is not None else {}
-        found = {part.split: positions[part.split] for part in token.span.ranges if part.split in positions}
-        expected = {part.split: part.start for part in token.span.ranges if part.split not in token.first_splits}
-        return canonical(found) == canonical(expected)
+    def _differences(self, head: Head | None, token: BatchToken) -> list[str]:
+        return differences(head.positions if head is not None else {}, token)
 
     def fenced(self, token: BatchToken) -> FencedError:
         """The error that shows where the batch starts and where the table is."""
         head = self.head()
-        positions = head.positions if head is not None else {}
-        lines = []
-        for part in token.span.ranges:
-            expected = None if part.split in token.first_splits else canonical(part.start)
-            found = canonical(positions[part.split]) if part.split in positions else None
-            if found != expected:
-                start = f"starts at {expected}" if expected else "takes it as new"
-                lines.append(f"split {part.split}: the batch {start}, the target stands at {found or 'no position'}")
         newest = f"the target holds batches up to {head.newest.seq}" if head is not None else "the target holds none"
         return FencedError(
             f"{self.place}: batch {token.seq} of pipeline {self.pipeline} is not the next one:"
-            f" {'; '.join(lines[:5]) or newest}"
+            f" {told(self._differences(head, token), newest)}"
         )
 
     def receipt(self, token: BatchToken) -> Receipt:

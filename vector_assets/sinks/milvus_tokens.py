@@ -28,6 +28,7 @@ from vector_assets.engine.core import (
 )
 from vector_assets.engine.errors import FatalError, FencedError, PlanError, TargetReplacedError
 from vector_assets.sinks.applied import Applied
+from vector_assets.sinks.contiguity import differences, told
 
 if TYPE_CHECKING:
     from vector_assets.clients.milvus_api import Api
@@ -96,24 +97,12 @@ class Tokens:
                 f"{self.place} is a new collection ({incarnation}) under the name of the one that pipeline"
                 f" {self.pipeline} wrote to ({state.incarnation})"
             )
-        if not self._is_next(state, token):
+        if differences(state.positions, token):
             raise self.fenced(state, token)
-
-    def _is_next(self, state: State, token: BatchToken) -> bool:
-        found = {part.split: state.positions[part.split] for part in token.span.ranges if part.split in state.positions}
-        expected = {part.split: part.start for part in token.span.ranges if part.split not in token.first_splits}
-        return canonical(found) == canonical(expected)
 
     def fenced(self, state: State, token: BatchToken) -> FencedError:
         """The error that shows where the batch starts and where the target is."""
-        lines = []
-        for part in token.span.ranges:
-            expected = None if part.split in token.first_splits else canonical(part.start)
-            found = canonical(state.positions[part.split]) if part.split in state.positions else None
-            if found != expected:
-                start = f"starts at {expected}" if expected else "takes it as new"
-                lines.append(f"split {part.split}: the batch {start}, the target stands at {found or 'no position'}")
-        reasons = "; ".join(lines[:5]) or "its positions moved meanwhile"
+        reasons = told(differences(state.positions, token))
         return FencedError(
             f"milvus: {self.place}: batch {token.seq} of pipeline {token.pipeline} is not the next one: {reasons}"
         )
@@ -144,7 +133,7 @@ class Tokens:
                     f"milvus: {self.place}: batch {token.seq} of pipeline {token.pipeline} is older than the"
                     f" {KEPT_BATCHES} batches that the target remembers: whether it was applied cannot be told"
                 )
-            return "ABSENT" if self._is_next(state, token) else "UNKNOWN"
+            return "UNKNOWN" if differences(state.positions, token) else "ABSENT"
         if state.batch.token != token.id:
             return "UNKNOWN"
         if state.batch.incarnation != incarnation:

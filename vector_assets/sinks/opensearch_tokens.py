@@ -15,6 +15,7 @@ from vector_assets.engine.abilities import Recalled, RecalledBatch
 from vector_assets.engine.core import BatchToken, Found, Position, Receipt, canonical, no_rejects, rejects
 from vector_assets.engine.errors import FatalError, FencedError, PlanError, TargetReplacedError
 from vector_assets.sinks.applied import Applied
+from vector_assets.sinks.contiguity import differences, told
 
 INDEX = "vector_assets_batches"
 """The index for batches, one in a cluster."""
@@ -87,24 +88,12 @@ class Tokens:
                 f"{self.target} is a new index ({incarnation}) under the name of the one that pipeline {self.pipeline}"
                 f" wrote to ({state.incarnation})"
             )
-        if not self._is_next(state, token):
+        if differences(state.positions, token):
             raise self.fenced(state, token)
-
-    def _is_next(self, state: State, token: BatchToken) -> bool:
-        found = {part.split: state.positions[part.split] for part in token.span.ranges if part.split in state.positions}
-        expected = {part.split: part.start for part in token.span.ranges if part.split not in token.first_splits}
-        return canonical(found) == canonical(expected)
 
     def fenced(self, state: State, token: BatchToken) -> FencedError:
         """The error that shows where the batch starts and where the target is."""
-        lines = []
-        for part in token.span.ranges:
-            expected = None if part.split in token.first_splits else canonical(part.start)
-            found = canonical(state.positions[part.split]) if part.split in state.positions else None
-            if found != expected:
-                start = f"starts at {expected}" if expected else "takes it as new"
-                lines.append(f"split {part.split}: the batch {start}, the target stands at {found or 'no position'}")
-        reasons = "; ".join(lines[:5]) or "its positions moved meanwhile"
+        reasons = told(differences(state.positions, token))
         return FencedError(
             f"opensearch: {self.target}: batch {token.seq} of pipeline {token.pipeline} is not the next one: {reasons}"
         )
@@ -156,7 +145,7 @@ class Tokens:
                     f"opensearch: {self.target}: batch {token.seq} of pipeline {token.pipeline} is older than the"
                     f" {KEPT_BATCHES} batches that the target remembers: whether it was applied cannot be told"
                 )
-            return "ABSENT" if self._is_next(state, token) else "UNKNOWN"
+            return "UNKNOWN" if differences(state.positions, token) else "ABSENT"
         if batch.token != token.id:
             return "UNKNOWN"
         if batch.incarnation != incarnation:

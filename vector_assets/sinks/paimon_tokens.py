@@ -17,6 +17,7 @@ from vector_assets.clients.paimon import Storage, properties_of, translated
 from vector_assets.engine.abilities import Recalled, RecalledBatch
 from vector_assets.engine.core import BatchToken, Counts, Found, Receipt, Span, Token, canonical
 from vector_assets.engine.errors import FencedError
+from vector_assets.sinks.contiguity import differences, told
 
 if TYPE_CHECKING:
     from pypaimon.snapshot.snapshot import Snapshot
@@ -223,7 +224,7 @@ class Tokens:
                 f" rebuild {token.pipeline}` brings it forward"
             )
         if lines := _differences(head, token):
-            raise FencedError(f"{place} is not the next one: {'; '.join(lines[:5])}")
+            raise FencedError(f"{place} is not the next one: {told(lines)}")
         if not marks.is_complete:
             raise FencedError(
                 f"{place}: snapshots that may hold it were removed by another program, and the tag {TAG!r} does not"
@@ -263,15 +264,7 @@ class Tokens:
 
 def _differences(head: Head | None, token: BatchToken) -> list[str]:
     """Where the batch does not start where the table stands, one line each."""
-    found = {} if head is None else head.positions
-    lines = []
-    for part in token.span.ranges:
-        expected = None if part.split in token.first_splits else canonical(part.start)
-        place = canonical(found[part.split]) if part.split in found else None
-        if place != expected:
-            start = f"starts at {expected}" if expected else "takes it as new"
-            lines.append(f"split {part.split}: the batch {start}, the table stands at {place or 'no position'}")
-    return lines
+    return differences({} if head is None else head.positions, token, "table")
 
 
 def is_ours(properties: Mapping[str, Any]) -> bool:
