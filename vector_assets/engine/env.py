@@ -19,6 +19,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ NATIVE = ("auto", "on", "off")
 """What `VECTOR_ASSETS_NATIVE` may say."""
 
 _SECRET = re.compile(r"\$\{secret_values\.([\w.-]+)\}")
+_REST_S = 0.5
 _passes: dict[str, int] = {}
 _lock = threading.Lock()
 
@@ -177,4 +179,9 @@ def failpoint(step: str) -> None:
         return
     if action == "raise":
         raise FatalError(f"failpoint {wanted}")
-    os.kill(os.getpid(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)
+    if action == "stop":
+        # other threads come to rest first: a process stopped inside a transaction would hold the ledger's lock
+        time.sleep(_REST_S)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
