@@ -9,6 +9,7 @@ import typer
 from vector_assets import __version__
 from vector_assets.cli import (
     bench,
+    capture,
     dead_letters,
     demo,
     doctor,
@@ -83,7 +84,21 @@ def root(
 
 
 app.callback(help=unwrapped(root.__doc__))(root)
-for module in (plan, preview, run, status, reset, retention, maintain, reconcile, explain, search, query, doctor):
+for module in (
+    plan,
+    preview,
+    run,
+    status,
+    reset,
+    retention,
+    maintain,
+    reconcile,
+    explain,
+    search,
+    query,
+    capture,
+    doctor,
+):
     module.register(app)
 letter_edit.register(dead_letters.app)
 app.add_typer(dead_letters.app, name="dead-letters")

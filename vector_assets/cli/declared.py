@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vector_assets.declare import collect_folder, load_file
+from vector_assets.declare import collect_folder, load_captures, load_file
 from vector_assets.engine import env
 from vector_assets.engine.env import ledger_location, pipelines_dir
 from vector_assets.engine.errors import ConfigError
@@ -15,6 +15,10 @@ from vector_assets.engine.session import Books, Session
 from vector_assets.engine.store import is_there
 
 
+class UnknownPipelineError(ConfigError):
+    """No declared pipeline has that name."""
+
+
 def pipelines(name: str | None = None, *, offline: bool = False) -> list[Pipeline]:
     """Every declared pipeline, or the one of that name.
 
@@ -22,7 +26,16 @@ def pipelines(name: str | None = None, *, offline: bool = False) -> list[Pipelin
         ConfigError: any declaration is wrong, or none has that name; the nearest name is given.
     """
     declarations = collect_folder(pipelines_dir(), offline=offline)
-    return named(declarations.checked(), name)
+    try:
+        return named(declarations.checked(), name)
+    except UnknownPipelineError as error:
+        mine = [each for each in declarations.captures if name is not None and name.startswith(each.name)]
+        if not mine:
+            raise
+        what = (
+            f"{error}; tables of CDC pipeline {mine[0].name} are found by `vector-assets capture {mine[0].place.file}`"
+        )
+        raise ConfigError(what) from None
 
 
 def sound(name: str | None = None) -> tuple[list[Pipeline], tuple[ConfigError, ...]]:
@@ -47,7 +60,9 @@ def named(found: Sequence[Pipeline], name: str | None) -> list[Pipeline]:
     if name is not None and not chosen:
         known = sorted(pipeline.name for pipeline in found)
         listed = ", ".join(known) or "none"
-        raise ConfigError(f"unknown pipeline {name!r}{nearest(name, known)}; {pipelines_dir()} declares: {listed}")
+        raise UnknownPipelineError(
+            f"unknown pipeline {name!r}{nearest(name, known)}; {pipelines_dir()} declares: {listed}"
+        )
     return sorted(chosen, key=lambda pipeline: pipeline.name)
 
 
@@ -55,9 +70,16 @@ def from_file(file: Path, *, offline: bool = False) -> list[Pipeline]:
     """The pipelines of one file.
 
     Raises:
-        ConfigError: the file is missing or wrong; the message names file, line and column.
+        ConfigError: the file is missing or wrong; the message names file, line and column; or it is a Flink CDC
+            pipeline no table of which is known.
     """
-    return load_file(file, offline=offline)
+    found = load_file(file, offline=offline)
+    if not found and (captures := load_captures(file, offline=offline)):
+        what = (
+            f"no table of CDC pipeline {captures[0].name} is known yet: `vector-assets capture {file}` looks for them"
+        )
+        raise ConfigError(what, captures[0].place)
+    return found
 
 
 def has_ledger() -> bool:

@@ -65,7 +65,7 @@ def create(
     EXTERNAL DATABASE .. WITH DBPROPERTIES (..), the Paimon database is checked and noted; its directory must exist.
     """
     text = _text_of(file)
-    if _PIPELINE_SCRIPT.search(text):
+    if _PIPELINE_SCRIPT.search(text) or file.suffix in {".yaml", ".yml"}:
         if (pipeline, url, user) != (None, None, None):
             usage("a pipeline's script says itself where it writes: leave out --pipeline, --url and --user")
         _create_of_pipelines(file, dry_run=dry_run, as_json=as_json)

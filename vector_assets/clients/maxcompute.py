@@ -207,6 +207,17 @@ class MaxCompute:
         handle.reload_extend_info()
         return handle
 
+    def has_schemas(self) -> bool:
+        """True where tables of the project lie in schemas (three tiers).
+
+        Raises:
+            ConfigError: the project or the key pair is wrong.
+            UnavailableError: the service does not answer.
+        """
+        name = "odps.schema.model.enabled"
+        found = self.ask(lambda: self.odps.get_project().get_property(name, "false"), self.login.project)
+        return str(found).lower() == "true"
+
     def partitions(self, table: MaxTable, prefix: str | None = None) -> list[MaxPartition]:
         """All partitions by their values, or those whose first levels are `prefix` (`yyyy=2018,MM=09`).
 

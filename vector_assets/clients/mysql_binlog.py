@@ -133,9 +133,10 @@ class BinlogStream:
 
     def __init__(
         self, login: Login, *, server_id: int, is_mariadb: bool, gtids: Gtids | None, file: str, pos: int,
-        databases: str, tables: str,
+        databases: str, tables: str, only: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
-        self._login, self._gtids = login, gtids
+        """Keep what is wanted; nothing is read yet. `only` are full names: others are left out though they match."""
+        self._login, self._gtids, self._only = login, gtids, only
         self._databases, self._tables = re.compile(databases), re.compile(tables)
         self._layouts: dict[int, tuple[Any, Layout]] = {}
         where: dict[str, Any] = {"log_file": file, "log_pos": pos, "resume_stream": True}
@@ -162,6 +163,8 @@ class BinlogStream:
                 # what was read already is not read again, whatever the server sends
                 is_known = self._gtids is not None and self._gtids.has(gtid)
             elif isinstance(event, _ROWS):
+                if not self._is_wanted(f"{event.schema}.{event.table}"):
+                    continue
                 if not is_known:
                     yield self._rows(event, gtid, number)
                 number, in_rows = number + 1, True
@@ -231,7 +234,11 @@ class BinlogStream:
 
     def _is_wanted(self, name: str) -> bool:
         database, _, table = name.partition(".")
-        return bool(self._databases.fullmatch(database) and (table == "" or self._tables.fullmatch(table)))
+        if table == "":
+            return bool(self._databases.fullmatch(database))
+        return (not self._only or name in self._only) and bool(
+            self._databases.fullmatch(database) and self._tables.fullmatch(table)
+        )
 
     def close(self) -> None:
         """Give back connections; idempotent."""

@@ -1,6 +1,7 @@
 """Tables of a MySQL server by regular expressions, with their columns and keys; Flink CDC's types."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,10 +124,12 @@ def quote(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def discover(server: MySql, databases: str, tables: str) -> list[MySqlTable]:
+def discover(
+    server: MySql, databases: str, tables: str, is_wanted: Callable[[str, str], bool] = lambda database, table: True
+) -> list[MySqlTable]:
     """Every base table whose database and own name match the expressions (whole names), by full name.
 
-    System databases are never looked into.
+    System databases are never looked into; columns of tables that are not wanted are not asked for.
     """
     is_database, is_table = re.compile(databases), re.compile(tables)
     rows = server.rows(
@@ -134,7 +137,8 @@ def discover(server: MySql, databases: str, tables: str) -> list[MySqlTable]:
         " WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA NOT IN (%s, %s, %s, %s) ORDER BY 1, 2",
         SYSTEM,
     )
-    wanted = [row for row in rows if is_database.fullmatch(row[0]) and is_table.fullmatch(row[1])]
+    matching = [row for row in rows if is_database.fullmatch(row[0]) and is_table.fullmatch(row[1])]
+    wanted = [row for row in matching if is_wanted(row[0], row[1])]
     return sorted((_table(server, *row) for row in wanted), key=lambda table: table.full_name)
 
 

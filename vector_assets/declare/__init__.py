@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vector_assets.declare import flink_sql
+from vector_assets.declare.cdc_job import Capture
+from vector_assets.declare.cdc_look import known_pipelines
 from vector_assets.declare.flink_options import Secrets
 from vector_assets.declare.flink_sql import compile_script, shown_path
 from vector_assets.declare.lake_form import DataSource, ResourceGroup, read
 from vector_assets.declare.lake_job import compile_job
-from vector_assets.declare.lake_shelf import Item, Shelf, shelve
+from vector_assets.declare.lake_shelf import CDC, Item, Shelf, shelve
 from vector_assets.declare.yaml_text import Document, scalars
 from vector_assets.engine import env
 from vector_assets.engine.creation import refuse_shared_prefixes
@@ -17,8 +19,8 @@ from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.pipeline import Pipeline
 
 __all__ = [
-    "Declarations", "check_apart", "collect_folder", "compile_attributes", "compile_script", "load_file", "load_folder",
-    "shelf_of", "shelf_of_folder", "shown_path",
+    "Capture", "Declarations", "check_apart", "collect_folder", "compile_attributes", "compile_script", "load_captures",
+    "load_file", "load_folder", "shelf_of", "shelf_of_folder", "shown_path",
 ]  # fmt: skip
 
 YAML = frozenset({".yaml", ".yml"})
@@ -27,10 +29,14 @@ YAML = frozenset({".yaml", ".yml"})
 
 @dataclass(frozen=True, slots=True)
 class Declarations:
-    """The pipelines of a folder, and one error for every file that has one; such a file gives no pipelines."""
+    """The pipelines of a folder, and one error for every file that has one; such a file gives no pipelines.
+
+    `captures` are the CDC pipelines, of whose tables some pipelines are.
+    """
 
     pipelines: tuple[Pipeline, ...]
     errors: tuple[ConfigError, ...] = ()
+    captures: tuple[Capture, ...] = ()
 
     def checked(self) -> tuple[Pipeline, ...]:
         """The pipelines.
@@ -100,7 +106,25 @@ def _jobs(path: Path, shelf: Shelf, secrets: Secrets, *, offline: bool) -> list[
             read(DataSource, item.document, (item.kind,), item.owner)
         elif item.kind == "resource_group":
             read(ResourceGroup, item.document, (item.kind,), item.owner)
-    return [compile_job(item, shelf, secrets=secrets, offline=offline) for item in items if item.kind == "job"]
+    jobs = [compile_job(item, shelf, secrets=secrets, offline=offline) for item in items if item.kind == "job"]
+    found = [
+        known_pipelines(capture, offline=offline) for capture in _captures_in(path, shelf, secrets, offline=offline)
+    ]
+    return [*jobs, *(pipeline for each in found for pipeline in each)]
+
+
+def load_captures(path: Path, *, secrets: Secrets = env.secret, offline: bool = False) -> list[Capture]:
+    """The CDC pipelines of a file.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    return _captures_in(path, shelf_of([path]), secrets, offline=offline) if path.suffix in YAML else []
+
+
+def _captures_in(path: Path, shelf: Shelf, secrets: Secrets, *, offline: bool) -> list[Capture]:
+    items = [item for item in shelf.in_file(shown_path(path)) if item.kind == CDC]
+    return [Capture(item.document, secrets=secrets, offline=offline) for item in items]
 
 
 def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool = False) -> Declarations:
@@ -110,6 +134,7 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
     or one target are an error of the later file.
     """
     pipelines: list[Pipeline] = []
+    captures: list[Capture] = []
     errors: list[ConfigError] = []
     if not path.is_dir():
         return Declarations((), (ConfigError(f"no folder of declarations at {path}"),))
@@ -117,6 +142,9 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
     for file in _files(path):
         try:
             if file.suffix in YAML:
+                mine = _captures_in(file, shelf, secrets, offline=offline)
+                check_captures_apart(mine, captures)
+                captures += mine
                 found = _jobs(file, shelf, secrets, offline=offline)
             else:
                 found = load_file(file, secrets=secrets, offline=offline)
@@ -125,7 +153,19 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
             errors.append(error)
         else:
             pipelines += found
-    return Declarations(tuple(pipelines), tuple(errors))
+    return Declarations(tuple(pipelines), tuple(errors), tuple(captures))
+
+
+def check_captures_apart(found: Sequence[Capture], before: Sequence[Capture]) -> None:
+    """Make sure that no two CDC pipelines have one name: the ledger keeps their tables by it.
+
+    Raises:
+        ConfigError: two do; the other's place is named.
+    """
+    for number, capture in enumerate(found):
+        for other in (*before, *found[:number]):
+            if other.name.lower() == capture.name.lower():
+                raise ConfigError(f"CDC pipeline name {capture.name} is taken by {other.place}", capture.place)
 
 
 def load_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool = False) -> Declarations:

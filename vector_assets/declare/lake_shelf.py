@@ -11,6 +11,8 @@ from vector_assets.engine.registry import nearest
 
 KINDS = {"datasource": "a data source", "job": "a lake job", "resource_group": "units that jobs share"}
 """What a document may be, by its only key."""
+CDC = "cdc"
+"""The kind of a Flink CDC pipeline, whose document has several keys."""
 
 _CDC_KEYS = frozenset({"source", "sink", "transform", "route", "pipeline"})
 
@@ -179,6 +181,9 @@ def items_of(text: str, file: str) -> list[Item]:
     found = []
     for document in Document.all_of(text, file):
         keys = document.names()
+        if {"source", "sink"} & set(keys):
+            found.append(Item(CDC, "", document))
+            continue
         if len(keys) != 1 or keys[0] not in KINDS:
             raise _unknown_kind(document, keys)
         name = document.value((keys[0], "name")) if isinstance(document.value((keys[0],)), dict) else None
@@ -193,10 +198,12 @@ def items_of(text: str, file: str) -> list[Item]:
 
 def _unknown_kind(document: Document, keys: Sequence[str]) -> ConfigError:
     if _CDC_KEYS & set(keys):
-        return document.error("Flink CDC YAML (source, sink, ...) is not supported yet")
+        return document.error("a Flink CDC pipeline needs source: and sink:")
     odd = next((key for key in keys if key not in KINDS), keys[-1] if keys else "")
-    kinds = ", ".join(f"{kind}: ({what})" for kind, what in KINDS.items())
+    kinds = "source: and sink: (a Flink CDC pipeline), or one key a document: "
+    kinds += ", ".join(f"{kind}: ({what})" for kind, what in KINDS.items())
     what = f"key {odd!r}{nearest(odd, KINDS)}" if odd not in KINDS else f"{' and '.join(keys)} in one document"
     return ConfigError(
-        f"found {what}; want one key a document: {kinds}; documents are separated by ---", document.place_of_key((odd,))
+        f"found {what}; want {kinds}; documents are separated by ---",
+        document.place_of_key((odd,)),
     )

@@ -28,7 +28,8 @@ class PipelinesComponent(dg.Component, dg.Model, dg.Resolvable):
             ConfigError: a declaration is wrong, or a name is not declared.
         """
         folder = (Path(context.path) / self.path).resolve() if self.path else pipelines_dir()
-        pipelines = load_folder(folder).pipelines
+        found = load_folder(folder)
+        pipelines = found.pipelines
         known = [pipeline.name for pipeline in pipelines]
         for name in self.names or ():
             if name not in known:
@@ -36,7 +37,8 @@ class PipelinesComponent(dg.Component, dg.Model, dg.Resolvable):
                 raise ConfigError(
                     f"{context.path}: unknown pipeline {name!r}{nearest(name, known)}; declared: {listed}"
                 )
-        return factory.definitions([p for p in pipelines if self.names is None or p.name in self.names])
+        chosen = [p for p in pipelines if self.names is None or p.name in self.names]
+        return factory.definitions(chosen, found.captures if self.names is None else ())
 
 
 class LakeJobComponent(dg.Component, dg.Model, dg.Resolvable):

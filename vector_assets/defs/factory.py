@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from vector_assets.defs import assets, checks, jobs, maintenance, reconcile, sensors
+from vector_assets.declare import Capture
+from vector_assets.defs import assets, captures, checks, jobs, maintenance, reconcile, sensors
 from vector_assets.engine.creation import refuse_shared_prefixes
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Pipeline
 
 
-def definitions(pipelines: Sequence[Pipeline]) -> dg.Definitions:
-    """Assets, sensors, checks and jobs of these pipelines, and the external assets they read.
+def definitions(pipelines: Sequence[Pipeline], captured: Sequence[Capture] = ()) -> dg.Definitions:
+    """Assets, sensors, checks and jobs of these pipelines, the external assets they read, and a sensor for each CDC
+    pipeline, which finds tables.
 
     Raises:
         ConfigError: two pipelines share a name or a target; both places are named.
@@ -24,7 +26,7 @@ def definitions(pipelines: Sequence[Pipeline]) -> dg.Definitions:
             *(task for pipeline in pipelines for task in maintenance.assets(pipeline)),
         ],
         asset_checks=[check for pipeline in pipelines for check in (checks.of(pipeline), reconcile.of(pipeline))],
-        sensors=[sensors.of(pipeline) for pipeline in pipelines],
+        sensors=[*(sensors.of(pipeline) for pipeline in pipelines), *(captures.of(each) for each in captured)],
         jobs=[job for pipeline in pipelines for job in jobs.of(pipeline)],
         schedules=[
             schedule

@@ -17,9 +17,9 @@ def load(folder: Path) -> dg.Definitions:
     Raises:
         ConfigError: a declaration is wrong; all that is wrong is listed, each with its place.
     """
-    pipelines = load_folder(folder).pipelines
-    if not pipelines:
+    found = load_folder(folder)
+    if not found.pipelines and not found.captures:
         log.warning(
             "no pipelines in %s: put a .sql file there, or name another folder by VECTOR_ASSETS_PIPELINES", folder
         )
-    return factory.definitions(pipelines)
+    return factory.definitions(found.pipelines, found.captures)

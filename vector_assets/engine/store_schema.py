@@ -73,6 +73,11 @@ CREATE TABLE group_files (
 ALTER TABLE schema_versions ADD COLUMN state TEXT;
 ALTER TABLE schema_versions ADD COLUMN changes TEXT;
 """,
+    """
+CREATE TABLE captured_tables (
+    capture TEXT NOT NULL, source_table TEXT NOT NULL, detail TEXT NOT NULL, state TEXT NOT NULL,
+    found_ms INTEGER NOT NULL, PRIMARY KEY (capture, source_table)) STRICT;
+""",
 )
 """Step n leads from version n to version n + 1.
 
@@ -83,6 +88,7 @@ Version 4 (edits): values that operators put beside those of dead letters, numbe
 Version 5 (lookups): the version of each dimension table that a batch was joined with.
 Version 6 (groups): the file that a batch of a GROUP BY left, and what its groups mean.
 Version 7 (evolution): what an evolving decoder needs to have a version's columns, and what caused the change.
+Version 8 (capture): tables that a Flink CDC pipeline found, with the columns that they had then.
 """
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -4,6 +4,7 @@ Batch and upsert tunnel are effectively once: the ledger keeps the sessions befo
 never committed again. The streaming tunnel is at least once: rows are visible when they are sent.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,8 @@ from vector_assets.sinks.maxcompute_parts import (
 )
 from vector_assets.sinks.maxcompute_plan import Plan, make_plan
 
+log = logging.getLogger(__name__)
+
 _REMEMBERED = 64
 STREAM_NOTE = "streaming tunnel: at least once, a request whose answer is lost is sent again and its rows are doubled"
 
@@ -95,7 +98,7 @@ class MaxComputeSink:
         self._doubts: dict[str, str] = {}
 
     def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
-        """Check the table against `schema`.
+        """Check the table against `schema`; make it when it is missing and the options say so.
 
         Raises:
             PlanError: there is no table, or a column, a type, the key, a level or the number of buckets does not fit.
@@ -105,7 +108,13 @@ class MaxComputeSink:
         try:
             found = self.service.table(self.options.table_name)
         except NoTableError as error:
-            raise PlanError(f"{error}: make it, or run `vector-assets target create`") from error
+            if not self.options.makes_table:
+                raise PlanError(f"{error}: make it, or run `vector-assets target create`") from error
+            from vector_assets.sinks.maxcompute_create import create
+
+            for made in create(self.service, self.options, schema, declared_key, self.table):
+                log.info("%s", made)
+            found = self.service.table(self.options.table_name)
         self._plan = make_plan(found, schema, declared_key, self.options)
         self._incarnation = incarnation_of(found)
         is_stream = self.options.tunnel == "stream"
@@ -119,7 +128,14 @@ class MaxComputeSink:
         )
 
     def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
-        """As `prepare`, which changes nothing."""
+        """As `prepare`, which changes nothing; a table that is missing and would be made is said to be."""
+        if self.options.makes_table:
+            from vector_assets.sinks.maxcompute_create import unmade
+
+            try:
+                self.service.table(self.options.table_name)
+            except NoTableError:
+                return unmade(self.options, schema, declared_key, self.table)
         return self.prepare(schema, declared_key)
 
     def stage(self, batch: Batch, token: BatchToken) -> Staged:

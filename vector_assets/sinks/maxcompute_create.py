@@ -7,6 +7,7 @@ from vector_assets.clients.maxcompute_errors import NoTableError
 from vector_assets.clients.maxcompute_hash import HASHABLE
 from vector_assets.clients.maxcompute_types import type_text
 from vector_assets.clients.maxcompute_write import add_partition
+from vector_assets.engine.core import Target
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.schema import Column, Table
 from vector_assets.sinks.maxcompute_options import MaxComputeSinkOptions, levels_of
@@ -31,6 +32,8 @@ def create(
         statement = create_statement(options, schema, declared_key, declared)
 
         def run() -> None:
+            if options.makes_table and options.schema_name:
+                service.odps.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {options.project}.{options.schema_name};")
             service.odps.execute_sql(statement, default_schema=options.schema_name)
 
         service.ask(run, options.full_name)
@@ -41,6 +44,21 @@ def create(
         add_partition(service, table, spec)
         made.append(f"partition {spec} is there")
     return tuple(made)
+
+
+def unmade(
+    options: MaxComputeSinkOptions, schema: pa.Schema, declared_key: tuple[str, ...], declared: Table | None
+) -> Target:
+    """What the table would be that `create` would make; nothing is asked.
+
+    Raises:
+        PlanError: see `create`.
+    """
+    statement = create_statement(options, schema, declared_key, declared)
+    columns = {column.name: type_text(column.type).lower() for column in declared.columns} if declared else {}
+    key = declared_key if options.is_upsert else ()
+    note = f"{options.full_name} will be made: {statement}"
+    return Target(options.target(), key, columns, "not made yet", "effectively-once", (note,))
 
 
 def create_statement(

@@ -144,6 +144,16 @@ class MaxComputeSinkOptions(MaxComputeOptions, SinkOptions):
         return self
 
     @property
+    def makes_table(self) -> bool:
+        """True where `prepare` makes a table that is missing."""
+        return False
+
+    @property
+    def keeps_buckets(self) -> bool:
+        """True where a table that is there may have another number of buckets than the options say."""
+        return False
+
+    @property
     def is_upsert(self) -> bool:
         """True where changes are written by key."""
         return self.enable_upsert or self.operation == "upsert"

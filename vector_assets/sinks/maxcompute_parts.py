@@ -165,7 +165,7 @@ def changes_of(plan: Plan, options: MaxComputeSinkOptions, load: Load, session: 
     Raises:
         FatalError: the service has another number of buckets than the options say.
     """
-    if len(session.slots) != options.bucket_num:
+    if len(session.slots) != options.bucket_num and not options.keeps_buckets:
         raise FatalError(
             f"{plan.place} has {len(session.slots)} buckets, upsert.write.bucket.num is {options.bucket_num}; nothing"
             " was written"

@@ -239,7 +239,7 @@ def _key(
             " only such tables"
         )
     found = table.properties.get(BUCKETS) or table.properties.get("BucketNum")
-    if found and str(options.bucket_num) != str(found):
+    if found and str(options.bucket_num) != str(found) and not options.keeps_buckets:
         raise PlanError(f"{place} has {found} buckets ({BUCKETS}), upsert.write.bucket.num is {options.bucket_num}")
     key = tuple(table.column(name) for name in table.primary_key)
     sent = {name.lower() for name in source.names}

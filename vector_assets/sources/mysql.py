@@ -265,7 +265,11 @@ class MySqlCdcSource:
         self._server.close()
 
     def _tables(self) -> list[MySqlTable]:
-        self._found = discover(self._server, self._options.database_name, self._options.table_name)
+        options = self._options
+        self._found = discover(
+            self._server, options.database_name, options.table_name,
+            lambda database, table: self._is_wanted(f"{database}.{table}"),
+        )  # fmt: skip
         return self._found
 
     def _checked(self) -> list[MySqlTable]:
@@ -295,6 +299,7 @@ class MySqlCdcSource:
         return BinlogStream(
             self._options.login, server_id=self._options.replica_id, is_mariadb=self._is_mariadb, gtids=place.gtids,
             file=place.file, pos=place.pos, databases=self._options.database_name, tables=self._options.table_name,
+            only=self._options.only,
         )  # fmt: skip
 
     def _check_place(self, place: Place, binlog: Binlog) -> None:

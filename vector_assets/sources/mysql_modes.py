@@ -34,7 +34,8 @@ class Modes:
     def is_wanted(self, table: str) -> bool:
         """True when the expressions match a full name."""
         database, _, name = table.partition(".")
-        return bool(self._database.fullmatch(database) and self._table.fullmatch(name))
+        is_listed = not self._options.only or table in self._options.only
+        return is_listed and bool(self._database.fullmatch(database) and self._table.fullmatch(name))
 
     def start(self, tables: Sequence[MySqlTable]) -> Place:
         """Where the startup mode says.

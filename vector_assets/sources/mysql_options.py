@@ -50,6 +50,8 @@ class MySqlCdcOptions(SourceOptions):
     """Regular expression of whole names of databases."""
     table_name: str = Field(alias="table-name", min_length=1)
     """Regular expression of whole names of tables; several tables that match are read as one."""
+    only_tables: str | None = Field(None, alias="vector-assets.only-tables", min_length=1)
+    """Full names (`database.table`) separated by commas: of the tables that match only these are read."""
     server_id: str | None = Field(None, alias="server-id")
     """Number of this reader among the server's replicas, or a range of which the first is taken; default: one between
     5400 and 6399 made from the tables' names. Two readers with one number throw each other out."""
@@ -166,9 +168,19 @@ class MySqlCdcOptions(SourceOptions):
         """True when all rows are read first."""
         return self.startup_mode in {"initial", "snapshot"}
 
+    @property
+    def only(self) -> frozenset[str]:
+        """Full names of the only tables that are read; empty where all that match are."""
+        return frozenset(name.strip() for name in (self.only_tables or "").split(",") if name.strip())
+
     def origin(self) -> tuple[str, ...]:
-        """`("mysql", database, table)`, as the options spell them."""
-        return ("mysql", self.database_name, self.table_name)
+        """`("mysql", database, table)`, as the options spell them; of tables by name that of the first."""
+        return self.origins()[0]
+
+    def origins(self) -> tuple[tuple[str, ...], ...]:
+        """One for each table that is given by name, or one as the expressions are spelled."""
+        named = [("mysql", *name.split(".", 1)) for name in sorted(self.only)]
+        return tuple(named) or (("mysql", self.database_name, self.table_name),)
 
     def start_option(self) -> str:
         """The startup mode with what decides it."""
@@ -184,4 +196,5 @@ class MySqlCdcOptions(SourceOptions):
 
     def reading(self) -> str:
         """The tables: records are numbered from the pipeline's own start, so other pipelines' archives are no use."""
-        return f"{self.hostname}:{self.port}/{self.database_name}.{self.table_name}"
+        names = ",".join(sorted(self.only)) or f"{self.database_name}.{self.table_name}"
+        return f"{self.hostname}:{self.port}/{names}"

@@ -1,0 +1,436 @@
+"""A Flink CDC YAML file: one pipeline for every table of the target, over exactly the tables that are routed to it."""
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from vector_assets.declare.cdc_form import (
+    METADATA_NAMES,
+    MySqlCaptureOptions,
+    PipelineForm,
+    Route,
+    TransformRule,
+    names_of,
+)
+from vector_assets.declare.cdc_names import Place as Target
+from vector_assets.declare.cdc_names import TablePatterns, routed
+from vector_assets.declare.cdc_select import Projected, ProjectionTransform, Written, project
+from vector_assets.declare.cdc_sinks import CdcSink, TableEnd, options_at, sink_of
+from vector_assets.declare.flink_options import Secrets, fill_texts, parse
+from vector_assets.declare.lake_form import read
+from vector_assets.declare.yaml_text import Document, unknown_key
+from vector_assets.engine import env
+from vector_assets.engine.captures import CapturedTable
+from vector_assets.engine.core import Transform
+from vector_assets.engine.errors import ConfigError, Place
+from vector_assets.engine.metadata import Metadata
+from vector_assets.engine.pipeline import Pipeline, PipelineSettings
+from vector_assets.engine.registry import nearest
+from vector_assets.engine.schema import Column, LogicalType, Table
+from vector_assets.engine.typed import TypedDecoder, typed_schema
+from vector_assets.sources.mysql import MySqlCdcSource
+from vector_assets.sources.mysql_metadata import METADATA
+from vector_assets.sources.mysql_options import MySqlCdcOptions
+from vector_assets.transforms.changes import InsertsOnly, SoftDelete
+
+KEYS = ("source", "sink", "route", "transform", "pipeline")
+"""What a document of a CDC pipeline consists of."""
+_SETTING = "vector-assets."
+_OF_FORM = frozenset({"vector-assets.keyless-changes"})
+_TEXT = LogicalType("VARCHAR", nullable=False)
+_SPOKEN: Mapping[str, tuple[str, LogicalType]] = {
+    "__namespace_name__": ("database_name", _TEXT),
+    "__schema_name__": ("database_name", _TEXT),
+    "__table_name__": ("table_name", _TEXT),
+    "__data_event_type__": ("row_kind", _TEXT),
+    "op_ts": ("op_ts", LogicalType("BIGINT", nullable=False)),
+}
+"""Metadata in expressions: the key of the source, and the type. A MySQL database is namespace and schema at once: Flink
+CDC's documents say the one, its code the other."""
+_SERVER_IDS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?")
+_LEAST_SERVER_ID = 6400
+"""Flink CDC and `mysql-cdc` take numbers below by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The tables that are read into one target, by the order in which they were found."""
+
+    target: Target
+    tables: tuple[CapturedTable, ...]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the sink said when the first of them was found."""
+        return self.tables[0].facts
+
+
+class Capture:
+    """A CDC pipeline as its file says, before it is known which tables there are. Nothing is contacted."""
+
+    def __init__(self, document: Document, *, secrets: Secrets = env.secret, offline: bool = False) -> None:
+        """Read everything but expressions, whose columns are those of tables.
+
+        Raises:
+            ConfigError: at the key or the value that is wrong.
+        """
+        self.document = document
+        self._secrets, self._offline = secrets, offline
+        _check_keys(document)
+        self.form, self._settings, self._setting_places = _pipeline_form(document)
+        self.routes = [read(Route, document, ("route", number), "route") for number in _items(document, "route")]
+        self.rules = [
+            read(TransformRule, document, ("transform", number), "transform")
+            for number in _items(document, "transform")
+        ]
+        self.source, self._mysql, self._source_places = _source(document, secrets, offline=offline)
+        self.sink: CdcSink = sink_of(document, secrets, offline=offline)
+        PipelineSettings.parse(self._settings, "pipeline", self._setting_places)
+
+    @cached_property
+    def name(self) -> str:
+        """The name that those of its pipelines begin with."""
+        written = self.form.name or Path(self.document.file).name.partition(".")[0]
+        name = re.sub(r"[^A-Za-z0-9_]", "_", written).strip("_") or "cdc"
+        return name if not name[0].isdigit() else f"cdc_{name}"
+
+    @property
+    def place(self) -> Place:
+        """Where it begins."""
+        return self.document.place
+
+    @property
+    def mysql(self) -> MySqlCdcOptions:
+        """The options of a source of every table there is."""
+        return self._mysql_options(".*", ".*", None, None)
+
+    def targets_of(self, table: CapturedTable) -> list[Target]:
+        """Where a table's rows go.
+
+        Raises:
+            ConfigError: a route makes no name of it.
+        """
+        try:
+            return routed([route.rule for route in self.routes], table.database, table.table)
+        except ValueError as error:
+            raise self.document.error(f"route: table {table.name}: {error}", ("route",)) from None
+
+    def groups(self, tables: Sequence[CapturedTable]) -> list[Group]:
+        """The tables that are wanted and read, by their targets, in the order in which they were found."""
+        found: dict[Target, list[CapturedTable]] = {}
+        for table in tables:
+            if table.waits is None and self.source.wants(table.database, table.table):
+                for target in self.targets_of(table):
+                    found.setdefault(target, []).append(table)
+        return [Group(target, tuple(members)) for target, members in found.items()]
+
+    def pipeline_name(self, target: Target) -> str:
+        """The name of the pipeline of a target."""
+        return f"{self.name}_{target.identifier}"
+
+    def refusal(self, groups: Sequence[Group]) -> str | None:
+        """Why these cannot stand beside each other, None where they can."""
+        names: dict[str, Target] = {}
+        for group in groups:
+            name = self.pipeline_name(group.target)
+            other = names.setdefault(name.lower(), group.target)
+            if other != group.target:
+                return (
+                    f"tables {other} and {group.target} of the target would both be pipeline {name}: route one of them"
+                )
+        if groups and not self.sink.has_databases(groups[0].facts):
+            databases = sorted({group.target.database for group in groups if group.target.database})
+            if len(databases) > 1:
+                return (
+                    f"sink {self.sink.type} keeps the tables of one database (here without schemas, or one is named),"
+                    f" found {', '.join(databases)}: give each a file of its own, or route their tables to one database"
+                )
+        for group in groups:
+            first, *rest = group.tables
+            for other_table in rest:
+                if (different := _difference(first, other_table)) is not None:
+                    return f"tables {first.name} and {other_table.name} go to {group.target}, {different}"
+        return None
+
+    def pipelines(self, tables: Sequence[CapturedTable]) -> list[Pipeline]:
+        """One for each target of the known tables.
+
+        Raises:
+            ConfigError: at the expression, the option or the route that is wrong.
+        """
+        groups = self.groups(tables)
+        why = self.refusal(groups)
+        if why is not None:
+            raise self.document.error(f"CDC pipeline {self.name}: {why}", ("route",))
+        return [self._pipeline(group, number) for number, group in enumerate(groups)]
+
+    def rule_of(self, group: Group) -> tuple[int, TransformRule] | None:
+        """The transform that is for the tables of a target, with its place in the list.
+
+        Raises:
+            ConfigError: several match a table, or not all tables have the same.
+        """
+        found: dict[int, str] = {}
+        for table in group.tables:
+            mine = [
+                number
+                for number, rule in enumerate(self.rules)
+                if TablePatterns(rule.source_table).matches(table.database, table.table)
+            ]
+            if len(mine) > 1:
+                what = f"table {table.name} has several transforms: tell rows apart by CASE in one projection instead"
+                raise self.document.error(f"transform: {what}", ("transform", mine[1]))
+            found.setdefault(mine[0] if mine else -1, table.name)
+        if len(found) > 1:
+            what = f"tables {' and '.join(found.values())} go to {group.target} by different transforms"
+            raise self.document.error(f"transform: {what}: write one for both", ("transform", max(found)))
+        number = next(iter(found))
+        return None if number < 0 else (number, self.rules[number])
+
+    def _written(self, group: Group, rule: tuple[int, TransformRule] | None) -> Written:
+        path, form = (("source",), _EVERYTHING) if rule is None else (("transform", rule[0]), rule[1])
+        wanted = {*names_of(self.source.metadata), *(name for name in _SPOKEN if name not in METADATA_NAMES)}
+        metadata = {
+            name: Column(name, kind, "metadata", metadata_key=key)
+            for name, (key, kind) in _SPOKEN.items()
+            if name in wanted
+        }
+        return Written(
+            self.document, path, form.projection or r"\*", form.filter, group.tables[0].key,
+            names_of(form.primary_keys) or None, metadata, self.sink.stored,
+            names_of(form.partition_keys) if self.sink.texts_partition else (),
+        )  # fmt: skip
+
+    def _pipeline(self, group: Group, number: int) -> Pipeline:
+        rule = self.rule_of(group)
+        form = _EVERYTHING if rule is None else rule[1]
+        first = group.tables[0]
+        columns = self._columns(first)
+        written = self._written(group, rule)
+        projection = ProjectionTransform(written, first.table, project(written, first.table, columns))
+        found = projection.projected
+        self._check_partition(form, [column.name for column in found.columns], rule)
+        more = dict(form.options)
+        comment = more.pop("comment", None) or first.comment
+        end = self.sink.end(
+            group.target, group.facts, is_keyed=bool(found.key), partition=names_of(form.partition_keys), more=more
+        )
+        self._check_changes(end.options.refusal_of_changes() if found.key else None, group)
+        source_columns = (*columns, *(written.metadata[each] for each in found.used))
+        made = _Made(
+            self.pipeline_name(group.target), form.description or comment or "",
+            Table(first.table, source_columns, first.key, comment=first.comment, place=self.place),
+            Table(group.target.table, found.columns, found.key, comment=comment, place=self.place),
+            self._reading(group, number), end, (projection, *self._of_changes(form, is_keyed=bool(found.key))),
+            tuple((written.metadata[each], METADATA[_SPOKEN[each][0]]) for each in found.used),
+        )  # fmt: skip
+        return self._assembled(made, found, self._reports(group, end.reports))
+
+    def _assembled(self, made: "_Made", found: Projected, reports: tuple[str, ...]) -> Pipeline:
+        settings = {**self._settings, "pipeline.name": made.name}
+        return Pipeline(
+            name=made.name,
+            place=self.place,
+            description=made.description,
+            source_table=made.source_table,
+            sink_table=made.sink_table,
+            source_connector="mysql-cdc",
+            sink_connector=made.end.connector,
+            format=None,
+            source_options=made.mysql,
+            format_options=None,
+            sink_options=made.end.options,
+            settings=PipelineSettings.parse(settings, "pipeline", self._setting_places),
+            schema=found.schema,
+            transform_text=found.selection.text,
+            decoder=TypedDecoder(made.source_table),
+            transforms=made.transforms,
+            raw_schema=typed_schema(made.source_table, has_kinds=True),
+            metadata=made.metadata,
+            reads=found.selection.reads,
+            notes=found.selection.notes,
+            open_source=partial(MySqlCdcSource, made.mysql, made.source_table, pipeline=made.name),
+            open_sink=partial(made.end.make, made.end.options, made.sink_table, pipeline=made.name),
+            reports=reports,
+        )
+
+    def _columns(self, table: CapturedTable) -> tuple[Column, ...]:
+        """The columns as they are declared of the source: a TIME that becomes a text is one from the beginning, because
+        MySQL's may be negative."""
+        return tuple(
+            replace(column, type=self.sink.stored(column.type)) if column.type.name == "TIME" else column
+            for column in table.columns
+        )
+
+    def _of_changes(self, form: TransformRule, *, is_keyed: bool) -> tuple[Transform, ...]:
+        soft = (SoftDelete(),) if form.converter is not None else ()
+        keeps_changes = self.sink.type in {"print", "blackhole"} or self.form.keyless == "fail"
+        return soft if is_keyed or keeps_changes else (*soft, InsertsOnly())
+
+    def _check_partition(
+        self, form: TransformRule, columns: Sequence[str], rule: tuple[int, TransformRule] | None
+    ) -> None:
+        for name in names_of(form.partition_keys):
+            if name not in columns and rule is not None:
+                known = ", ".join(columns)
+                raise self.document.error(
+                    f"transform: partition-keys: no column {name}; known: {known}",
+                    ("transform", rule[0], "partition-keys"),
+                )
+
+    def _check_changes(self, refusal: tuple[str, str] | None, group: Group) -> None:
+        if refusal is not None:
+            option, remedy = refusal
+            what = f"sink: table {group.target} gets updates and deletes, {remedy}"
+            raise ConfigError(what, self.document.place_of(("sink", option)))
+
+    def _reading(self, group: Group, number: int) -> MySqlCdcOptions:
+        """The source of exactly these tables, under a number of its own among the server's replicas."""
+        databases = "|".join(sorted({re.escape(table.database) for table in group.tables}))
+        tables = "|".join(sorted({re.escape(table.table) for table in group.tables}))
+        only = ",".join(table.name for table in group.tables)
+        return self._mysql_options(databases, tables, only, self._server_id(group, number))
+
+    def _server_id(self, group: Group, number: int) -> str:
+        """Two readers of one number throw each other out, so each pipeline has its own."""
+        written = self._mysql.get("server-id")
+        if written is None:
+            spread = (1 << 32) - 1 - _LEAST_SERVER_ID
+            return str(_LEAST_SERVER_ID + zlib.crc32(self.pipeline_name(group.target).encode()) % spread)
+        match = _SERVER_IDS.fullmatch(written)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if match is not None and first + number > last:
+            raise self.document.error(
+                f"source: server-id {written} has {last - first + 1} numbers; every table of the target reads the"
+                f" binlog by itself, so at least {number + 1} are wanted: give a longer range, or leave it out",
+                ("source", "server-id"),
+            )
+        return str(first + number)
+
+    def _mysql_options(self, database: str, table: str, only: str | None, server_id: str | None) -> MySqlCdcOptions:
+        given = {"connector": "mysql-cdc", "database-name": database, "table-name": table}
+        if only is not None:
+            given["vector-assets.only-tables"] = only
+        if server_id is not None:
+            given["server-id"] = server_id
+        written = fill_texts(self._mysql | given, self._source_places, self._secrets, offline=self._offline)
+        options: MySqlCdcOptions = parse(MySqlCdcSource, written, "source mysql")
+        return options
+
+    def _reports(self, group: Group, of_sink: Sequence[str]) -> tuple[str, ...]:
+        """What has no effect; the columns that cannot be read are said as well."""
+        left_out = (
+            f"column {column} of table {table.name} cannot be read and is left out"
+            for table in group.tables
+            for column in table.left_out
+        )
+        found = (*self.form.reports(), *self.source.reports(), *self._reading(group, 0).reports(), *of_sink, *left_out)
+        return tuple(f"{self.place}: CDC pipeline {self.name}: {report}" for report in found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The parts of a pipeline before they are put together."""
+
+    name: str
+    description: str
+    source_table: Table
+    sink_table: Table
+    mysql: MySqlCdcOptions
+    end: TableEnd
+    transforms: tuple[Transform, ...]
+    metadata: tuple[tuple[Column, Metadata], ...]
+
+
+def _check_keys(document: Document) -> None:
+    for key in document.names():
+        if key not in KEYS:
+            raise unknown_key(document, (key,), list(KEYS), "CDC pipeline")
+    for key in ("source", "sink"):
+        if key not in document.names():
+            raise ConfigError(f"CDC pipeline: key {key!r} is required", document.place)
+
+
+def _items(document: Document, key: str) -> range:
+    """Numbers of the items of a list.
+
+    Raises:
+        ConfigError: it is no list.
+    """
+    value = document.value((key,))
+    if value is not None and not isinstance(value, list):
+        raise document.error(f"{key}: want a list (- source-table: ...)", (key,))
+    return range(len(value or ()))
+
+
+def _pipeline_form(document: Document) -> tuple[PipelineForm, dict[str, str], dict[str, Place]]:
+    """What `pipeline:` says: the form, and the settings of pipelines with their places."""
+    if document.value(("pipeline",)) is None:
+        return PipelineForm.model_validate({}), {}, {}
+    for name, why in _REFUSED.items():
+        if document.value(("pipeline", name)) is not None:
+            raise ConfigError(f"pipeline: {name}: {why}", document.place_of_key(("pipeline", name)))
+    value = document.value(("pipeline",))
+    names = [name for name in value if name.startswith(_SETTING)] if isinstance(value, dict) else []
+    settings = {name: str(value[name]) for name in names if name not in _OF_FORM}
+    places = {name: document.place_of(("pipeline", name)) for name in settings}
+    return read(PipelineForm, document, ("pipeline",), "pipeline", passed_over=list(settings)), settings, places
+
+
+_REFUSED = {
+    "user-defined-function": "functions of Java are not possible here",
+    "model": "a model is not built here: EMBED of Flink SQL scripts makes vectors",
+}
+_EVERYTHING = TransformRule.model_validate({"source-table": "none.none"})
+"""The transform of tables that none is for."""
+_OWN = frozenset({"connector", "database-name", "table-name", "vector-assets.only-tables"})
+
+
+def _source(
+    document: Document, secrets: Secrets, *, offline: bool
+) -> tuple[MySqlCaptureOptions, dict[str, str], dict[str, Place]]:
+    """What `source:` says: its own options, and those of connector `mysql-cdc` as they are written."""
+    texts = options_at(document, "source")
+    places = {name: document.place_of(("source", name)) for name in texts}
+    kind = texts.get("type")
+    if kind is None:
+        raise ConfigError("source: key 'type' is required", document.place_of_key(("source",)))
+    if kind == "kafka":
+        what = "type kafka is not built yet: a topic of debezium-json or canal-json is a source of Flink SQL scripts"
+        raise document.error(f"source: {what}", ("source", "type"))
+    if kind != "mysql":
+        raise document.error(
+            f"source: unknown type {kind!r}{nearest(kind, ['mysql'])}; known: mysql", ("source", "type")
+        )
+    own = [*MySqlCaptureOptions.known()]
+    mysql = [name for name in MySqlCdcOptions.known() if name not in _OWN]
+    for name in texts:
+        if name not in own and name not in mysql:
+            known = sorted({*own, *mysql})
+            what = f"source mysql: unknown option {name!r}{nearest(name, known)}; known options: {', '.join(known)}"
+            raise ConfigError(what, document.place_of_key(("source", *_path(document, name))))
+    mine = fill_texts({name: texts[name] for name in texts if name in own}, places, secrets, offline=offline)
+    form = MySqlCaptureOptions.parse(mine.values, "source mysql", places)
+    places |= dict.fromkeys(_OWN, document.place_of(("source",)))
+    return form, {name: text for name, text in texts.items() if name not in own}, places
+
+
+def _path(document: Document, name: str) -> tuple[str, ...]:
+    """The keys of an option, whether it is written with dots or nested."""
+    return (name,) if document.value(("source", name)) is not None else tuple(name.split("."))
+
+
+def _difference(one: CapturedTable, other: CapturedTable) -> str | None:
+    """In what two tables of one target differ; None where they do not."""
+    if one.key != other.key:
+        return f"and have the keys ({', '.join(one.key)}) and ({', '.join(other.key)})"
+    types = ({each.name: str(each.type) for each in table.columns} for table in (one, other))
+    first, second = types
+    for name in dict.fromkeys((*first, *second)):
+        if first.get(name) != second.get(name):
+            return f"and differ in column {name}: {first.get(name, 'none')} and {second.get(name, 'none')}"
+    return None

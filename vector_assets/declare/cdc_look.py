@@ -1,0 +1,155 @@
+"""Which tables a CDC pipeline has: what the ledger knows of them, and a look at the server for new ones."""
+
+import logging
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from vector_assets.clients.mysql import Login, MySql
+from vector_assets.clients.mysql_schema import MySqlTable, discover
+from vector_assets.declare.cdc_job import Capture
+from vector_assets.engine import captures, env
+from vector_assets.engine.captures import CapturedTable
+from vector_assets.engine.errors import ConfigError, VectorAssetsError
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.schema import Column, LogicalType
+from vector_assets.engine.store import is_there
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK_SECONDS = 3
+"""How long a connection of the look may take that loading makes where nothing is known yet."""
+_TEMPORAL = frozenset({"DATE", "TIMESTAMP", "TIMESTAMP_LTZ"})
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look found: tables that are new and read from now on, those that wait for a word, those that cannot be
+    taken and why, and known ones that the server does not have any more."""
+
+    new: tuple[CapturedTable, ...] = ()
+    waiting: tuple[CapturedTable, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+def look(capture: Capture, ledger: Ledger, *, connect_seconds: int | None = None) -> Look:
+    """Ask the server for its tables (and the sink for what decides their place); new ones are kept in the ledger.
+
+    A table for a target that is being filled already waits: its rows so far are read when somebody says so.
+
+    Raises:
+        VectorAssetsError: the server or the sink does not answer, or refuses us.
+    """
+    known = captures.captured(ledger, capture.name)
+    names = {table.name for table in known}
+    there = _tables(capture, connect_seconds)
+    fresh = [table for table in there if table.full_name not in names]
+    facts = capture.sink.ask() if fresh else {}
+    taken, waiting, refused = list(known), list[CapturedTable](), list[tuple[str, str]]()
+    running = set(ledger.known())
+    for found in fresh:
+        table = replace(_captured(found, capture), facts=facts)
+        why = _waits(capture, table, taken, running)
+        if why is not None:
+            waiting.append(replace(table, waits=why))
+        elif (reason := _refused(capture, table, taken)) is not None:
+            refused.append((table.name, reason))
+        else:
+            taken.append(table)
+    new = tuple(taken[len(known) :])
+    captures.note(ledger, capture.name, (*new, *waiting))
+    present = {table.full_name for table in there}
+    gone = tuple(sorted(name for name in names if name not in present and _is_wanted(capture, name)))
+    return Look(new, tuple(waiting), tuple(refused), gone)
+
+
+def known_pipelines(capture: Capture, *, offline: bool = False) -> list[Pipeline]:
+    """The pipelines of the tables that the ledger knows; where it knows none, one short look for them.
+
+    A server that does not answer the look is said in the log: then there are no pipelines yet.
+
+    Raises:
+        ConfigError: the file is wrong, or the ledger cannot be asked.
+    """
+    try:
+        tables = _of_ledger(capture)
+        if not tables and not offline:
+            tables = _first_look(capture)
+    except ConfigError:
+        raise
+    except VectorAssetsError as error:
+        raise ConfigError(f"CDC pipeline {capture.name}: its tables are not known: {error}", capture.place) from error
+    return capture.pipelines(tables)
+
+
+def _of_ledger(capture: Capture) -> list[CapturedTable]:
+    if not is_there(env.ledger_location()):
+        return []
+    with closing(Ledger(env.ledger_location())) as ledger:
+        return captures.captured(ledger, capture.name)
+
+
+def _first_look(capture: Capture) -> list[CapturedTable]:
+    with closing(Ledger(env.ledger_location())) as ledger:
+        try:
+            found = look(capture, ledger, connect_seconds=FIRST_LOOK_SECONDS)
+        except VectorAssetsError as error:
+            log.warning("%s: no table of it is known yet, and none can be looked up: %s", capture.name, error)
+            return []
+        for name, why in found.refused:
+            log.warning("%s: table %s is not taken: %s", capture.name, name, why)
+        return captures.captured(ledger, capture.name)
+
+
+def _tables(capture: Capture, connect_seconds: int | None) -> list[MySqlTable]:
+    login = capture.mysql.login
+    if connect_seconds is not None:
+        seconds = min(connect_seconds, login.connect_seconds)
+        login = Login(login.host, login.port, login.user, login.password, seconds)
+    with closing(MySql(login)) as server:
+        return discover(server, ".*", ".*", capture.source.wants)
+
+
+def _is_wanted(capture: Capture, name: str) -> bool:
+    database, _, table = name.partition(".")
+    return capture.source.wants(database, table)
+
+
+def _captured(table: MySqlTable, capture: Capture) -> CapturedTable:
+    columns, left_out = [], []
+    for each in table.columns:
+        kind = each.logical
+        if kind is None:
+            left_out.append(f"{each.name} ({each.full_type})")
+            continue
+        if each.full_type.startswith("tinyint(1)") and not capture.source.boolean_tinyint:
+            kind = LogicalType("SMALLINT" if each.is_unsigned else "TINYINT", nullable=kind.nullable)
+        # dates with zeros in them are null, also in a column that is NOT NULL
+        is_nullable = kind.nullable or (kind.name in _TEMPORAL and each.name not in table.key)
+        columns.append(Column(each.name, replace(kind, nullable=is_nullable), comment=each.comment or None))
+    return CapturedTable(table.full_name, tuple(columns), table.key, table.comment or None, tuple(left_out))
+
+
+def _waits(capture: Capture, table: CapturedTable, taken: list[CapturedTable], running: set[str]) -> str | None:
+    """Why a table has to wait for a word: a pipeline that is past its first rows would never read those of it."""
+    if not any(each.waits is None for each in taken):
+        return None
+    mine = set(capture.targets_of(table))
+    for group in capture.groups(taken):
+        name = capture.pipeline_name(group.target)
+        if group.target in mine and name in running:
+            return f"{group.target} is being filled by {name}, which has read all rows of its other tables"
+    return None
+
+
+def _refused(capture: Capture, table: CapturedTable, taken: list[CapturedTable]) -> str | None:
+    if not table.columns:
+        return f"none of its columns can be read ({', '.join(table.left_out) or 'it has none'})"
+    try:
+        reason = capture.refusal(capture.groups([*taken, table]))
+        if reason is None:
+            capture.pipelines([*taken, table])
+    except ConfigError as error:
+        return str(error)
+    return reason
