@@ -101,14 +101,14 @@ def sink_of(document: Document, secrets: Secrets, *, offline: bool) -> CdcSink:
     Raises:
         ConfigError: at the option that is wrong.
     """
+    for name in ("include.schema.changes", "exclude.schema.changes"):
+        if document.value((*WHERE, name)) is not None:
+            what = f"sink: {name!r} is not built: schema.change.behavior of pipeline: says it for all kinds of changes"
+            raise ConfigError(what, document.place_of_key((*WHERE, name)))
     texts = options_at(document, "sink")
     kind = texts.get("type")
     if kind is None:
         raise ConfigError("sink: key 'type' is required", document.place_of_key(WHERE))
-    for name in ("include.schema.changes", "exclude.schema.changes"):
-        if name in texts:
-            what = f"sink: {name!r} is not built: schema.change.behavior of pipeline: says it for all kinds of changes"
-            raise ConfigError(what, document.place_of_key((*WHERE, name)))
     places = {name: document.place_of((*WHERE, name)) for name in texts} | {
         "connector": document.place_of((*WHERE, "type"))
     }
