@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults.captured import CapturedJob, Spec, declared
-from vector_assets.engine.errors import FatalError
+from tests.sources.maxcompute_table import options_of
 
 pytestmark = pytest.mark.service
 
@@ -100,3 +100,48 @@ def test_lenient_keeps_what_was_dropped_and_adds_what_was_renamed(target, mysql)
     assert found.columns() == [("id", "integer"), ("n", "integer"), ("s", "character varying(50)"),
                                ("said", "character varying(80)")]  # fmt: skip
     assert found.rows() == [(1, None, None, "x"), (2, 2, "b", None), (3, 3, "c", None), (4, None, None, "d")]
+
+
+class MaxComputeTarget:
+    """A Delta table that follows the MySQL table `t`."""
+
+    def __init__(self, folder, mysql, server, columns, **spec):
+        self.mysql, self.server = mysql, server
+        self.table = server.table(
+            f"{columns}, PRIMARY KEY (id)", "TBLPROPERTIES ('transactional'='true', 'write.bucket.num'='4')"
+        ).name
+        source = mysql.options("t")
+        sink = options_of(server, self.table, enableUpsert="true", **{"upsert.write.bucket.num": "4"})
+        self.job = CapturedJob(folder, Spec(source, "maxcompute", sink, declared(source), **spec))
+
+    def columns(self):
+        return [(column.name, str(column.type).lower()) for column in self.server.odps.get_table(self.table).table_schema]
+
+    def as_source(self):
+        names = [row[0] for row in self.mysql.sql("SHOW COLUMNS FROM t")]
+        listed = ", ".join(f"`{name}`" for name in names)
+        return (
+            [tuple(row) for row in self.server.rows(f"SELECT {listed} FROM {self.table} ORDER BY id")],
+            list(self.mysql.sql(f"SELECT {listed} FROM t ORDER BY id")),
+        )
+
+
+def test_a_delta_table_follows(tmp_path, mysql, maxcompute):
+    mysql.sql("CREATE TABLE t (id INT PRIMARY KEY, n INT, s VARCHAR(50))")
+    mysql.sql("INSERT INTO t VALUES (1, 1, 'a'), (2, 2, 'b'), (3, 3, 'c')")
+    found = MaxComputeTarget(tmp_path, mysql, maxcompute, "id int NOT NULL, n int, s varchar(50)", behavior="evolve")
+    found.job.run()
+    mysql.sql("ALTER TABLE t ADD COLUMN extra DECIMAL(10, 2), MODIFY n BIGINT")
+    mysql.sql("INSERT INTO t VALUES (5, 5000000000, 'e', 5.25)")
+    mysql.sql("ALTER TABLE t CHANGE s said VARCHAR(60)")
+    mysql.sql("UPDATE t SET said = 'x' WHERE id = 1")
+    found.job.run()
+    assert found.columns() == [("id", "int"), ("n", "bigint"), ("said", "varchar(60)"), ("extra", "decimal(10,2)")]
+    ours, theirs = found.as_source()
+    assert ours == theirs
+    mysql.sql("ALTER TABLE t DROP COLUMN n")
+    mysql.sql("DELETE FROM t WHERE id = 2")
+    found.job.run()
+    assert [name for name, _ in found.columns()] == ["id", "said", "extra"]
+    ours, theirs = found.as_source()
+    assert ours == theirs
