@@ -72,6 +72,13 @@ _DML = re.compile(r"(INSERT|UPDATE|DELETE|REPLACE|LOAD)\b", re.I)
 _COMMENT = re.compile(r"/\*(?![!M]).*?\*/|^\s*(?:--|#)[^\n]*\n", re.S | re.M)
 
 
+_RENAMED = re.compile(
+    rf"\bRENAME\s+COLUMN\s+(?:IF\s+EXISTS\s+)?{_NAME}\s+TO\s+{_NAME}"
+    rf"|\bCHANGE\s+(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?{_NAME}\s+{_NAME}", re.I,
+)  # fmt: skip
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.S)
+
+
 class PlaceLostError(Exception):
     """The server refuses the place, with its own words."""
 
@@ -103,6 +110,15 @@ class Ddl:
     def old_and_new(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names that a RENAME (or ALTER ... RENAME) takes away, and those it gives."""
         return self.all_tables[::2], self.all_tables[1::2]
+
+    @property
+    def renamed(self) -> tuple[tuple[str, str], ...]:
+        """Columns that an ALTER calls otherwise, by the old name and the new one."""
+        if self.verb != "ALTER":
+            return ()
+        found = (match.groups() for match in _RENAMED.finditer(_QUOTED.sub("''", self.statement)))
+        pairs = ((_bare(a or c), _bare(b or d)) for a, b, c, d in found)
+        return tuple((old, new) for old, new in pairs if old != new)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,18 @@ _DIGIT_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
 _OLD_TIMES = {T.DATETIME: 8, T.TIME: 3, T.TIMESTAMP: 4}
 _WKB_AT = 4
 """Geometry is the number of its reference system (4 bytes), then WKB."""
+_WIDTHS = {"utf8mb4": 4, "utf8mb3": 3, "utf8": 3, "ucs2": 2, "utf16": 4, "utf16le": 4, "utf32": 4, "gbk": 2,
+           "gb2312": 2, "gb18030": 4, "big5": 2, "sjis": 2, "cp932": 2, "ujis": 3, "eucjpms": 3,
+           "euckr": 2}  # fmt: skip
 _UTF8 = frozenset({"utf8", "utf8mb3", "utf8mb4", "ascii"})
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column of a binlog's table map: `size` is the bytes of a fixed value, minus the bytes of a length otherwise."""
+    """A column of a binlog's table map: `size` is the bytes of a fixed value, minus the bytes of a length otherwise.
+
+    `length` are the most bytes of a text, `width` those of a character.
+    """
 
     name: str
     type: int
@@ -41,6 +47,7 @@ class Field:
     scale: int = 0
     members: tuple[str, ...] = ()
     length: int = 0
+    width: int = 1
 
     @classmethod
     def of(cls, column: Any) -> "Field":
@@ -55,13 +62,19 @@ class Field:
             name=column.name, type=kind, size=_size(column), is_unsigned=bool(column.unsigned),
             charset=known.get("character_set_name"),
             precision=known.get("precision", known.get("bits", known.get("fsp", 0))), scale=known.get("decimals", 0),
-            members=tuple(members), length=known.get("max_length", 0),
+            members=tuple(members), length=known.get("max_length", 0), width=_width(column.collation_name or ""),
         )  # fmt: skip
 
     @property
     def is_binary(self) -> bool:
         """True of text without a character set."""
         return self.charset == "binary"
+
+
+def _width(collation: str) -> int:
+    """Most bytes of a character; collations that the library does not know (uca1400) are of utf8mb4."""
+    charset = collation.partition("_")[0]
+    return _WIDTHS.get(charset, 1) if charset else 4
 
 
 def _size(column: Any) -> int:

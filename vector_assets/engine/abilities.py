@@ -10,8 +10,19 @@ from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from vector_assets.engine.core import Batch, BatchToken, Counts, Decoder, Json, Position, Span, Split, Token
-from vector_assets.engine.schema import Column
+from vector_assets.engine.core import (
+    Batch,
+    BatchToken,
+    Counts,
+    Decoder,
+    Json,
+    Position,
+    Span,
+    Split,
+    Token,
+    Transform,
+)
+from vector_assets.engine.schema import Column, ColumnChange
 
 DISTANCE = "_distance"
 """Column of a search's result: how far the row is from the vector, by the metric that was used."""
@@ -257,6 +268,48 @@ class Evolvable(Protocol):
         Raises:
             PlanError: a change the target cannot make (a narrower or an unrelated type); nothing was changed.
         """
+        ...
+
+
+@runtime_checkable
+class Alterable(Protocol):
+    """Can also drop and rename columns; only the committer asks, between two batches."""
+
+    def alter(self, changes: Sequence[ColumnChange]) -> tuple[str, ...]:
+        """Make the changes, in order; what was changed, one sentence each. One that is made already changes nothing,
+        so the last call may be repeated after a crash.
+
+        Raises:
+            PlanError: a change the target cannot make; those before it may be made.
+        """
+        ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A transform whose columns follow those of the rows it is given."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that it gives out."""
+        ...
+
+    def following(self, columns: Sequence[Column]) -> Transform:
+        """The same transform over rows of these columns (those of the decoder, then the metadata columns).
+
+        Raises:
+            PlanError: it cannot do without a column that is gone.
+        """
+        ...
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """An evolving decoder whose records say by themselves what their columns were: today's decodes all of them."""
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Declared names of columns that are called otherwise by now, and what they are called."""
         ...
 
 

@@ -242,13 +242,16 @@ class SchemaChange:
     """A change of its columns that an evolving decoder wants (`abilities.Evolving`), for people in `what`.
 
     `position` is the ordinal of the first record that needs it; `entry` and `refusal` are what the decoder's state
-    grows by when the target makes the change, or refuses it.
+    grows by when the target makes the change, or refuses it. `renamed` are the names, old and new, of a column that
+    stays the same under another name; a refusal of what `is_required` stops the pipeline.
     """
 
     position: int
     what: str
     entry: Json
     refusal: Json
+    renamed: tuple[str, str] | None = None
+    is_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

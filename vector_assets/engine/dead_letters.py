@@ -317,10 +317,13 @@ def raw_records(letters: Sequence[DeadLetter], schema: pa.Schema = RAW_SCHEMA) -
     values, kind = [letter.current for letter in letters], schema.field("value").type
     times = pa.array([letter.timestamp_ms for letter in letters], pa.int64())
     headers = [[{"key": k, "value": v} for k, v in x.headers] if x.headers else None for x in letters]
+    current = from_bytes(values, kind) if pa.types.is_struct(kind) else pa.array(values, kind)
+    # of captured tables the letters say what columns there are
+    schema = schema.set(schema.get_field_index("value"), pa.field("value", current.type))
     return pa.table(
         [
             pa.array([letter.key for letter in letters], pa.binary()),
-            from_bytes(values, kind) if pa.types.is_struct(kind) else pa.array(values, kind),
+            current,
             pa.array(headers, HEADERS_TYPE),
             pc.cast(times, RAW_SCHEMA.field("timestamp").type),
             pa.array([numbers[letter.split] for letter in letters], pa.int16()),

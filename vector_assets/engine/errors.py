@@ -158,8 +158,9 @@ class DriftError(FatalError):
     path, what was found and what was wanted.
     """
 
-    def __init__(self, split: int, offset: int, what: str) -> None:
+    def __init__(self, split: int, offset: int, what: str, remedy: str = "change the fields or the drift mode") -> None:
         super().__init__(f"record at offset {offset} of split {split}: {what}")
+        self.remedy = remedy
         self.split = split
         self.offset = offset
         self.what = what

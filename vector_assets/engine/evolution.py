@@ -14,8 +14,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from vector_assets.engine.abilities import Evolvable, Evolving
-from vector_assets.engine.core import HIDDEN, Decoder, Json, SchemaChange, Sink, Split, Transform
+from vector_assets.engine.abilities import Describing, Evolvable, Evolving
+from vector_assets.engine.column_changes import (
+    changes_between,
+    check_following,
+    following,
+    is_destructive,
+    make,
+    refused,
+    with_key,
+)
+from vector_assets.engine.core import HIDDEN, Decoder, Json, SchemaChange, Sink, Split, Target, Transform
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import ConfigError, Place, PlanError
 from vector_assets.engine.lease import Lease
@@ -35,6 +44,10 @@ def check_evolvable(
     Raises:
         ConfigError: the target cannot be changed by us, or transforms stand between decoder and sink.
     """
+    if isinstance(decoder, Describing):
+        # what a target cannot do is known when it is asked: most changes never come
+        check_following(transforms, place)
+        return
     if not (isinstance(decoder, Evolving) and decoder.evolves):
         return
     is_able = issubclass(sink, Evolvable) if isinstance(sink, type) else isinstance(sink, Evolvable)
@@ -52,11 +65,13 @@ def check_evolvable(
 
 def evolved(pipeline: Pipeline, state: Sequence[Json]) -> Pipeline:
     """The pipeline with the columns that its decoder has after these changes; new ones stand at the end."""
-    if not isinstance(pipeline.decoder, Evolving) or not state:
+    if not isinstance(pipeline.decoder, Evolving) or not (state or isinstance(pipeline.decoder, Describing)):
         return pipeline
     decoder = pipeline.decoder.evolved(state)
     if not isinstance(decoder, Evolving):
         return pipeline
+    if isinstance(decoder, Describing):
+        return with_key(following(pipeline, decoder, decoder.columns), decoder.renamed)
     found = {column.name: column for column in decoder.columns}
     table = pipeline.sink_table
     kept = [
@@ -136,7 +151,8 @@ class Schemas:
 
     def at(self, version: int) -> PipelineVersion:
         """A version of a batch: the current one, or an older one out of the ledger."""
-        if version == self.current.version or not isinstance(self.declared.decoder, Evolving):
+        decoder = self.declared.decoder
+        if version == self.current.version or not isinstance(decoder, Evolving) or isinstance(decoder, Describing):
             return self.current
         if version not in self._older:
             state = state_of(self.ledger, self.declared.name, self.declared.target, version)
@@ -146,29 +162,75 @@ class Schemas:
     def evolve(
         self, lease: Lease, sink: Sink, seq: int, raw: pa.Table, splits: Sequence[Split],
         wants: Sequence[SchemaChange], try_again: Callable[[Callable[[], object]], object],
-    ) -> None:  # fmt: skip
+    ) -> Target:  # fmt: skip
         """Change the target as batch `seq` wants it, as far as the target goes along, and note that in the ledger.
 
+        What the target says of itself afterwards.
+
         Raises:
+            FatalError: the target refuses a change that it must make.
             ConfigError: the sink cannot change its target.
             TransientError: the target does not answer.
         """
         check_evolvable(self.declared.decoder, sink, self.declared.transforms, self.declared.place)
-        assert isinstance(sink, Evolvable)
         with self._turn:
             # workers that stage now do so under the columns of now
             self._turn.wait_for(lambda: self._at_work == 0)
-            state, refused = self._asked(sink, wants, try_again)
+            if isinstance(self.declared.decoder, Describing):
+                return self._alter(lease, sink, seq, raw, splits, wants, try_again)
+            assert isinstance(sink, Evolvable)
+            state, reasons = self._asked(sink, wants, try_again)
             failpoint("evolved")
             pipeline = evolved(self.declared, state)
-            changes = [_change(want, raw, splits, refused.get(want.what)) for want in wants]
+            changes = [_change(want, raw, splits, reasons.get(want.what)) for want in wants]
             version = add_version(self.ledger, lease, pipeline.columns, state, seq, changes)
-            try_again(lambda: sink.prepare(pipeline.schema, pipeline.sink_table.primary_key))
+            target = self._prepared(sink, pipeline, try_again)
             self.current = PipelineVersion(version, pipeline, state)
-        for change in changes:
-            log.info(
-                "%s: batch %d: %s%s", lease.pipeline, seq, change.what, f": {change.refused}" if change.refused else ""
-            )
+        _tell(lease, seq, changes)
+        return target
+
+    def _prepared(self, sink: Sink, pipeline: Pipeline, try_again: Callable[[Callable[[], object]], object]) -> Target:
+        found = try_again(lambda: sink.prepare(pipeline.schema, pipeline.sink_table.primary_key))
+        assert isinstance(found, Target)
+        return found
+
+    def _alter(
+        self, lease: Lease, sink: Sink, seq: int, raw: pa.Table, splits: Sequence[Split],
+        wants: Sequence[SchemaChange], try_again: Callable[[Callable[[], object]], object],
+    ) -> Target:  # fmt: skip
+        """As `evolve`, a change at a time: one that takes something away is noted before the next one is made.
+
+        So what is made again after a crash is the last change only, which a second time changes nothing.
+        """
+        state, noted = self.current.state, list[Change]()
+        pipeline = evolved(self.declared, state)
+        for number, want in enumerate(wants):
+            state, pipeline, reason, is_last = self._altered(lease, sink, state, pipeline, want, try_again)
+            noted.append(_change(want, raw, splits, reason))
+            if is_last or number + 1 == len(wants):
+                failpoint("evolved")
+                version = add_version(self.ledger, lease, pipeline.columns, state, seq, noted)
+                self.current = PipelineVersion(version, pipeline, state)
+                _tell(lease, seq, noted)
+                noted = []
+        return self._prepared(sink, pipeline, try_again)
+
+    def _altered(
+        self, lease: Lease, sink: Sink, state: tuple[Json, ...], pipeline: Pipeline, want: SchemaChange,
+        try_again: Callable[[Callable[[], object]], object],
+    ) -> tuple[tuple[Json, ...], Pipeline, str | None, bool]:  # fmt: skip
+        """State and pipeline after a change, why it was refused, and whether it must be noted before the next one."""
+        try:
+            after = evolved(self.declared, (*state, want.entry))
+            changes = changes_between(pipeline.sink_table, after.sink_table, want.renamed)
+            if changes:
+                try_again(lambda: make(sink, changes, after))
+        except PlanError as error:
+            if want.is_required:
+                raise refused(lease.pipeline, want, str(error)) from error
+            state = (*state, want.refusal)
+            return state, evolved(self.declared, state), str(error), False
+        return (*state, want.entry), after, None, is_destructive(changes)
 
     def _asked(
         self, sink: Evolvable, wants: Sequence[SchemaChange], try_again: Callable[[Callable[[], object]], object]
@@ -187,17 +249,23 @@ class Schemas:
         whole = (*state, *(want.entry for want in wants))
         if ask(whole) is None:
             return whole, {}
-        refused: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         for want in wants:
             # a second change of a column whose first was refused starts from what the column is not
             earlier = next(
-                (refused[each.what] for each in wants if each.what in refused and each.refusal == want.refusal), None
+                (reasons[each.what] for each in wants if each.what in reasons and each.refusal == want.refusal), None
             )
             reason = earlier or ask((*state, want.entry))
             state = (*state, want.entry if reason is None else want.refusal)
             if reason is not None:
-                refused[want.what] = reason
-        return state, refused
+                reasons[want.what] = reason
+        return state, reasons
+
+
+def _tell(lease: Lease, seq: int, changes: Sequence[Change]) -> None:
+    for change in changes:
+        why = f": {change.refused}" if change.refused else ""
+        log.info("%s: batch %d: %s%s", lease.pipeline, seq, change.what, why)
 
 
 def _change(want: SchemaChange, raw: pa.Table, splits: Sequence[Split], refused: str | None) -> Change:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from vector_assets.engine.abilities import Evolving, Numbered, Vetting
 from vector_assets.engine.aggregation import Aggregation
+from vector_assets.engine.captured import gathered
 from vector_assets.engine.compact import compact
 from vector_assets.engine.core import (
     KIND,
@@ -186,7 +187,7 @@ class _Reading:
 
     def taken(self, records: int) -> pa.Table:
         """The first `records` of what was read."""
-        return pa.Table.from_batches(self.batches, self.schema).slice(0, records).combine_chunks()
+        return gathered(self.batches, self.schema).slice(0, records).combine_chunks()
 
 
 def _shown(pipeline: Pipeline, raw: pa.Table, splits: tuple[Split, ...]) -> Preview:

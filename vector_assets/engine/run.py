@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine.abilities import Doubting
+from vector_assets.engine.captured import gathered
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Json, Position, Receipt, Span, Split, State
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
@@ -543,4 +544,4 @@ def collect(reading: "Iterator[pa.RecordBatch]", schema: pa.Schema) -> tuple[pa.
         try:
             batches.append(next(reading))
         except StopIteration as end:
-            return pa.Table.from_batches(batches, schema), end.value
+            return gathered(batches, schema), end.value

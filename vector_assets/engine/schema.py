@@ -139,3 +139,26 @@ class Table:
     def schema(self) -> pa.Schema:
         """Arrow schema of all columns."""
         return pa.schema([pa.field(c.name, c.type.arrow, c.type.nullable) for c in self.columns])
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """One change of a target's columns (`abilities.Alterable`); each may be made twice.
+
+    `add`: `column` is new, nullable, at the end. `drop`: `column` goes. `rename`: `old` is called as `column` is.
+    `type`: `column` has its type (and may be null, where that says so) from now on.
+    """
+
+    kind: Literal["add", "drop", "rename", "type"]
+    column: Column
+    old: str | None = None
+
+    def __str__(self) -> str:
+        name = self.column.name
+        said = {
+            "add": f"column {name} {self.column.type} is added",
+            "drop": f"column {name} is dropped",
+            "rename": f"column {self.old} is renamed to {name}",
+            "type": f"column {name} becomes {self.column.type}",
+        }
+        return said[self.kind]

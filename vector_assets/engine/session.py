@@ -183,7 +183,7 @@ class Session:
 
     def adopt(self, versioned: PipelineVersion) -> None:
         """The columns have changed; the sink knows."""
-        self.pipeline, self._state = versioned.pipeline, versioned.state
+        self.pipeline, self._state, self._target = versioned.pipeline, versioned.state, None
 
     def _take_todays_columns(self) -> bool:
         """Have the columns that the ledger knows; true when they are others than the target was checked for."""

@@ -341,7 +341,7 @@ class Stages:
             named = splits[error.split] if error.split < len(splits) else str(error.split)
             raise FatalError(
                 f"{batch.pipeline}: batch {batch.seq}, {named}, offset {error.offset}: {error.what}. Nothing of this"
-                " batch was written; change the fields or the drift mode, then run again"
+                f" batch was written; {error.remedy}, then run again"
             ) from error
 
     def evolve(self, prepared: Prepared) -> None:
@@ -351,10 +351,12 @@ class Stages:
             ConfigError: the sink cannot change its target.
         """
         batch = prepared.batch
-        self.schemas.evolve(
+        target = self.schemas.evolve(
             self.lease, self.sink, batch.seq, prepared.raw, self.splits(batch), prepared.wants,
             lambda ask: call(self.policy, ask, place=f"{batch.pipeline}: changing the columns of {self.target.name}"),
         )  # fmt: skip
+        # the key may have another name
+        object.__setattr__(self, "target", target)
 
     def fold(self, rows: pa.Table, *, is_rewrite: bool = False) -> compact.Compacted:
         """What of the rows is handed to the sink.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from vector_assets.engine.captured import is_captured, united
 from vector_assets.engine.core import KIND, POSITION, RAW_SCHEMA, Decoded
 from vector_assets.engine.errors import FatalError
 from vector_assets.engine.schema import Table
@@ -67,12 +68,18 @@ def from_bytes(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     Raises:
         FatalError: the table has changed so that a value no longer fits.
     """
+    if is_captured(pa.schema([pa.field("value", kind)])):
+        return united([_stored(value) for value in values if value is not None])
     parts = [pa.nulls(1, kind) if value is None else _one(value, kind) for value in values]
     return pa.concat_arrays(parts) if parts else pa.nulls(0, kind)
 
 
+def _stored(value: bytes) -> pa.Array:
+    return pa.ipc.open_stream(value).read_all().column("value").combine_chunks()
+
+
 def _one(value: bytes, kind: pa.DataType) -> pa.Array:
-    array = pa.ipc.open_stream(value).read_all().column("value").combine_chunks()
+    array = _stored(value)
     try:
         return array.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:

@@ -1,6 +1,6 @@
 """AnalyticDB for PostgreSQL, and PostgreSQL: rows, rejects and positions in one transaction, so exactly once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -31,8 +31,9 @@ from vector_assets.engine.errors import (
     TargetReplacedError,
     UnavailableError,
 )
-from vector_assets.engine.schema import Table
+from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import adbpg_scan
+from vector_assets.sinks.adbpg_alter import alter
 from vector_assets.sinks.adbpg_catalog import Relation, find_relation, full_name
 from vector_assets.sinks.adbpg_convert import is_vector
 from vector_assets.sinks.adbpg_diagnose import findings
@@ -277,6 +278,14 @@ class AdbPgSink:
         except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
             raise TargetReplacedError(f"{self._prepared().relation} was dropped: {said(error)}") from error
         return landing
+
+    def alter(self, changes: Sequence[ColumnChange]) -> tuple[str, ...]:
+        """Add, drop, rename and widen columns; see `adbpg_alter`."""
+        with self._database.connection() as connection:
+            made = alter(connection, self._relation(connection), changes, self.options.is_case_sensitive)
+        # a connection keeps statements that it has prepared for columns of other types
+        self._database.close()
+        return made
 
     def find(self, token: BatchToken, committable: Json) -> Found:
         """Whether the target holds the batch.

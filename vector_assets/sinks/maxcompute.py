@@ -51,7 +51,7 @@ from vector_assets.engine.errors import (
     TransientError,
 )
 from vector_assets.engine.retry import call
-from vector_assets.engine.schema import Table
+from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks.maxcompute_files import FileCache
 from vector_assets.sinks.maxcompute_options import MaxComputeSinkOptions
 from vector_assets.sinks.maxcompute_parts import (
@@ -391,6 +391,12 @@ class MaxComputeSink:
         made = create(self.service, self.options, schema, declared_key, self.table)
         self.prepare(schema, declared_key)
         return made
+
+    def alter(self, changes: Sequence[ColumnChange]) -> tuple[str, ...]:
+        """Add, drop, rename and widen columns; see `maxcompute_alter`."""
+        from vector_assets.sinks.maxcompute_alter import alter
+
+        return alter(self.service, self.options, changes)
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
         """Rows of the sink's schema (hidden columns kept) as the table would hold them."""

@@ -14,38 +14,45 @@ import pyarrow as pa
 
 from vector_assets.clients.mysql import Binlog, MySql, check_binlog
 from vector_assets.clients.mysql_binlog import BinlogStream, PlaceLostError
-from vector_assets.clients.mysql_keys import key_columns
-from vector_assets.clients.mysql_schema import MySqlTable, discover
+from vector_assets.clients.mysql_keys import Key, key_columns
+from vector_assets.clients.mysql_schema import MySqlColumn, MySqlTable, discover
 from vector_assets.engine.abilities import Finding
 from vector_assets.engine.core import BatchLimit, Position, Range, Span, Token
-from vector_assets.engine.errors import ConfigError, GapKind, PlanError, PositionLostError
+from vector_assets.engine.errors import ConfigError, GapKind, PlanError, PositionLostError, UnavailableError
 from vector_assets.engine.metadata import Keys
 from vector_assets.engine.schema import Table
 from vector_assets.engine.typed import typed_schema
 from vector_assets.sources.mysql_changes import Images, Piece, check_zeros, together
 from vector_assets.sources.mysql_fit import fit, records
+from vector_assets.sources.mysql_follow import Follower, known_names
 from vector_assets.sources.mysql_metadata import METADATA
 from vector_assets.sources.mysql_modes import Modes, first_chunk
 from vector_assets.sources.mysql_options import MySqlCdcOptions
 from vector_assets.sources.mysql_snapshot import Chunk, Merger, read_chunk
-from vector_assets.sources.mysql_stream import Cursor, TableGoneError
+from vector_assets.sources.mysql_stream import Altered, Cursor, TableGoneError
 from vector_assets.sources.mysql_tokens import SPLIT, Place, counted
 
 __all__ = ["MySqlCdcOptions", "MySqlCdcSource"]
 
 _ANY = 1 << 62
+_MOST_TRIES = 5
 
 
 class MySqlCdcSource:
-    """The tables that the options' expressions match, as one table of the declared columns."""
+    """The tables that the options' expressions match, as one table of the declared columns.
+
+    One that `follows` gives all columns that the tables have where it reads (`engine/captured.py`), whatever is
+    declared.
+    """
 
     TYPED: ClassVar[bool] = True
     CHANGELOG: ClassVar[bool] = True
     METADATA: ClassVar[Keys] = METADATA
 
     def __init__(
-        self, options: MySqlCdcOptions, table: Table, *, pipeline: str = "", clock: Callable[[], float] = time.time
-    ) -> None:
+        self, options: MySqlCdcOptions, table: Table, *, pipeline: str = "", clock: Callable[[], float] = time.time,
+        follows: bool = False,
+    ) -> None:  # fmt: skip
         self._options = options
         self._pipeline = pipeline or table.name
         self._columns = table.physical
@@ -53,7 +60,8 @@ class MySqlCdcSource:
         self._server = MySql(options.login)
         self._modes = Modes(self._server, options)
         self._clock = clock
-        self._cursor = Cursor(self._open, self._is_wanted)
+        self._follows = follows
+        self._cursor = Cursor(self._open, self._is_wanted, follows=follows)
         self._found: list[MySqlTable] | None = None
         self._is_mariadb: bool | None = None
         self._quiet: tuple[str, Place] | None = None
@@ -138,20 +146,27 @@ class MySqlCdcSource:
 
     def _read_stream(self, start: Place, end: Place, limit: BatchLimit) -> Generator[pa.RecordBatch, None, Place]:
         pieces: list[Piece] = []
+        altered: list[Altered] = []
         here = start
         rows = limit.rows if end.open else _ANY
         size = limit.bytes if end.open else _ANY
         for item in self._cursor.read(start, end, most_rows=rows, most_bytes=size):
             if isinstance(item, Place):
                 here = item
+            elif isinstance(item, Altered):
+                altered.append(item)
             else:
                 pieces.append(item)
         offset = start.offset
-        for images in together(pieces):
-            yield self._records(images, None, images.kinds, offset)
-            offset += len(images.kinds)
         if self._cursor.ddl is not None:
             self._found = None
+        follower = self._follower(altered)
+        for images in together(pieces):
+            yield self._records(images, None, images.kinds, offset, follower)
+            offset += len(images.kinds)
+        for each in altered:
+            yield follower.markers(each, offset, is_newest=self._is_newest(here))
+            offset += len(each.ddl.tables)
         at = here.at if offset > start.offset else int(self._clock() * 1000)
         return replace(here, offset=offset, at=at, open=False)
 
@@ -161,35 +176,86 @@ class MySqlCdcSource:
         if table is None:
             return self._after_snapshot(start)
         after = start.after if table.full_name == start.table else None
-        names = [column.name for column in self._columns]
         most = None if not end.open else min(limit.rows, self._options.chunk_size)
         upto = end.after if not end.open and end.table == table.full_name else None
-        chunk = read_chunk(self._options.login, table, names, after, upto, most_rows=most, most_bytes=limit.bytes)
-        now = Place.now(self._server.binlog())
-        moment = now if end.open else end
+        chunk, now = self._chunk_and_moment(table, after, upto, most, limit.bytes)
+        table, moment = chunk.table, now if end.open else end
         merger = Merger(self._server, table, after, chunk.last)
-        offset = start.offset
-        for images in together(list(self._between(start, moment, now))):
+        offset, items = start.offset, list(self._between(start, moment, now))
+        altered = [item for item in items if isinstance(item, Altered)]
+        follower = self._follower(altered)
+        for images in together([item for item in items if isinstance(item, Piece)]):
             change = merger.add(images)
             if change is not None:
-                yield self._records(images, change.kept, change.kinds, offset)
+                yield self._records(images, change.kept, change.kinds, offset, follower)
                 offset += len(change.kinds)
+        seen = [each for each in altered if not each.late]
+        for each in seen:
+            yield follower.markers(each, offset, is_newest=False)
+            offset += len(each.ddl.tables)
         kept, images_of = merger.corrected(chunk)
-        if len(kept):
+        if len(kept) and self._follows:
+            yield follower.rows(chunk, kept, offset, (start.epoch or 0) + len(altered))
+        elif len(kept):
             yield self._rows(chunk, kept, offset)
-            offset += len(kept)
+        offset += len(kept)
         for images, numbers in images_of:
-            yield self._records(images, np.array(numbers), np.zeros(len(numbers), np.int8), offset)
+            yield self._records(images, np.array(numbers), np.zeros(len(numbers), np.int8), offset, follower)
             offset += len(numbers)
+        epoch = (start.epoch or 0) + len(seen) if self._follows else None
         reached = replace(
-            moment, offset=offset, table=table.full_name, after=chunk.last, at=int(self._clock() * 1000), open=False
-        )
+            moment, offset=offset, table=table.full_name, after=chunk.last, at=int(self._clock() * 1000), open=False,
+            epoch=epoch,
+        )  # fmt: skip
         return reached if chunk.last is not None else self._next_table(reached, tables)
 
-    def _between(self, start: Place, moment: Place, now: Place) -> Iterator[Piece]:
+    def _chunk_and_moment(
+        self, table: MySqlTable, after: Key | None, upto: Key | None, most: int | None, most_bytes: int
+    ) -> tuple[Chunk, Place]:
+        """A chunk and a moment after it; when columns are followed, the table was the same all the while."""
+        for _ in range(_MOST_TRIES):
+            names = [column.name for column in self._columns] if not self._follows else known_names(table)
+            try:
+                chunk = read_chunk(
+                    self._options.login, table, names, after, upto, most_rows=most, most_bytes=most_bytes
+                )
+            except PlanError:
+                chunk = None
+                if not self._follows or self._again(table) == table.columns:
+                    raise
+            now = Place.now(self._server.binlog())
+            if chunk is not None and (not self._follows or self._again(table) == table.columns):
+                return chunk, now
+            table = self._table_named(table.full_name) or table
+        raise UnavailableError(f"{self._where}: {table.full_name} is changed again and again while its rows are read")
+
+    def _again(self, table: MySqlTable) -> tuple[MySqlColumn, ...]:
+        """The table's columns as they are now."""
+        self._tables()
+        found = self._table_named(table.full_name)
+        return () if found is None else found.columns
+
+    def _table_named(self, name: str) -> MySqlTable | None:
+        tables = self._found if self._found is not None else self._tables()
+        return next((each for each in tables if each.full_name == name), None)
+
+    def _follower(self, altered: Sequence[Altered]) -> Follower:
+        options = self._options
+        return Follower(
+            self._table_named, options.server_time_zone, fails_on_zero=options.zero_dates == "fail", altered=altered
+        )
+
+    def _is_newest(self, here: Place) -> bool:
+        """True when the server has done nothing after a place: its tables are what they were there."""
+        if here.behind(Place.now(self._server.binlog())):
+            return False
+        self._tables()
+        return here.behind(Place.now(self._server.binlog())) == 0
+
+    def _between(self, start: Place, moment: Place, now: Place) -> Iterator[Piece | Altered]:
         """The binlog from the last chunk's moment to this one's, and what is later, marked so."""
         place = replace(start, table=None, after=None)
-        cursor = Cursor(self._open, self._is_wanted)
+        cursor = Cursor(self._open, self._is_wanted, follows=self._follows)
         try:
             for target, is_late in ((moment, False), (now, True)):
                 while place.behind(target) > 0:
@@ -212,8 +278,11 @@ class MySqlCdcSource:
         return replace(here, table=None, after=None, done=self._options.startup_mode == "snapshot", open=False)
 
     def _records(
-        self, images: Images, kept: "np.ndarray[tuple[int], np.dtype[np.int64]] | None", kinds: object, offset: int
-    ) -> pa.RecordBatch:
+        self, images: Images, kept: "np.ndarray[tuple[int], np.dtype[np.int64]] | None", kinds: object, offset: int,
+        follower: Follower,
+    ) -> pa.RecordBatch:  # fmt: skip
+        if self._follows:
+            return follower.records(images, kept, kinds, offset)
         fails = self._options.zero_dates == "fail"
         columns = images.columns(
             self._columns, self._options.server_time_zone, is_known=self._is_known, fails_on_zero=fails
@@ -279,15 +348,15 @@ class MySqlCdcSource:
                 f"{self._where}: no table matches {self._options.database_name!r}.{self._options.table_name!r}"
             )
         for table in tables:
-            first_chunk(self._options, table, self._columns)
+            if not self._follows:
+                first_chunk(self._options, table, self._columns)
             if self._options.has_snapshot:
                 key_columns(table)
         return tables
 
     def _is_known(self, table: str, column: str) -> bool:
         """True when the table has the column now: images without it are older than it."""
-        tables = self._found if self._found is not None else self._tables()
-        found = next((each for each in tables if each.full_name == table), None)
+        found = self._table_named(table)
         return found is not None and found.column(column) is not None
 
     def _is_wanted(self, table: str) -> bool:

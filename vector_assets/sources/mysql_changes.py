@@ -1,7 +1,7 @@
 """Changes of the binlog as columns: images of rows of one table and one layout are decoded together."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -30,12 +30,13 @@ class Piece:
     rows: Rows
     cells: npt.NDArray[np.int64] = field(repr=False)
     late: bool = False
+    epoch: int = 0
 
     @classmethod
-    def of(cls, rows: Rows, *, late: bool = False) -> "Piece":
+    def of(cls, rows: Rows, *, late: bool = False, epoch: int = 0) -> "Piece":
         """The event's images, found."""
         cells = np.array(walk(rows.data, [each.size for each in rows.layout]), np.int64)
-        return cls(rows, cells.reshape(-1, len(rows.layout)), late)
+        return cls(rows, cells.reshape(-1, len(rows.layout)), late, epoch)
 
     @property
     def images(self) -> int:
@@ -49,7 +50,7 @@ class Piece:
 
     def cut(self, first: int, last: int) -> "Piece":
         """Rows `first` up to `last` of it."""
-        return Piece(self.rows, self.cells[first * self.images : last * self.images], self.late)
+        return replace(self, cells=self.cells[first * self.images : last * self.images])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Images:
     kinds: npt.NDArray[np.int8]
     at_ms: npt.NDArray[np.int64]
     late: npt.NDArray[np.bool_]
+    epoch: int = 0
 
     def natural(self, name: str) -> tuple[Any, int] | None:
         """The values of a column in its natural type, and how many dates were nulled; None when it has none."""
@@ -104,7 +106,7 @@ def check_zeros(count: int, table: str, column: str, *, is_refused: bool) -> Non
 
 def together(pieces: Sequence[Piece]) -> Iterator[Images]:
     """The pieces in order, those of one table and layout that follow each other as one."""
-    for (table, layout), group in groupby(pieces, lambda piece: (piece.rows.table, piece.rows.layout)):
+    for (table, layout, epoch), group in groupby(pieces, lambda each: (each.rows.table, each.rows.layout, each.epoch)):
         members = [piece for piece in group if len(piece.cells)]
         if not members:
             continue
@@ -118,4 +120,5 @@ def together(pieces: Sequence[Piece]) -> Iterator[Images]:
             np.concatenate([np.tile(np.array(_KINDS[p.rows.kind], np.int8), p.count) for p in members]),
             np.concatenate([np.full(len(p.cells), p.rows.at_ms, np.int64) for p in members]),
             np.concatenate([np.full(len(p.cells), p.late) for p in members]),
+            epoch,
         )  # fmt: skip

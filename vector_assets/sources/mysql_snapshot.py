@@ -18,6 +18,7 @@ from vector_assets.clients.mysql_keys import Key, KeyOrder, as_json, beyond, key
 from vector_assets.clients.mysql_rows import Select, expression
 from vector_assets.clients.mysql_schema import MySqlTable, quote
 from vector_assets.engine.core import RowKind
+from vector_assets.engine.errors import PlanError
 from vector_assets.sources.mysql_changes import Images
 
 _DONE, _HERE, _LATER = 0, 1, 2
@@ -120,7 +121,13 @@ class Merger:
         return np.where(is_done, _DONE, np.where(is_here, _HERE, _LATER))
 
     def _keys_of(self, images: Images) -> list[Key]:
-        columns = [found[0].to_pylist() for key in self._keys if (found := images.natural(key.name)) is not None]
+        found = [images.natural(key.name) for key in self._keys]
+        columns = [each[0].to_pylist() for each in found if each is not None]
+        if len(columns) < len(found):
+            raise PlanError(
+                f"{images.table}: its key was changed while its rows were being read; start anew (`vector-assets reset"
+                " ... --to initial`)"
+            )
         return [as_json(key) for key in zip(*columns, strict=True)]
 
     def _note(self, images: Images, where: Any) -> None:

@@ -1,7 +1,7 @@
 """The binlog read forward in batches: one open stream, which the next batch goes on with where the last one ended."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from vector_assets.clients.mysql_binlog import BinlogStream, Ddl, Ended, Event, Rows
@@ -11,6 +11,15 @@ from vector_assets.sources.mysql_tokens import Place
 
 Open = Callable[[Place], BinlogStream]
 _GONE = frozenset({"DROP", "TRUNCATE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """Tables were changed: what came before is of the epoch before. `late`: beyond the place that is read up to."""
+
+    ddl: Ddl
+    epoch: int
+    late: bool = False
 
 
 class TableGoneError(Exception):
@@ -23,10 +32,10 @@ class TableGoneError(Exception):
 
 
 class Cursor:
-    """A place in the binlog and the events from there on."""
+    """A place in the binlog and the events from there on; changes of tables are told where it `follows` them."""
 
-    def __init__(self, open_stream: Open, is_wanted: Callable[[str], bool]) -> None:
-        self._open, self._is_wanted = open_stream, is_wanted
+    def __init__(self, open_stream: Open, is_wanted: Callable[[str], bool], *, follows: bool = False) -> None:
+        self._open, self._is_wanted, self._follows = open_stream, is_wanted, follows
         self._stream: BinlogStream | None = None
         self._events: Iterator[Event] = iter(())
         self._at: str | None = None
@@ -34,7 +43,7 @@ class Cursor:
 
     def read(  # noqa: C901  # one state machine
         self, start: Place, end: Place, *, most_rows: int, most_bytes: int
-    ) -> Iterator[Piece | Place]:
+    ) -> Iterator[Piece | Altered | Place]:
         """Rows from one place to another, at most so many (an update is never torn), then the place that was reached.
 
         A batch ends after a change of its tables, so that no batch has rows from before and after one.
@@ -59,11 +68,14 @@ class Cursor:
                         return (yield self._stop(here, chain([event], events)))
                     raise TableGoneError(event, self._behind(here, events))
                 self.ddl = event
+                if self._follows:
+                    here = _next_epoch(here)
+                    yield Altered(event, here.epoch or 0)
             elif event.number >= skip[0]:
                 first = skip[1] if event.number == skip[0] else 0
                 if _is_there(replace(here, skip=(event.number, first)), end):
                     return (yield self._stop(replace(here, skip=(event.number, first)), chain([event], events)))
-                piece = Piece.of(event)
+                piece = Piece.of(event, epoch=here.epoch or 0)
                 room = max(-(-left_rows // piece.images), 1)
                 stop = min(first + room, piece.count)
                 if end.skip is not None and end.skip[0] == event.number and _is_before(here, end):
@@ -102,6 +114,7 @@ class Cursor:
     def _behind(self, here: Place, events: Iterator[Event]) -> Place:
         ended = next((event for event in events if isinstance(event, Ended)), None)
         self.close()
+        here = _next_epoch(here) if self._follows else here
         return here if ended is None else _after(here, ended)
 
     def _from(self, start: Place) -> Iterator[Event]:
@@ -129,6 +142,10 @@ def _after(here: Place, ended: Ended) -> Place:
     return replace(here, gtid=gtid, file=ended.file, pos=ended.pos, at=ended.at_ms, skip=None, open=False)
 
 
+def _next_epoch(here: Place) -> Place:
+    return replace(here, epoch=(here.epoch or 0) + 1)
+
+
 def _is_before(here: Place, end: Place) -> bool:
     """True when the transaction that comes next is the one that the end lies in."""
     return here.gtid == end.gtid and (here.gtid is not None or here.file_place == end.file_place)
@@ -150,4 +167,4 @@ def is_end_of_table(ddl: Ddl, is_wanted: Callable[[str], bool]) -> bool:
     return any(is_wanted(name) and name not in new for name in old) if new else False
 
 
-__all__ = ["Cursor", "Open", "Rows", "TableGoneError", "is_end_of_table"]
+__all__ = ["Altered", "Cursor", "Open", "Rows", "TableGoneError", "is_end_of_table"]

@@ -20,7 +20,8 @@ class Place:
 
     `offset` counts records since the pipeline's start. `skip` is (events, rows of the next one) that were read of the
     transaction that follows; `at` its time in ms; `server` who said so; `done`: nothing is read any more; `open`: a
-    ceiling, not a place that was read up to.
+    ceiling, not a place that was read up to. `epoch` counts the changes of its tables that a reader who follows them
+    has seen.
     """
 
     gtid: str | None = None
@@ -34,6 +35,7 @@ class Place:
     after: tuple[Any, ...] | None = None
     done: bool = False
     open: bool = False
+    epoch: int | None = None
 
     @classmethod
     def of(cls, token: Token) -> Self:

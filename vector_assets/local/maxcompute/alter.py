@@ -8,13 +8,13 @@ import duckdb
 from sqlglot import exp
 
 from vector_assets.local.maxcompute import query
-from vector_assets.local.maxcompute.catalog import Catalog, Table
+from vector_assets.local.maxcompute.catalog import Catalog, Column, Table
 from vector_assets.local.maxcompute.kinds import columns_of, type_of
 from vector_assets.local.maxcompute.names import Scope, parts_of, parts_of_node
 from vector_assets.local.maxcompute.refusal import Refusal, invalid, missing_partition
 from vector_assets.local.maxcompute.rows import Rows
 from vector_assets.local.maxcompute.store import Store
-from vector_assets.local.maxcompute.types import quoted
+from vector_assets.local.maxcompute.types import Type, quoted
 
 _NAME = r"(?P<name>(?:`(?:[^`]|``)+`|[\w.])+)"
 _GROUP = r"PARTITION\s*\(((?:'[^']*'|\"[^\"]*\"|[^()'\"])*)\)"
@@ -26,6 +26,10 @@ _RENAME = re.compile(rf"{_START}(?P<old>{_GROUP})\s*RENAME\s+TO\s+(?P<new>{_GROU
 _LIFECYCLE = re.compile(rf"{_START}SET\s+LIFECYCLE\s+(?P<days>\d+)\s*$", re.I)
 _OWNER = re.compile(rf"{_START}CHANGEOWNER\s+TO\s+", re.I)
 _DROP_COLUMNS = re.compile(rf"{_START}DROP\s+COLUMNS?\s+(?P<rest>.+)$", re.I | re.S)
+_RENAME_COLUMN = re.compile(
+    rf"{_START}CHANGE\s+(?:COLUMN\s+)?(?P<old>`[^`]+`|\w+)\s+RENAME\s+TO\s+(?P<new>`[^`]+`|\w+)\s*$", re.I
+)
+_NULLABLE = re.compile(rf"{_START}CHANGE\s+(?:COLUMN\s+)?(?P<column>`[^`]+`|\w+)\s+(?P<not>NOT\s+)?NULL\s*$", re.I)
 _GROUPS = re.compile(_GROUP, re.I | re.S)
 
 
@@ -50,6 +54,8 @@ class Alterations:
             (_RENAME, self._rename_partition),
             (_LIFECYCLE, self._set_lifecycle),
             (_DROP_COLUMNS, self._drop_columns),
+            (_RENAME_COLUMN, self._rename_column),
+            (_NULLABLE, self._let_be_null),
         ):
             found = pattern.match(statement)
             if found:
@@ -111,11 +117,12 @@ class Alterations:
         self._catalog.altered(table)
 
     def _change_column(self, table: Table, action: exp.AlterColumn) -> None:
-        column = table.column(action.this.name)
+        column = self._free_column(table, action.this.name)
         renamed, kind, comment = action.args.get("rename_to"), action.args.get("dtype"), action.args.get("comment")
         with self._store.writing() as connection:
             try:
                 if kind is not None and type_of(kind) != column.type:
+                    _check_conversion(column, type_of(kind))
                     column.type = type_of(kind)
                     connection.execute(
                         f"ALTER TABLE {table.rows_name} ALTER {quoted(column.name)} TYPE {column.type.duck}"
@@ -130,6 +137,32 @@ class Alterations:
                 raise query.semantic(error) from error
         if isinstance(comment, exp.Expr):
             column.comment = comment.name
+        self._definition_changed(table)
+
+    def _free_column(self, table: Table, name: str) -> Column:
+        """A column that may be changed: partitions and a Delta table's key stay as they were made."""
+        column = table.column(name)
+        if column in table.partition_columns or column.name in table.primary_key:
+            raise invalid(f"column {column.name} is in the primary key or the partition: it cannot be changed")
+        return column
+
+    def _rename_column(self, table: Table, found: re.Match[str]) -> None:
+        column, new = self._free_column(table, found["old"].strip("`")), found["new"].strip("`")
+        if any(each is not column and each.name.lower() == new.lower() for each in table.all_columns):
+            raise invalid(f"column {new} exists")
+        with self._store.writing() as connection:
+            connection.execute(f"ALTER TABLE {table.rows_name} RENAME {quoted(column.name)} TO {quoted(new)}")
+        column.name = new
+        self._definition_changed(table)
+
+    def _let_be_null(self, table: Table, found: re.Match[str]) -> None:
+        column = self._free_column(table, found["column"].strip("`"))
+        if found["not"]:
+            raise invalid(f"column {column.name}: a column cannot become NOT NULL")
+        if not column.nullable:
+            with self._store.writing() as connection:
+                connection.execute(f"ALTER TABLE {table.rows_name} ALTER {quoted(column.name)} DROP NOT NULL")
+        column.nullable = True
         self._definition_changed(table)
 
     def _drop_columns(self, table: Table, found: re.Match[str]) -> None:
@@ -184,6 +217,31 @@ class Alterations:
         extent = self._catalog.add_extent(table, new)
         self._rows.append(table, extent, rows)
         self._rows.changed(table, extent)
+
+
+_WIDER = ("tinyint", "smallint", "int", "bigint")
+_NUMBERS = frozenset({*_WIDER, "float", "double", "decimal"})
+_TEXTS = frozenset({"char", "varchar", "string"})
+_AS_TEXT = _NUMBERS | _TEXTS | {"date", "datetime", "timestamp", "timestamp_ntz"}
+
+
+def _check_conversion(column: Column, wanted: Type) -> None:
+    """Refuse a new type that would lose values: the service only widens, or makes text of it."""
+    old, new = column.type.name, wanted.name
+    is_able = (
+        (new == "string" and old in _AS_TEXT)
+        or (old in _WIDER and new in _WIDER and _WIDER.index(old) < _WIDER.index(new))
+        or (old in _WIDER and new in {"float", "double", "decimal"})
+        or (old == "float" and new == "double")
+        or (old in {"char", "varchar"} and new == "varchar" and column.type.numbers[0] <= wanted.numbers[0])
+        or (old == new == "decimal" and _is_wider_decimal(column.type.numbers, wanted.numbers))
+    )
+    if not is_able:
+        raise invalid(f"column {column.name}: {column.type} cannot be converted to {wanted}")
+
+
+def _is_wider_decimal(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    return new[0] - new[1] >= old[0] - old[1] and new[1] >= old[1]
 
 
 def _all_levels(table: Table, text: str) -> Iterator[tuple[str, ...]]:
