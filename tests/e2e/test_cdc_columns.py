@@ -115,7 +115,9 @@ class MaxComputeTarget:
         self.job = CapturedJob(folder, Spec(source, "maxcompute", sink, declared(source), **spec))
 
     def columns(self):
-        return [(column.name, str(column.type).lower()) for column in self.server.odps.get_table(self.table).table_schema]
+        return [
+            (column.name, str(column.type).lower()) for column in self.server.odps.get_table(self.table).table_schema
+        ]
 
     def as_source(self):
         names = [row[0] for row in self.mysql.sql("SHOW COLUMNS FROM t")]

@@ -166,7 +166,7 @@ class MySqlCaptureOptions(Options):
     metadata: str | None = Field(None, alias="metadata.list")
     """Metadata that expressions may use, separated by commas: `op_ts`."""
     boolean_tinyint: Flag = Field(default=True, alias="treat-tinyint1-as-boolean.enabled")
-    """TINYINT(1) is BOOLEAN; `false`: TINYINT. It counts when a table is found."""
+    """TINYINT(1) is BOOLEAN; `false` is not built."""
     newly_added: Flag | None = Field(None, alias="scan.newly-added-table.enabled")
     """Without effect: new tables are always found."""
     binlog_newly_added: Flag | None = Field(None, alias="scan.binlog.newly-added-table.enabled")
@@ -175,6 +175,13 @@ class MySqlCaptureOptions(Options):
     """Without effect: comments are always taken along."""
 
     _is_patterns = field_validator("tables", "exclude")(_patterns)
+
+    @field_validator("boolean_tinyint")
+    @classmethod
+    def _is_boolean(cls, flag: bool) -> bool:  # noqa: FBT001
+        if not flag:
+            raise ValueError("TINYINT(1) is always BOOLEAN here; make the column TINYINT(2) where it holds numbers")
+        return flag
 
     @field_validator("metadata")
     @classmethod

@@ -24,14 +24,17 @@ from vector_assets.declare.flink_options import Secrets, fill_texts, parse
 from vector_assets.declare.lake_form import read
 from vector_assets.declare.yaml_text import Document, unknown_key
 from vector_assets.engine import env
+from vector_assets.engine.captured import CAPTURED_SCHEMA
 from vector_assets.engine.captures import CapturedTable
-from vector_assets.engine.core import Transform
+from vector_assets.engine.core import Decoder, Transform
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.metadata import Metadata
 from vector_assets.engine.pipeline import Pipeline, PipelineSettings
 from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, LogicalType, Table
-from vector_assets.engine.typed import TypedDecoder, typed_schema
+from vector_assets.engine.widening import common
+from vector_assets.formats.captured import CapturedDecoder
+from vector_assets.formats.captured_plan import Behavior
 from vector_assets.sources.mysql import MySqlCdcSource
 from vector_assets.sources.mysql_metadata import METADATA
 from vector_assets.sources.mysql_options import MySqlCdcOptions
@@ -42,6 +45,7 @@ KEYS = ("source", "sink", "route", "transform", "pipeline")
 _SETTING = "vector-assets."
 _OF_FORM = frozenset({"vector-assets.keyless-changes"})
 _TEXT = LogicalType("VARCHAR", nullable=False)
+_TIME = LogicalType("TIME", 0)
 _SPOKEN: Mapping[str, tuple[str, LogicalType]] = {
     "__namespace_name__": ("database_name", _TEXT),
     "__schema_name__": ("database_name", _TEXT),
@@ -209,7 +213,7 @@ class Capture:
         rule = self.rule_of(group)
         form = _EVERYTHING if rule is None else rule[1]
         first = group.tables[0]
-        columns = self._columns(first)
+        columns = self._columns(group)
         written = self._written(group, rule)
         projection = ProjectionTransform(written, first.table, project(written, first.table, columns))
         found = projection.projected
@@ -225,7 +229,9 @@ class Capture:
             self.pipeline_name(group.target), form.description or comment or "",
             Table(first.table, source_columns, first.key, comment=first.comment, place=self.place),
             Table(group.target.table, found.columns, found.key, comment=comment, place=self.place),
-            self._reading(group, number), end, (projection, *self._of_changes(form, is_keyed=bool(found.key))),
+            self._reading(group, number), end,
+            (projection, *self._of_changes(form, found.columns, is_keyed=bool(found.key))),
+            CapturedDecoder(columns, self.behavior, is_merged=len(group.tables) > 1),
             tuple((written.metadata[each], METADATA[_SPOKEN[each][0]]) for each in found.used),
         )  # fmt: skip
         return self._assembled(made, found, self._reports(group, end.reports))
@@ -247,29 +253,46 @@ class Capture:
             settings=PipelineSettings.parse(settings, "pipeline", self._setting_places),
             schema=found.schema,
             transform_text=found.selection.text,
-            decoder=TypedDecoder(made.source_table),
+            decoder=made.decoder,
             transforms=made.transforms,
-            raw_schema=typed_schema(made.source_table, has_kinds=True),
+            raw_schema=CAPTURED_SCHEMA,
             metadata=made.metadata,
             reads=found.selection.reads,
             notes=found.selection.notes,
-            open_source=partial(MySqlCdcSource, made.mysql, made.source_table, pipeline=made.name),
+            open_source=partial(
+                MySqlCdcSource,
+                made.mysql,
+                made.source_table,
+                pipeline=made.name,
+                follows=True,
+                times_as_text=self.sink.stored(_TIME) != _TIME,
+            ),
             open_sink=partial(made.end.make, made.end.options, made.sink_table, pipeline=made.name),
             reports=reports,
         )
 
-    def _columns(self, table: CapturedTable) -> tuple[Column, ...]:
-        """The columns as they are declared of the source: a TIME that becomes a text is one from the beginning, because
-        MySQL's may be negative."""
-        return tuple(
-            replace(column, type=self.sink.stored(column.type)) if column.type.name == "TIME" else column
-            for column in table.columns
-        )
+    @property
+    def behavior(self) -> Behavior:
+        """What becomes of columns that change."""
+        return self.form.behavior if self.source.follows_ddl else "ignore"
 
-    def _of_changes(self, form: TransformRule, *, is_keyed: bool) -> tuple[Transform, ...]:
-        soft = (SoftDelete(),) if form.converter is not None else ()
+    def _columns(self, group: Group) -> tuple[Column, ...]:
+        """The columns of the tables together, each of the type that holds those of all.
+
+        A TIME that becomes a text is one from the beginning, because MySQL's may be negative.
+        """
+        found: dict[str, Column] = {}
+        for table in group.tables:
+            for column in table.columns:
+                kind = self.sink.stored(column.type) if column.type.name == "TIME" else column.type
+                known = found.setdefault(column.name.lower(), replace(column, type=kind))
+                found[column.name.lower()] = replace(known, type=common(known.type, kind))
+        return tuple(found.values())
+
+    def _of_changes(self, form: TransformRule, columns: Sequence[Column], *, is_keyed: bool) -> tuple[Transform, ...]:
+        soft = (SoftDelete(columns),) if form.converter is not None else ()
         keeps_changes = self.sink.type in {"print", "blackhole"} or self.form.keyless == "fail"
-        return soft if is_keyed or keeps_changes else (*soft, InsertsOnly())
+        return soft if is_keyed or keeps_changes else (*soft, InsertsOnly(columns))
 
     def _check_partition(
         self, form: TransformRule, columns: Sequence[str], rule: tuple[int, TransformRule] | None
@@ -343,6 +366,7 @@ class _Made:
     mysql: MySqlCdcOptions
     end: TableEnd
     transforms: tuple[Transform, ...]
+    decoder: Decoder
     metadata: tuple[tuple[Column, Metadata], ...]
 
 
@@ -425,12 +449,7 @@ def _path(document: Document, name: str) -> tuple[str, ...]:
 
 
 def _difference(one: CapturedTable, other: CapturedTable) -> str | None:
-    """In what two tables of one target differ; None where they do not."""
+    """Why two tables cannot go into one target, None where they can: of columns the target has all."""
     if one.key != other.key:
         return f"and have the keys ({', '.join(one.key)}) and ({', '.join(other.key)})"
-    types = ({each.name: str(each.type) for each in table.columns} for table in (one, other))
-    first, second = types
-    for name in dict.fromkeys((*first, *second)):
-        if first.get(name) != second.get(name):
-            return f"and differ in column {name}: {first.get(name, 'none')} and {second.get(name, 'none')}"
     return None

@@ -12,14 +12,13 @@ from vector_assets.engine.captures import CapturedTable
 from vector_assets.engine.errors import ConfigError, VectorAssetsError
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
-from vector_assets.engine.schema import Column, LogicalType
+from vector_assets.engine.schema import Column
 from vector_assets.engine.store import is_there
 
 log = logging.getLogger(__name__)
 
 FIRST_LOOK_SECONDS = 3
 """How long a connection of the look may take that loading makes where nothing is known yet."""
-_TEMPORAL = frozenset({"DATE", "TIMESTAMP", "TIMESTAMP_LTZ"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def look(capture: Capture, ledger: Ledger, *, connect_seconds: int | None = None
     taken, waiting, refused = list(known), list[CapturedTable](), list[tuple[str, str]]()
     running = set(ledger.known())
     for found in fresh:
-        table = replace(_captured(found, capture), facts=facts)
+        table = replace(_captured(found), facts=facts)
         why = _waits(capture, table, taken, running)
         if why is not None:
             waiting.append(replace(table, waits=why))
@@ -116,18 +115,17 @@ def _is_wanted(capture: Capture, name: str) -> bool:
     return capture.source.wants(database, table)
 
 
-def _captured(table: MySqlTable, capture: Capture) -> CapturedTable:
+def _captured(table: MySqlTable) -> CapturedTable:
     columns, left_out = [], []
     for each in table.columns:
         kind = each.logical
         if kind is None:
             left_out.append(f"{each.name} ({each.full_type})")
             continue
-        if each.full_type.startswith("tinyint(1)") and not capture.source.boolean_tinyint:
-            kind = LogicalType("SMALLINT" if each.is_unsigned else "TINYINT", nullable=kind.nullable)
-        # dates with zeros in them are null, also in a column that is NOT NULL
-        is_nullable = kind.nullable or (kind.name in _TEMPORAL and each.name not in table.key)
-        columns.append(Column(each.name, replace(kind, nullable=is_nullable), comment=each.comment or None))
+        # what is not of the key may be null: dates with zeros in them are, and columns that are dropped later
+        columns.append(
+            Column(each.name, replace(kind, nullable=each.name not in table.key), comment=each.comment or None)
+        )
     return CapturedTable(table.full_name, tuple(columns), table.key, table.comment or None, tuple(left_out))
 
 

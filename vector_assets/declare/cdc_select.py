@@ -15,7 +15,7 @@ from vector_assets.declare.flink_translator import Translator
 from vector_assets.declare.flink_types import shown
 from vector_assets.declare.yaml_text import Document, Path
 from vector_assets.engine.core import HIDDEN, Decoded
-from vector_assets.engine.errors import ConfigError, Place
+from vector_assets.engine.errors import ConfigError, Place, PlanError
 from vector_assets.engine.schema import Column, LogicalType, Table
 from vector_assets.transforms.sql import SqlTransform
 
@@ -233,12 +233,19 @@ class ProjectionTransform:
         return self.projected.columns
 
     def following(self, columns: Sequence[Column]) -> "ProjectionTransform":
-        """The same transform over rows of these columns.
+        """The same transform over rows of these columns; those of the table's key are NOT NULL, and metadata is passed
+        over.
 
         Raises:
-            ConfigError: an expression names a column that is not among them.
+            PlanError: an expression cannot do without a column that is gone, or of another type by now.
         """
-        return ProjectionTransform(self._written, self._table, project(self._written, self._table, columns))
+        own = [column for column in columns if column.kind == "physical"]
+        key = tuple(column.name for column in own if not column.type.nullable)
+        written = replace(self._written, source_key=key)
+        try:
+            return ProjectionTransform(written, self._table, project(written, self._table, own))
+        except ConfigError as error:
+            raise PlanError(str(error)) from error
 
     def apply(self, rows: pa.Table) -> Decoded:
         """Rows of `columns`, as `SqlTransform.apply`."""

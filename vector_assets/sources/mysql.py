@@ -51,8 +51,9 @@ class MySqlCdcSource:
 
     def __init__(
         self, options: MySqlCdcOptions, table: Table, *, pipeline: str = "", clock: Callable[[], float] = time.time,
-        follows: bool = False,
+        follows: bool = False, times_as_text: bool = False,
     ) -> None:  # fmt: skip
+        """Keep what it needs; with `times_as_text`, followed TIME columns are given as text."""
         self._options = options
         self._pipeline = pipeline or table.name
         self._columns = table.physical
@@ -60,7 +61,7 @@ class MySqlCdcSource:
         self._server = MySql(options.login)
         self._modes = Modes(self._server, options)
         self._clock = clock
-        self._follows = follows
+        self._follows, self._times_as_text = follows, times_as_text
         self._cursor = Cursor(self._open, self._is_wanted, follows=follows)
         self._found: list[MySqlTable] | None = None
         self._is_mariadb: bool | None = None
@@ -242,8 +243,9 @@ class MySqlCdcSource:
     def _follower(self, altered: Sequence[Altered]) -> Follower:
         options = self._options
         return Follower(
-            self._table_named, options.server_time_zone, fails_on_zero=options.zero_dates == "fail", altered=altered
-        )
+            self._table_named, options.server_time_zone, fails_on_zero=options.zero_dates == "fail", altered=altered,
+            times_as_text=self._times_as_text,
+        )  # fmt: skip
 
     def _is_newest(self, here: Place) -> bool:
         """True when the server has done nothing after a place: its tables are what they were there."""

@@ -38,6 +38,7 @@ _PLAIN = {T.FLOAT: "FLOAT", T.DOUBLE: "DOUBLE", T.YEAR: "INT", T.DATE: "DATE", T
           T.GEOMETRY: "VARBINARY", T.JSON: "VARCHAR", T.ENUM: "VARCHAR", T.SET: "VARCHAR"}  # fmt: skip
 _TIMES = {T.TIME2: "TIME", T.DATETIME2: "TIMESTAMP", T.TIMESTAMP2: "TIMESTAMP_LTZ"}
 _MOST_DIGITS = 38
+_TEXT = LogicalType("VARCHAR")
 _VALUE = RAW_SCHEMA.get_field_index("value")
 
 
@@ -84,8 +85,18 @@ def is_like(column: MySqlColumn, field: Field) -> bool:
 class Follower:
     """Makes the records of one read, which knows the renames that it has come across."""
 
-    def __init__(self, find: Find, zone: str, *, fails_on_zero: bool, altered: Iterable[Altered] = ()) -> None:
+    def __init__(
+        self,
+        find: Find,
+        zone: str,
+        *,
+        fails_on_zero: bool,
+        altered: Iterable[Altered] = (),
+        times_as_text: bool = False,
+    ) -> None:
+        """Keep what it needs; TIME may be given as text, because MySQL's may be negative or longer than a day."""
         self._find, self._zone, self._fails_on_zero = find, zone, fails_on_zero
+        self._times_as_text = times_as_text
         self._layouts: dict[tuple[str, Fields, int], Layout] = {}
         self._renames: dict[str, Renames] = {}
         for each in altered:
@@ -106,7 +117,7 @@ class Follower:
                 logical = found.logical if found is not None and is_like(found, field) else None
                 nullable = found.nullable if found is not None and logical is not None else None
                 columns.append(SourceColumn(field.name, replace(logical or type_of(field), nullable=True), nullable))
-            self._layouts[name] = self._layout(images.table, tuple(columns), images.epoch)
+            self._layouts[name] = self._layout(images.table, self._told(columns), images.epoch)
         return self._layouts[name]
 
     def records(self, images: Images, kept: Any, kinds: Any, offset: int) -> pa.RecordBatch:
@@ -124,7 +135,7 @@ class Follower:
 
     def rows(self, chunk: Chunk, kept: Any, offset: int, epoch: int) -> pa.RecordBatch:
         """Rows of a chunk (those with the numbers `kept`) as records."""
-        columns = source_columns(chunk.table)
+        columns = self._told(source_columns(chunk.table))
         layout = self._layout(chunk.table.full_name, columns, epoch)
         found = []
         for column, values, nulled in zip(columns, chunk.columns, chunk.nulled, strict=False):
@@ -132,6 +143,11 @@ class Follower:
             found.append(self._fitted(column, whole, nulled, layout.table))
         value = captured(columns, found, np.zeros(len(kept), np.int8), layout)
         return _records(value, layout.table, offset, 0)
+
+    def _told(self, columns: Sequence[SourceColumn]) -> tuple[SourceColumn, ...]:
+        """The columns in the types that their values are given in."""
+        is_text = self._times_as_text
+        return tuple(replace(each, type=_TEXT) if is_text and each.type.name == "TIME" else each for each in columns)
 
     def _fitted(self, column: SourceColumn, values: Any, nulled: int, table: str) -> Any:
         check_zeros(nulled, table, column.name, is_refused=self._fails_on_zero)
@@ -142,7 +158,7 @@ class Follower:
         parts = list[pa.RecordBatch]()
         for name in altered.ddl.tables:
             table = self._find(name) if is_newest else None
-            layout = self._layout(name, None if table is None else source_columns(table), altered.epoch)
+            layout = self._layout(name, None if table is None else self._told(source_columns(table)), altered.epoch)
             value = captured((), (), pa.nulls(1, pa.int8()), layout)
             parts.append(_records(value, name, offset + len(parts), altered.ddl.at_ms))
         return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]

@@ -1,15 +1,35 @@
 """Rows of a changelog for targets that cannot hold changes, or should not lose what was deleted."""
 
+from collections.abc import Sequence
+from typing import Self
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine.core import KIND, POSITION, Decoded, RowKind, rejects
+from vector_assets.engine.schema import Column
 
 _REASON = "a table without a primary key takes inserts only, this is one of its {}"
 _NAMES = {RowKind.UPDATE_BEFORE: "updates (the row before)", RowKind.UPDATE_AFTER: "updates", RowKind.DELETE: "deletes"}
 
 
-class InsertsOnly:
+class _Same:
+    """A transform that leaves columns alone, so it follows whatever they become."""
+
+    def __init__(self, columns: Sequence[Column] = ()) -> None:
+        self._columns = tuple(columns)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that it is given and gives out."""
+        return self._columns
+
+    def following(self, columns: Sequence[Column]) -> Self:
+        """The same over other columns."""
+        return type(self)(columns)
+
+
+class InsertsOnly(_Same):
     """Inserts pass; updates and deletes are rejects, each with its row, so that none is lost. Threads may share it."""
 
     def apply(self, rows: pa.Table) -> Decoded:
@@ -25,7 +45,7 @@ class InsertsOnly:
         )
 
 
-class SoftDelete:
+class SoftDelete(_Same):
     """Deletes become inserts: what is deleted stays in the target. Threads may share it."""
 
     def apply(self, rows: pa.Table) -> Decoded:
