@@ -1,5 +1,6 @@
 import re
 from contextlib import closing
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from tests.declare.cdc import MAXCOMPUTE, SOURCE, capture, pipelines, table
 from tests.declare.seeds import seed
 from vector_assets.clients.maxcompute_types import type_text
+from vector_assets.declare.cdc_job import Capture
 from vector_assets.declare.cdc_names import RouteRule, TablePatterns, routed
 from vector_assets.declare.flink_type_text import type_of
+from vector_assets.declare.yaml_text import Document
 from vector_assets.engine import captures
 from vector_assets.engine.core import KIND, POSITION, RowKind
 from vector_assets.engine.errors import ConfigError
@@ -292,3 +295,16 @@ def test_names_of_two_files_are_apart(tmp_path, monkeypatch):
 def test_pipelines_of_a_capture_share_a_place_with_their_file():
     assert capture().name == "shop"
     assert str(capture().place) == "shop.yaml:1:1"
+
+
+def test_the_example_of_the_docs_compiles():
+    text = (Path(__file__).parents[2] / "docs" / "cdc.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (document,) = Document.all_of(example, "shop.yaml")
+    columns = ("id INT", "price INT", "amount INT")
+    tables = [
+        table(name, *columns, facts={"schemas": True}) for name in ("shop.order_1", "shop.order_2", "shop.people")
+    ]
+    found = {each.name: each for each in Capture(document, offline=True).pipelines(tables)}
+    assert list(found) == ["shop_shop_orders", "shop_shop_people"]
+    assert found["shop_shop_orders"].schema.names == [*(each.split()[0] for each in columns), "total", "shard"]
