@@ -10,6 +10,7 @@ from tests.fix_mysql import MySql
 from vector_assets.declare import Capture, load_captures, load_file
 from vector_assets.declare.cdc_look import Look, look
 from vector_assets.engine.pipeline import Pipeline
+from vector_assets.engine.reconcile import reconcile
 from vector_assets.engine.run import Runner
 from vector_assets.engine.session import Books, Session
 
@@ -62,6 +63,27 @@ class World:
         finally:
             books.close()
         return moved
+
+    def fill(self, table: str) -> None:
+        """Ten rows in a table of its own."""
+        self.mysql.sql(f"CREATE TABLE {table} (id BIGINT PRIMARY KEY, v INT, w VARCHAR(9))")
+        self.mysql.sql(f"INSERT INTO {table} VALUES (%s, 1, 'a')", *[(n,) for n in range(10)])
+
+    def check_that_it_lands_and_follows(self, table: str) -> None:
+        """The target has the rows, and after updates and deletes still those of the table."""
+        (pipeline,) = self.pipelines().values()
+        assert pipeline.target.endswith(table)
+        assert self.run() == 10
+        self.mysql.sql(f"UPDATE {table} SET v = 5 WHERE id < 2")
+        self.mysql.sql(f"DELETE FROM {table} WHERE id > 7")
+        assert self.run() == 4
+        books = Books.open()
+        try:
+            with Session(pipeline, books) as session:
+                found = reconcile(session)
+        finally:
+            books.close()
+        assert (found.is_right(), found.target_rows) == (True, 8), found.findings
 
 
 def block(key: str, options: dict[str, str]) -> str:

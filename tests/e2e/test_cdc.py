@@ -10,10 +10,8 @@ from typer.testing import CliRunner
 from tests.declare.seeds import seed
 from tests.e2e.cdc_world import World, block, cdc_world, maxcompute_sink
 from vector_assets.cli import app
-from vector_assets.engine.abilities import Creatable
 from vector_assets.engine.errors import PlanError
-from vector_assets.engine.reconcile import reconcile
-from vector_assets.engine.session import Books, Session
+from vector_assets.engine.session import Books
 
 __all__ = ["cdc_world"]
 pytestmark = pytest.mark.service
@@ -268,35 +266,12 @@ def paimon_sink(request, world: World, table: str) -> str:
     return block("sink", {"type": "paimon", "warehouse": f"{folder}/lake", "bucket": "1"})
 
 
-def opensearch_sink(request, world: World, table: str) -> str:
-    return block("sink", {"type": "opensearch", "hosts": request.getfixturevalue("opensearch").url})
-
-
-@pytest.mark.parametrize("sink", [postgres_sink, iceberg_sink, paimon_sink, opensearch_sink])
+@pytest.mark.parametrize("sink", [postgres_sink, iceberg_sink, paimon_sink])
 def test_other_sinks_take_their_own_options_and_the_table_of_the_route(cdc_world, request, sink):
-    world, name = cdc_world, f"{cdc_world.mysql.database}_t"
-    world.mysql.sql(f"CREATE TABLE {name} (id BIGINT PRIMARY KEY, v INT, w VARCHAR(9))")
-    world.mysql.sql(f"INSERT INTO {name} VALUES (%s, 1, 'a')", *[(n,) for n in range(10)])
-    world.write(world.source(), sink(request, world, name))
-    (pipeline,) = world.pipelines().values()
-    assert pipeline.target.endswith(name)
-    books = Books.open()
-    try:
-        with Session(pipeline, books) as session:
-            session.sink.create_target(pipeline.schema, ("id",)) if isinstance(session.sink, Creatable) else None
-    finally:
-        books.close()
-    assert world.run() == 10
-    world.mysql.sql(f"UPDATE {name} SET v = 5 WHERE id < 2")
-    world.mysql.sql(f"DELETE FROM {name} WHERE id > 7")
-    assert world.run() == 4
-    books = Books.open()
-    try:
-        with Session(pipeline, books) as session:
-            found = reconcile(session)
-            assert (found.is_right(), found.target_rows) == (True, 8), found.findings
-    finally:
-        books.close()
+    name = f"{cdc_world.mysql.database}_t"
+    cdc_world.fill(name)
+    cdc_world.write(cdc_world.source(), sink(request, cdc_world, name))
+    cdc_world.check_that_it_lands_and_follows(name)
 
 
 def test_the_seed_s_sink_lands_as_it_is_written(cdc_world, maxcompute):

@@ -7,8 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.clients.test_opensearch_setup import YAML
+from tests.e2e.cdc_world import block, cdc_world
 from vector_assets.cli import app
 
+__all__ = ["cdc_world"]
 pytestmark = pytest.mark.service
 
 SCRIPT = """
@@ -59,3 +61,12 @@ def test_rows_of_kafka_get_vectors_on_the_way_into_the_index(
     embeddings.reset()
     run("run", "docs")
     assert embeddings.counters()["texts"] == 0
+
+
+def test_a_flink_cdc_pipeline_writes_an_index_that_a_command_makes(cdc_world, opensearch):
+    table = f"{cdc_world.mysql.database}_t"
+    cdc_world.fill(table)
+    cdc_world.write(cdc_world.source(), block("sink", {"type": "opensearch", "hosts": opensearch.url}))
+    made = CliRunner().invoke(app, ["target", "create", str(cdc_world.file)])
+    assert made.exit_code == 0, made.output
+    cdc_world.check_that_it_lands_and_follows(table)

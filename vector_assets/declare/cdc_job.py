@@ -8,10 +8,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from vector_assets.declare.cdc_file import check_keys, items, pipeline_form, source_form
 from vector_assets.declare.cdc_form import (
     METADATA_NAMES,
-    MySqlCaptureOptions,
-    PipelineForm,
     Route,
     TransformRule,
     names_of,
@@ -19,10 +18,10 @@ from vector_assets.declare.cdc_form import (
 from vector_assets.declare.cdc_names import Place as Target
 from vector_assets.declare.cdc_names import TablePatterns, routed
 from vector_assets.declare.cdc_select import Projected, ProjectionTransform, Written, project
-from vector_assets.declare.cdc_sinks import CdcSink, TableEnd, options_at, sink_of
+from vector_assets.declare.cdc_sinks import CdcSink, TableEnd, sink_of
 from vector_assets.declare.flink_options import Secrets, fill_texts, parse
 from vector_assets.declare.lake_form import read
-from vector_assets.declare.yaml_text import Document, unknown_key
+from vector_assets.declare.yaml_text import Document
 from vector_assets.engine import env
 from vector_assets.engine.captured import CAPTURED_SCHEMA
 from vector_assets.engine.captures import CapturedTable
@@ -30,7 +29,6 @@ from vector_assets.engine.core import Decoder, Transform
 from vector_assets.engine.errors import ConfigError, Place
 from vector_assets.engine.metadata import Metadata
 from vector_assets.engine.pipeline import Pipeline, PipelineSettings
-from vector_assets.engine.registry import nearest
 from vector_assets.engine.schema import Column, LogicalType, Table
 from vector_assets.engine.widening import common
 from vector_assets.formats.captured import CapturedDecoder
@@ -40,10 +38,6 @@ from vector_assets.sources.mysql_metadata import METADATA
 from vector_assets.sources.mysql_options import MySqlCdcOptions
 from vector_assets.transforms.changes import InsertsOnly, SoftDelete
 
-KEYS = ("source", "sink", "route", "transform", "pipeline")
-"""What a document of a CDC pipeline consists of."""
-_SETTING = "vector-assets."
-_OF_FORM = frozenset({"vector-assets.keyless-changes"})
 _TEXT = LogicalType("VARCHAR", nullable=False)
 _TIME = LogicalType("TIME", 0)
 _SPOKEN: Mapping[str, tuple[str, LogicalType]] = {
@@ -84,14 +78,13 @@ class Capture:
         """
         self.document = document
         self._secrets, self._offline = secrets, offline
-        _check_keys(document)
-        self.form, self._settings, self._setting_places = _pipeline_form(document)
-        self.routes = [read(Route, document, ("route", number), "route") for number in _items(document, "route")]
+        check_keys(document)
+        self.form, self._settings, self._setting_places = pipeline_form(document)
+        self.routes = [read(Route, document, ("route", number), "route") for number in items(document, "route")]
         self.rules = [
-            read(TransformRule, document, ("transform", number), "transform")
-            for number in _items(document, "transform")
+            read(TransformRule, document, ("transform", number), "transform") for number in items(document, "transform")
         ]
-        self.source, self._mysql, self._source_places = _source(document, secrets, offline=offline)
+        self.source, self._mysql, self._source_places = source_form(document, secrets, offline=offline)
         self.sink: CdcSink = sink_of(document, secrets, offline=offline)
         PipelineSettings.parse(self._settings, "pipeline", self._setting_places)
 
@@ -370,82 +363,8 @@ class _Made:
     metadata: tuple[tuple[Column, Metadata], ...]
 
 
-def _check_keys(document: Document) -> None:
-    for key in document.names():
-        if key not in KEYS:
-            raise unknown_key(document, (key,), list(KEYS), "CDC pipeline")
-    for key in ("source", "sink"):
-        if key not in document.names():
-            raise ConfigError(f"CDC pipeline: key {key!r} is required", document.place)
-
-
-def _items(document: Document, key: str) -> range:
-    """Numbers of the items of a list.
-
-    Raises:
-        ConfigError: it is no list.
-    """
-    value = document.value((key,))
-    if value is not None and not isinstance(value, list):
-        raise document.error(f"{key}: want a list (- source-table: ...)", (key,))
-    return range(len(value or ()))
-
-
-def _pipeline_form(document: Document) -> tuple[PipelineForm, dict[str, str], dict[str, Place]]:
-    """What `pipeline:` says: the form, and the settings of pipelines with their places."""
-    if document.value(("pipeline",)) is None:
-        return PipelineForm.model_validate({}), {}, {}
-    for name, why in _REFUSED.items():
-        if document.value(("pipeline", name)) is not None:
-            raise ConfigError(f"pipeline: {name}: {why}", document.place_of_key(("pipeline", name)))
-    value = document.value(("pipeline",))
-    names = [name for name in value if name.startswith(_SETTING)] if isinstance(value, dict) else []
-    settings = {name: str(value[name]) for name in names if name not in _OF_FORM}
-    places = {name: document.place_of(("pipeline", name)) for name in settings}
-    return read(PipelineForm, document, ("pipeline",), "pipeline", passed_over=list(settings)), settings, places
-
-
-_REFUSED = {
-    "user-defined-function": "functions of Java are not possible here",
-    "model": "a model is not built here: EMBED of Flink SQL scripts makes vectors",
-}
 _EVERYTHING = TransformRule.model_validate({"source-table": "none.none"})
 """The transform of tables that none is for."""
-_OWN = frozenset({"connector", "database-name", "table-name", "vector-assets.only-tables"})
-
-
-def _source(
-    document: Document, secrets: Secrets, *, offline: bool
-) -> tuple[MySqlCaptureOptions, dict[str, str], dict[str, Place]]:
-    """What `source:` says: its own options, and those of connector `mysql-cdc` as they are written."""
-    texts = options_at(document, "source")
-    places = {name: document.place_of(("source", name)) for name in texts}
-    kind = texts.get("type")
-    if kind is None:
-        raise ConfigError("source: key 'type' is required", document.place_of_key(("source",)))
-    if kind == "kafka":
-        what = "type kafka is not built yet: a topic of debezium-json or canal-json is a source of Flink SQL scripts"
-        raise document.error(f"source: {what}", ("source", "type"))
-    if kind != "mysql":
-        raise document.error(
-            f"source: unknown type {kind!r}{nearest(kind, ['mysql'])}; known: mysql", ("source", "type")
-        )
-    own = [*MySqlCaptureOptions.known()]
-    mysql = [name for name in MySqlCdcOptions.known() if name not in _OWN]
-    for name in texts:
-        if name not in own and name not in mysql:
-            known = sorted({*own, *mysql})
-            what = f"source mysql: unknown option {name!r}{nearest(name, known)}; known options: {', '.join(known)}"
-            raise ConfigError(what, document.place_of_key(("source", *_path(document, name))))
-    mine = fill_texts({name: texts[name] for name in texts if name in own}, places, secrets, offline=offline)
-    form = MySqlCaptureOptions.parse(mine.values, "source mysql", places)
-    places |= dict.fromkeys(_OWN, document.place_of(("source",)))
-    return form, {name: text for name, text in texts.items() if name not in own}, places
-
-
-def _path(document: Document, name: str) -> tuple[str, ...]:
-    """The keys of an option, whether it is written with dots or nested."""
-    return (name,) if document.value(("source", name)) is not None else tuple(name.split("."))
 
 
 def _difference(one: CapturedTable, other: CapturedTable) -> str | None:

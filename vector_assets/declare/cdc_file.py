@@ -1,0 +1,94 @@
+"""What a Flink CDC YAML file says, part by part; everything but expressions and the sink."""
+
+from vector_assets.declare.cdc_form import MySqlCaptureOptions, PipelineForm
+from vector_assets.declare.cdc_sinks import options_at
+from vector_assets.declare.flink_options import Secrets, fill_texts
+from vector_assets.declare.lake_form import read
+from vector_assets.declare.yaml_text import Document, unknown_key
+from vector_assets.engine.errors import ConfigError, Place
+from vector_assets.engine.registry import nearest
+from vector_assets.sources.mysql_options import MySqlCdcOptions
+
+KEYS = ("source", "sink", "route", "transform", "pipeline")
+"""What a document of a CDC pipeline consists of."""
+_SETTING = "vector-assets."
+_OF_FORM = frozenset({"vector-assets.keyless-changes"})
+_OWN = frozenset({"connector", "database-name", "table-name", "vector-assets.only-tables"})
+_REFUSED = {
+    "user-defined-function": "functions of Java are not possible here",
+    "model": "a model is not built here: EMBED of Flink SQL scripts makes vectors",
+}
+
+
+def check_keys(document: Document) -> None:
+    """Make sure that the document is of the parts of a CDC pipeline.
+
+    Raises:
+        ConfigError: a key is unknown, or one is missing.
+    """
+    for key in document.names():
+        if key not in KEYS:
+            raise unknown_key(document, (key,), list(KEYS), "CDC pipeline")
+    for key in ("source", "sink"):
+        if key not in document.names():
+            raise ConfigError(f"CDC pipeline: key {key!r} is required", document.place)
+
+
+def items(document: Document, key: str) -> range:
+    """Numbers of the items of a list.
+
+    Raises:
+        ConfigError: it is no list.
+    """
+    value = document.value((key,))
+    if value is not None and not isinstance(value, list):
+        raise document.error(f"{key}: want a list (- source-table: ...)", (key,))
+    return range(len(value or ()))
+
+
+def pipeline_form(document: Document) -> tuple[PipelineForm, dict[str, str], dict[str, Place]]:
+    """What `pipeline:` says: the form, and the settings of pipelines with their places."""
+    if document.value(("pipeline",)) is None:
+        return PipelineForm.model_validate({}), {}, {}
+    for name, why in _REFUSED.items():
+        if document.value(("pipeline", name)) is not None:
+            raise ConfigError(f"pipeline: {name}: {why}", document.place_of_key(("pipeline", name)))
+    value = document.value(("pipeline",))
+    names = [name for name in value if name.startswith(_SETTING)] if isinstance(value, dict) else []
+    settings = {name: str(value[name]) for name in names if name not in _OF_FORM}
+    places = {name: document.place_of(("pipeline", name)) for name in settings}
+    return read(PipelineForm, document, ("pipeline",), "pipeline", passed_over=list(settings)), settings, places
+
+
+def source_form(
+    document: Document, secrets: Secrets, *, offline: bool
+) -> tuple[MySqlCaptureOptions, dict[str, str], dict[str, Place]]:
+    """What `source:` says: its own options, and those of connector `mysql-cdc` as they are written."""
+    texts = options_at(document, "source")
+    places = {name: document.place_of(("source", name)) for name in texts}
+    kind = texts.get("type")
+    if kind is None:
+        raise ConfigError("source: key 'type' is required", document.place_of_key(("source",)))
+    if kind == "kafka":
+        what = "type kafka is not built yet: a topic of debezium-json or canal-json is a source of Flink SQL scripts"
+        raise document.error(f"source: {what}", ("source", "type"))
+    if kind != "mysql":
+        raise document.error(
+            f"source: unknown type {kind!r}{nearest(kind, ['mysql'])}; known: mysql", ("source", "type")
+        )
+    own = [*MySqlCaptureOptions.known()]
+    mysql = [name for name in MySqlCdcOptions.known() if name not in _OWN]
+    for name in texts:
+        if name not in own and name not in mysql:
+            known = sorted({*own, *mysql})
+            what = f"source mysql: unknown option {name!r}{nearest(name, known)}; known options: {', '.join(known)}"
+            raise ConfigError(what, document.place_of_key(("source", *_path(document, name))))
+    mine = fill_texts({name: texts[name] for name in texts if name in own}, places, secrets, offline=offline)
+    form = MySqlCaptureOptions.parse(mine.values, "source mysql", places)
+    places |= dict.fromkeys(_OWN, document.place_of(("source",)))
+    return form, {name: text for name, text in texts.items() if name not in own}, places
+
+
+def _path(document: Document, name: str) -> tuple[str, ...]:
+    """The keys of an option, whether it is written with dots or nested."""
+    return (name,) if document.value(("source", name)) is not None else tuple(name.split("."))
