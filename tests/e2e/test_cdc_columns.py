@@ -110,12 +110,14 @@ class MaxComputeTarget:
         self.table = server.table(
             f"{columns}, PRIMARY KEY (id)", "TBLPROPERTIES ('transactional'='true', 'write.bucket.num'='4')"
         ).name
-        source = mysql.options("t")
+        source = mysql.options("t", **spec.pop("options", {}))
         sink = options_of(server, self.table, enableUpsert="true", **{"upsert.write.bucket.num": "4"})
         self.job = CapturedJob(folder, Spec(source, "maxcompute", sink, declared(source), **spec))
 
     def columns(self):
-        return [(column.name, str(column.type).lower()) for column in self.server.odps.get_table(self.table).table_schema]
+        return [
+            (column.name, str(column.type).lower()) for column in self.server.odps.get_table(self.table).table_schema
+        ]
 
     def as_source(self):
         names = [row[0] for row in self.mysql.sql("SHOW COLUMNS FROM t")]
