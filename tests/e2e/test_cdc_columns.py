@@ -110,7 +110,7 @@ class MaxComputeTarget:
         self.table = server.table(
             f"{columns}, PRIMARY KEY (id)", "TBLPROPERTIES ('transactional'='true', 'write.bucket.num'='4')"
         ).name
-        source = mysql.options("t")
+        source = mysql.options("t", **spec.pop("options", {}))
         sink = options_of(server, self.table, enableUpsert="true", **{"upsert.write.bucket.num": "4"})
         self.job = CapturedJob(folder, Spec(source, "maxcompute", sink, declared(source), **spec))
 

@@ -61,6 +61,8 @@ SLOW_PATHS = {
     "clients/mysql_image.py:_set": "the distinct combinations of a SET",
     "clients/mysql_image.py:_text": "texts in another character set than UTF-8",
     "engine/stages.py:Stages._check_refused": "the first refused row of a group, for the error that ends the run",
+    "formats/captured.py:CapturedDecoder.decode": "the few layouts that the tables of a batch had",
+    "formats/captured.py:CapturedDecoder._refuse": "the one record that stops the pipeline",
     "formats/canal_json.py:CanalJsonDecoder._typed": "what a reject held, for its error",
     "formats/changelog.py:unknown_operations": "what a reject held, for its error",
     "formats/csv.py:CsvDecoder._first_bad": "what a reject held, for its error",

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from vector_assets.engine.abilities import Evolvable, Evolving, Recallable, Remembering, partitioned
+from vector_assets.engine.abilities import Describing, Evolvable, Evolving, Recallable, Remembering, partitioned
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import Json, Sink, Source, Target
 from vector_assets.engine.creation import ensure_created
 from vector_assets.engine.env import archive_dir, ledger_location
-from vector_assets.engine.errors import LedgerLostError, TargetReplacedError
-from vector_assets.engine.evolution import PipelineVersion, check_evolvable, evolved, todays_new, without
+from vector_assets.engine.errors import LedgerLostError, PlanError, TargetReplacedError
+from vector_assets.engine.evolution import PipelineVersion, Schemas, check_evolvable, evolved, todays_new, without
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.keyed_state import KeyedState, check_groups
 from vector_assets.engine.lease import Lease
@@ -25,7 +25,7 @@ from vector_assets.engine.partitioning import Partitioning
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.schema_history import latest_state
-from vector_assets.engine.stages import Stages
+from vector_assets.engine.stages import Stages, decode
 from vector_assets.engine.touches import Touches
 
 log = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class Session:
         ensure_created(self.ledger, self.pipeline)
         self._take_todays_columns()
         self._give_the_form_s_columns()
-        target = self.target()
+        target = self._target_after_a_crash()
         with self.lease() as lease:
             if self._take_todays_columns():
                 target = self.target()
@@ -180,6 +180,41 @@ class Session:
                 schema_version=self.ledger.schema_version(lease, self.pipeline.columns, self._state),
                 touches=self._touches, keyed=self.keyed, declared=self._declared, state=self._state,
             )  # fmt: skip
+
+    def _target_after_a_crash(self) -> Target:
+        """The target; a change of its columns that the ledger did not hear of is made to the end first."""
+        try:
+            return self.target()
+        except PlanError:
+            if not isinstance(self._declared.decoder, Describing):
+                raise
+            with self.lease() as lease:
+                self._take_todays_columns()
+                if not self._finish_change(lease):
+                    raise
+            self._take_todays_columns()
+            return self.target()
+
+    def _finish_change(self, lease: Lease) -> bool:
+        """Change the columns as the oldest unfinished batch wants it; False when it wants nothing.
+
+        A crash after the target lost a column and before the ledger knew: the batch is in the archive, it wants the
+        change again, and the target has it already.
+        """
+        batch = next(iter(self.ledger.unfinished(lease.pipeline, lease.target)), None)
+        if batch is None or batch.archive is None:
+            return False
+        raw, splits = self.books.archive.read(batch.archive), [part.split for part in batch.span.ranges]
+        wants = decode(self.pipeline, raw, splits).wants
+        if not wants:
+            return False
+        version = self.ledger.schema_version(lease, self.pipeline.columns, self._state)
+        schemas = Schemas(self.ledger, self._declared, PipelineVersion(version, self.pipeline, self._state))
+        place = f"{lease.pipeline}: changing the columns of {lease.target}"
+        schemas.evolve(
+            lease, self.sink, batch.seq, raw, splits, wants, lambda ask: call(self.sink_policy, ask, place=place)
+        )
+        return True
 
     def adopt(self, versioned: PipelineVersion) -> None:
         """The columns have changed; the sink knows."""

@@ -76,7 +76,11 @@ class CapturedDecoder:
         is_row = np.asarray(values.field(KIND).is_valid())
         parts, rejected = [self._schema.empty_table()], [REJECT_SCHEMA.empty_table()]
         for number in np.unique(numbers).tolist():
-            rows, refused = self._rows(layouts[number], values, np.flatnonzero((numbers == number) & is_row), positions)
+            chosen = np.flatnonzero((numbers == number) & is_row)
+            if not len(chosen):
+                # a change of a table: it may name columns that no row here has
+                continue
+            rows, refused = self._rows(layouts[number], values, chosen, positions)
             parts.append(rows)
             rejected.append(refused)
         rows, refused = pa.concat_tables(parts), pa.concat_tables(rejected)

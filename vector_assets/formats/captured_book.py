@@ -33,11 +33,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """The target's columns by number (None: refused, or dropped), and the tables by name."""
+    """The target's columns by number (None: refused, or dropped), the tables by name, and refused types by number."""
 
     declared: tuple[Column, ...]
     targets: tuple[Column | None, ...]
     tables: Mapping[str, Known] = field(default_factory=dict)
+    refused: frozenset[tuple[int, str]] = frozenset()
 
     @classmethod
     def of(cls, declared: Sequence[Column], state: Iterable[Json]) -> "Book":
@@ -54,6 +55,8 @@ class Book:
         match entry["op"]:
             case "add":
                 targets.append(Column(entry["name"], type_of(entry["type"])))
+            case "refused" if "type" in entry:
+                return replace(self, refused=self.refused | {(int(number or 0), _refused(entry))})
             case "refused":
                 # the number is taken: what comes later was numbered after it
                 targets += [None] if number == len(targets) else []
@@ -117,6 +120,10 @@ class Book:
 def layout_entry(layout: Layout, columns: Sequence[tuple[str, int | None]]) -> dict[str, Any]:
     """The entry that a table has these columns from an epoch on."""
     return {"op": "layout", "table": layout.table, "epoch": layout.epoch, "columns": [list(each) for each in columns]}
+
+
+def _refused(entry: Mapping[str, Any]) -> str:
+    return str(replace(type_of(entry["type"]), nullable=entry["nullable"]))
 
 
 def type_entry(number: int, kind: LogicalType) -> dict[str, Any]:

@@ -146,9 +146,10 @@ class Planner:
             kind = column.type if holds(column.type, each.type) else common(column.type, each.type)
             if each.nullable and not kind.nullable:
                 kind = replace(kind, nullable=True)
-            if kind != column.type:
+            if kind != column.type and (number, str(kind)) not in self.book.refused:
                 what = f"{self._layout.table}: column {each.name} is {each.type}: {column.name} becomes {kind}"
-                yield self._wish(what, type_entry(number, kind), REFUSED)
+                entry = type_entry(number, kind)
+                yield self._wish(what, entry, {**entry, **REFUSED})
 
 
 def _passing(number: int) -> str:

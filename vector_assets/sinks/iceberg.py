@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ from vector_assets.engine.errors import (
     TargetReplacedError,
     VectorAssetsError,
 )
-from vector_assets.engine.schema import Table
+from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import iceberg_read
 from vector_assets.sinks.iceberg_create import check_existing, create_table, find_table, partition_of
 from vector_assets.sinks.iceberg_options import IcebergOptions
@@ -147,6 +147,13 @@ class IcebergSink:
             changes = evolve(table, pa.schema([field for field in schema if field.name not in HIDDEN]), self._place)
         self._adopt(table, schema, self._declared[1])
         return changes
+
+    def alter(self, changes: Sequence[ColumnChange]) -> tuple[str, ...]:
+        """Add, drop, rename and widen columns; see `iceberg_evolve`."""
+        from vector_assets.sinks.iceberg_evolve import alter
+
+        with told(self._place):
+            return alter(self._fresh(), changes, self._place)
 
     def stage(self, batch: Batch, token: BatchToken) -> Staged:
         """Check and cast the rows and write them to data files, which nobody sees yet.

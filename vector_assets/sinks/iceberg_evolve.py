@@ -1,11 +1,12 @@
-"""A table that takes more columns, or wider ones."""
+"""A table that takes more columns, or wider ones, and loses or renames some: by field id, so old files stay right."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from vector_assets.engine.errors import PlanError
+from vector_assets.engine.schema import ColumnChange
 from vector_assets.sinks.iceberg_types import arrow_schema, iceberg_type, is_vector, is_vector_text, misfit
 
 if TYPE_CHECKING:
@@ -36,6 +37,61 @@ def evolve(table: "Table", schema: pa.Schema, place: str) -> tuple[str, ...]:
     return tuple(
         f"column {'.'.join(path)} {'added as' if is_new else 'widened to'} {kind}" for path, kind, is_new in changes
     )
+
+
+def alter(table: "Table", changes: Sequence[ColumnChange], place: str) -> tuple[str, ...]:
+    """Make the changes, each a commit of its own; what was changed, one sentence each; what is made is left out.
+
+    Raises:
+        PlanError: Iceberg has no such change, or the column is in the key or the partition; those before are made.
+    """
+    made: list[str] = []
+    for change in changes:
+        field = pa.field(change.column.name, change.column.type.arrow)
+        if change.kind in {"add", "type"}:
+            made += evolve(table, pa.schema([field]), place)
+        if _is_left(table, change, place) and _committed(table, change):
+            made.append(f"{change}")
+    return tuple(made)
+
+
+def _is_left(table: "Table", change: ColumnChange, place: str) -> bool:
+    """True of a drop, a rename or a NOT NULL that is still to be made.
+
+    Raises:
+        PlanError: it cannot be.
+    """
+    if change.kind == "add":
+        return False
+    fields = {field.name: field for field in table.schema().fields}
+    found = fields.get(change.old or "") if change.kind == "rename" else fields.get(change.column.name)
+    if change.kind == "type":
+        return bool(found is not None and found.required and change.column.type.nullable)
+    if found is None and (change.kind == "drop" or change.column.name in fields):
+        return False
+    taken = change.kind == "rename" and change.column.name in fields
+    if found is None or taken:
+        what = "there is no such column" if found is None else "there is a column of that name"
+        raise PlanError(f"{place}: {change}: {what}")
+    used = {*table.schema().identifier_field_ids, *(part.source_id for part in table.spec().fields)}
+    if change.kind == "drop" and found.field_id in used:
+        raise PlanError(f"{place}: {change}: it is in the key or the partition, which stay as they were made")
+    return True
+
+
+def _committed(table: "Table", change: ColumnChange) -> bool:
+    from vector_assets.clients.iceberg_transaction import SingleAttempt
+
+    transaction = SingleAttempt(table)
+    with transaction.update_schema() as update:
+        if change.kind == "drop":
+            update.delete_column(change.column.name)
+        elif change.kind == "rename":
+            update.rename_column(change.old or "", change.column.name)
+        else:
+            update.make_column_optional(change.column.name)
+    transaction.commit_transaction()
+    return True
 
 
 def _apply(update: "UpdateSchema", path: Path, kind: pa.DataType, *, is_new: bool) -> None:

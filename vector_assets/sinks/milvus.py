@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from vector_assets.engine.core import (
     rejects,
 )
 from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
-from vector_assets.engine.schema import Table
+from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import milvus_tokens
 from vector_assets.sinks.applied import Applied
 from vector_assets.sinks.milvus_options import MilvusOptions
@@ -291,6 +291,17 @@ class MilvusSink:
         made = create(self._api(), self.options, schema, declared_key, self.table)
         self._inspected(schema, declared_key)
         return made
+
+    def alter(self, changes: Sequence[ColumnChange]) -> tuple[str, ...]:
+        """Nothing: a collection's fields are what they were when it was made.
+
+        Raises:
+            PlanError: always.
+        """
+        raise PlanError(
+            f"{self._place}: {'; '.join(map(str, changes))}: fields of a Milvus 2.3 collection are neither added nor"
+            " dropped, renamed or changed; make another collection, or set schema.change.behavior to ignore"
+        )
 
     def close(self) -> None:
         """Give back the connection."""

@@ -1,7 +1,7 @@
 """OpenSearch: documents by key with versions of their own, then the batch's token, so effectively once."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, Searc
 from vector_assets.engine.core import Batch, BatchToken, Counts, Found, Json, Merge, Receipt, Staged, Target, rejects
 from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
 from vector_assets.engine.options import parse_duration
-from vector_assets.engine.schema import Table
+from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import opensearch_tokens, opensearch_values
 from vector_assets.sinks.applied import Applied
 from vector_assets.sinks.opensearch_options import OpenSearchOptions
@@ -272,6 +272,16 @@ class OpenSearchSink:
         made = create(self._client(), self.options, schema, declared_key)
         self._inspected(schema, declared_key)
         return made
+
+    def alter(self, changes: Sequence[ColumnChange]) -> tuple[str, ...]:
+        """Add fields to the mapping; nothing else of one can change.
+
+        Raises:
+            PlanError: any other change; those before it are made.
+        """
+        from vector_assets.sinks.opensearch_create import alter
+
+        return alter(self._client(), self.options, changes)
 
     def close(self) -> None:
         """Give back the connections."""

@@ -1,14 +1,16 @@
 """An index made from what the pipeline sends: a field per column, vectors with an index of their own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from vector_assets.clients.opensearch import Client
 from vector_assets.engine.errors import PlanError
+from vector_assets.engine.schema import ColumnChange
 from vector_assets.sinks.kinds import is_list, kind_of
 from vector_assets.sinks.opensearch_options import OpenSearchOptions
-from vector_assets.sinks.opensearch_plan import META, describe
+from vector_assets.sinks.opensearch_plan import META, column_of, describe
 
 _FIELDS = {
     pa.int8(): "byte",
@@ -59,6 +61,33 @@ def create(
     client.ask("PUT", f"/{options.index}", {"settings": {"index": settings}, "mappings": mappings})
     spelled = ", ".join(f"{name} {field['type']}" for name, field in properties.items())
     return (f"index {options.index} was made: {spelled}",)
+
+
+def alter(client: Client, options: OpenSearchOptions, changes: Sequence[ColumnChange]) -> tuple[str, ...]:
+    """Add fields to the mapping of an index; one sentence each. A field that is there is left alone.
+
+    Raises:
+        PlanError: a mapping cannot do that to a field, or there is no index.
+    """
+    made = []
+    for change in changes:
+        index = describe(client, options.index)
+        if index is None:
+            raise PlanError(f"{client.place}: there is no index {options.index}")
+        field = pa.field(change.column.name, change.column.type.arrow)
+        if change.kind == "type":
+            # says what does not fit
+            column_of(index, field)
+        elif change.kind != "add":
+            raise PlanError(
+                f"{client.place}: {options.index}: {change}: fields of a mapping are neither dropped nor renamed:"
+                " reindex into a new index, or keep the field (schema.change.behavior lenient)"
+            )
+        elif field.name not in index.properties:
+            body = {"properties": {field.name: _field(field, None)}}
+            client.ask("PUT", f"/{index.concrete}/_mapping", body)
+            made.append(str(change))
+    return tuple(made)
 
 
 def _field(field: pa.Field, dimension: int | None) -> dict[str, Any]:

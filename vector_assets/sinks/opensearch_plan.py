@@ -97,7 +97,7 @@ def make_plan(index: Index, schema: pa.Schema, declared_key: Sequence[str]) -> P
         PlanError: key, fields, types or dimensions do not fit; the message names both sides.
     """
     key = _key(index, schema, declared_key)
-    columns = tuple(_column(index, field) for field in schema)
+    columns = tuple(column_of(index, field) for field in schema)
     notes = []
     if pipeline := index.settings.get("index.default_pipeline"):
         notes.append(f"documents pass the ingest pipeline {pipeline}")
@@ -120,7 +120,12 @@ def _key(index: Index, schema: pa.Schema, declared: Sequence[str]) -> tuple[str,
     return key
 
 
-def _column(index: Index, field: pa.Field) -> Column:
+def column_of(index: Index, field: pa.Field) -> Column:
+    """The field that takes a column.
+
+    Raises:
+        PlanError: there is none, or it takes no such values.
+    """
     found = index.properties.get(field.name)
     if found is None:
         known = list(index.properties)

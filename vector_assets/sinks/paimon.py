@@ -36,9 +36,9 @@ from vector_assets.engine.errors import (
     TransientError,
     UnavailableError,
 )
-from vector_assets.engine.schema import Table
+from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks.paimon_create import check_database, check_existing
-from vector_assets.sinks.paimon_evolve import evolve
+from vector_assets.sinks.paimon_evolve import alter, evolve
 from vector_assets.sinks.paimon_options import PaimonOptions
 from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
@@ -353,6 +353,12 @@ class PaimonSink:
         made = evolve(self.storage, schema, opened.plan.key, opened.plan.partition)
         self._open(schema, ())
         return made
+
+    def alter(self, changes: Sequence[ColumnChange]) -> tuple[str, ...]:
+        """Add, drop, rename and widen columns; see `paimon_evolve`."""
+        table = self.storage.load()
+        key, partition = (table.primary_keys, table.partition_keys) if table is not None else ((), ())
+        return alter(self.storage, changes, tuple(key), tuple(partition))
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
         """Rows of the pipeline as the table would hold them, hidden columns kept, without those it would refuse."""
