@@ -524,6 +524,7 @@ def decode(
             result.filtered + after.filtered,
             {**result.versions, **after.versions},
             {name: result.usage.get(name, 0) + after.usage.get(name, 0) for name in {*result.usage, *after.usage}},
+            result.wants,
         )
     return result
 
