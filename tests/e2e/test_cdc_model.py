@@ -15,7 +15,7 @@ from vector_assets.engine import env
 
 pytestmark = pytest.mark.service
 
-CHANGES = int(os.environ.get("CDC_MODEL_CHANGES", "250"))
+CHANGES = int(os.environ.get("CDC_MODEL_CHANGES", "120"))
 CHUNKS = {"scan.incremental.snapshot.chunk.size": "13"}
 
 
@@ -25,7 +25,7 @@ def play(model, job, changes):
     kills = 0
     for number in range(changes):
         model.step()
-        if chance.random() < 0.02 or number == 30:
+        if chance.random() < 0.01 or number in (20, 60):
             step = chance.choice([*env.STEPS, *env.RARE_STEPS, *env.RARE_STEPS])
             kills += job.run_apart(f"{step}:{chance.randint(1, 3)}") == -signal.SIGKILL
         elif chance.random() < 0.02:

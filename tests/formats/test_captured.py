@@ -86,7 +86,7 @@ def test_each_behavior_makes_its_own_of_a_change(behavior, columns, rows):
 
 
 def test_exception_names_the_record_and_the_change():
-    with pytest.raises(DriftError, match="column n is gone.*schema.change.behavior is exception"):
+    with pytest.raises(DriftError, match=r"column n is gone.*schema\.change\.behavior is exception"):
         CapturedDecoder(DECLARED, "exception").decode(RAW)
     assert CapturedDecoder(DECLARED, "exception").decode(raw_of(batch(layout(FIRST, 3), (1, 1, "a")))).wants == ()
 

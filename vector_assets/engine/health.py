@@ -21,9 +21,11 @@ from vector_assets.engine.errors import (
     UnavailableError,
     VectorAssetsError,
 )
+from vector_assets.engine.evolution import evolved
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
+from vector_assets.engine.schema_history import latest_state
 from vector_assets.engine.store import is_there, is_url
 
 _LIBRARIES = ("pyarrow", "duckdb", "sqlglot", "dagster", "confluent-kafka", "kafka-python", "psycopg", "pymilvus")
@@ -110,6 +112,9 @@ def ledger() -> Iterator[Finding]:
 
 def pipeline(checked: Pipeline, books: Ledger | None) -> Iterator[Finding]:
     """Both ends of a pipeline, and what the ledger (None where there is none) knows of it."""
+    if books is not None:
+        # its target may have lost columns that are declared
+        checked = evolved(checked, latest_state(books, checked.name, checked.target))
     yield from _source(checked, books)
     yield from _sink(checked, books)
     if books is not None and books.is_activated(checked.name, checked.target):

@@ -125,6 +125,9 @@ class Session:
             PlanError: rows and target do not fit.
         """
         if self._target is None:
+            if isinstance(self._declared.decoder, Describing):
+                # the target may have lost columns that are declared
+                self._take_todays_columns()
             self._target = call(
                 self.sink_policy,
                 lambda: self.sink.prepare(self.pipeline.schema, self.pipeline.sink_table.primary_key),

@@ -62,7 +62,7 @@ class Planner:
         columns = {name: (spelled, before.get(name, ("", None))[1]) for name, spelled in listed.items()}
         if moved or columns != dict(known) or (self._is_merged and self._known is None):
             entry = layout_entry(self._layout, list(columns.values()))
-            yield self._wish(f"{self._layout.table} has the columns {', '.join(listed.values())}", entry, entry)
+            yield self._wish(f"{self._layout.table}: its columns are {', '.join(listed.values())}", entry, entry)
 
     def _wish(
         self, what: str, entry: dict[str, Any], refusal: dict[str, Any], renamed: tuple[str, str] | None = None
