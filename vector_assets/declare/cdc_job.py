@@ -153,8 +153,8 @@ class Capture:
                     return f"tables {first.name} and {other_table.name} go to {group.target}, {different}"
         return None
 
-    def pipelines(self, tables: Sequence[CapturedTable]) -> list[Pipeline]:
-        """One for each target of the known tables.
+    def pipelines(self, tables: Sequence[CapturedTable], only: CapturedTable | None = None) -> list[Pipeline]:
+        """One for each target of the known tables, or of one of them.
 
         Raises:
             ConfigError: at the expression, the option or the route that is wrong.
@@ -163,7 +163,8 @@ class Capture:
         why = self.refusal(groups)
         if why is not None:
             raise self.document.error(f"CDC pipeline {self.name}: {why}", ("route",))
-        return [self._pipeline(group, number) for number, group in enumerate(groups)]
+        chosen = [(number, group) for number, group in enumerate(groups) if only is None or only in group.tables]
+        return [self._pipeline(group, number) for number, group in chosen]
 
     def rule_of(self, group: Group) -> tuple[int, TransformRule] | None:
         """The transform that is for the tables of a target, with its place in the list.

@@ -147,7 +147,7 @@ def _refused(capture: Capture, table: CapturedTable, taken: list[CapturedTable])
     try:
         reason = capture.refusal(capture.groups([*taken, table]))
         if reason is None:
-            capture.pipelines([*taken, table])
+            capture.pipelines([*taken, table], table)
     except ConfigError as error:
         return str(error)
     return reason
