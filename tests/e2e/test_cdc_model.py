@@ -1,6 +1,6 @@
 """Random changes of a MySQL table end as the same rows in the target, however its columns change on the way.
 
-`CDC_MODEL_CHANGES=10000` makes it long.
+`CDC_MODEL_CHANGES=10000 python -m pytest -o faulthandler_timeout=0 tests/e2e/test_cdc_model.py` makes it long.
 """
 
 import os
