@@ -10,12 +10,14 @@ import pymysql
 import pytest
 
 from tests.faults.changes import ChangeJob
+from tests.fix_mysql import on_both_servers
 from tests.sources.mysql_model import change
 from vector_assets.engine import env
 from vector_assets.engine.core import State
 from vector_assets.engine.errors import PositionLostError
 
 pytestmark = pytest.mark.service
+pytest_generate_tests = on_both_servers
 
 SCRIPT = """
 SET 'pipeline.name' = 'people';

@@ -165,6 +165,7 @@ class MySqlCdcSource:
         most = None if not end.open else min(limit.rows, self._options.chunk_size)
         upto = end.after if not end.open and end.table == table.full_name else None
         chunk = read_chunk(self._options.login, table, names, after, upto, most_rows=most, most_bytes=limit.bytes)
+        self._server.settle()
         now = Place.now(self._server.binlog())
         moment = now if end.open else end
         merger = Merger(self._server, table, after, chunk.last)
