@@ -55,7 +55,6 @@ class MySqlCdcSource:
         self._clock = clock
         self._cursor = Cursor(self._open, self._is_wanted)
         self._found: list[MySqlTable] | None = None
-        self._is_mariadb: bool | None = None
         self._quiet: tuple[str, Place] | None = None
 
     @property
@@ -291,11 +290,10 @@ class MySqlCdcSource:
         return self._modes.is_wanted(table)
 
     def _open(self, place: Place) -> BinlogStream:
-        if self._is_mariadb is None:
-            self._is_mariadb = self._server.is_mariadb
         return BinlogStream(
-            self._options.login, server_id=self._options.replica_id, is_mariadb=self._is_mariadb, gtids=place.gtids,
-            file=place.file, pos=place.pos, databases=self._options.database_name, tables=self._options.table_name,
+            self._options.login, server_id=self._options.replica_id, is_mariadb=self._server.is_mariadb,
+            gtids=place.gtids, file=place.file, pos=place.pos, databases=self._options.database_name,
+            tables=self._options.table_name,
         )  # fmt: skip
 
     def _check_place(self, place: Place, binlog: Binlog) -> None:
