@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from tests.faults.apart import Apart
+from tests.faults.test_crash import wait_for_stop
 from tests.sinks.maxcompute_target import DELTA, TUNNELS
 from tests.sources.maxcompute_table import options_of
 from vector_assets.declare import flink_sql
@@ -100,6 +101,26 @@ def test_kill_9_between_two_states(make_job, tunnel, step):
     assert set(found.values()) == ({1, 2} if is_doubled else {1}), "the streaming tunnel is at least once"
     assert job.run() == []
     assert job.ids() == found, "a second run changes nothing"
+
+
+@pytest.mark.parametrize("step", ["sealed", "staged", "committing", "committed"])
+@pytest.mark.parametrize("tunnel", ["batch", "upsert"])
+def test_a_worker_that_wakes_up_after_its_lease_was_taken_changes_nothing(make_job, tunnel, step):
+    """Two workers on one pipeline: the first sleeps past its lease, the second finishes what it began."""
+    job = make_job(tunnel)
+    zombie = Apart(
+        ["run", "kept"], {**os.environ, **job.environment, "VECTOR_ASSETS_FAIL_AT": f"{step}:2:stop"}, job.folder
+    )
+    wait_for_stop(zombie)
+    job.run()
+    found = job.ids()
+    assert found == Counter(range(200))
+    zombie.send_signal(signal.SIGCONT)
+    output, _ = zombie.communicate(timeout=90)
+    assert zombie.returncode == 1, output
+    assert "lease" in output or "fence" in output, output
+    assert job.ids() == found
+    assert job.run() == []
 
 
 @pytest.mark.parametrize("tunnel", ["batch", "upsert"])

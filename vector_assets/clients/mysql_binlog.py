@@ -164,6 +164,11 @@ class BinlogStream:
                 gtid, number, in_rows = str(event.gtid), 0, False
                 # what was read already is not read again, whatever the server sends
                 is_known = self._gtids is not None and self._gtids.has(gtid)
+            elif isinstance(event, PartialUpdateRowsEvent):
+                # a kind of UpdateRowsEvent
+                raise PlanError(
+                    f"{self._login.where}: the binlog holds partial JSON updates: unset binlog_row_value_options"
+                )
             elif isinstance(event, _ROWS):
                 if not is_known:
                     yield self._rows(event, gtid, number)
@@ -181,10 +186,6 @@ class BinlogStream:
             elif isinstance(event, XidEvent | XAPrepareEvent):
                 yield self._ended(event, gtid)
                 gtid, number, in_rows = None, 0, False
-            elif isinstance(event, PartialUpdateRowsEvent):
-                raise PlanError(
-                    f"{self._login.where}: the binlog holds partial JSON updates: unset binlog_row_value_options"
-                )
             elif event.event_type == _TAGGED_GTID:
                 raise PlanError(f"{self._login.where}: the binlog holds GTIDs with tags, which cannot be read")
             elif event.event_type in _COMPRESSED:
