@@ -83,7 +83,7 @@ def test_concurrent_writers_and_chunks_come_to_the_table(mysql, opened, kind):  
     for writer in writers:
         writer.start()
     state: dict = {}
-    chance, limit, count, deadline = random.Random(7), BatchLimit(40, 1 << 30), 0, time.monotonic() + 120
+    chance, limit, count, deadline = random.Random(7), BatchLimit(40, 1 << 30), 0, time.monotonic() + 240
     try:
         while count < 25:
             assert time.monotonic() < deadline
