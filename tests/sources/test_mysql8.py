@@ -142,6 +142,7 @@ def test_without_gtids_positions_are_files(own_mysql, opened):
     server.sql("FLUSH BINARY LOGS")
     server.sql("DELETE FROM t WHERE id = 2")
     server.restart(is_crash=True)
+    source = opened(server)
     tables, after = drain(source, here)
     assert ids(tables) == [(1, 1), (2, 1), (3, 2)]
     server.sql("INSERT INTO t VALUES (3, 3, 'c')")
