@@ -205,5 +205,7 @@ def _flinks_rows(folder: Path) -> pa.RecordBatchReader:
 def _fingerprint(rows: pa.RecordBatchReader) -> object:
     """The number of rows and the sum of their hashes, whatever their order."""
     with duckdb.connect() as connection:
+        # it would stand in the JSON on standard output
+        connection.execute("SET enable_progress_bar = false")
         connection.register("rows", rows)
         return connection.execute(_FINGERPRINT).fetchone()
