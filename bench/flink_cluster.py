@@ -2,7 +2,7 @@
 
 Flink 1.20 is its jars from their Maven coordinates (280 MB at the first use), run on the Java 17 that Spark has here.
 A job manager, a task manager with two slots and a SQL gateway; only the first two are measured, they are the cluster.
-The settings are the best of those tried; docs/performance.md names them and says what counts as steady.
+docs/performance.md says what counts as steady, decision 101 which settings were tried.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +144,7 @@ class Job:
 class FlinkCluster:
     """A job manager and a task manager with two slots, and a SQL gateway that takes statements; a context manager."""
 
-    def __init__(self, progress: Progress, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(self, progress: Progress) -> None:
         """Start them.
 
         Raises:
@@ -164,7 +163,7 @@ class FlinkCluster:
             taken[name] = ports.choose([port for port in taken.values() if isinstance(port, int)])
         self._rest = f"http://{ports.HOST}:{taken['rest.port']}"
         self._gateway = f"http://{ports.HOST}:{taken['sql-gateway.endpoint.rest.port']}/v1"
-        configuration = {**_CONFIGURATION, **taken, **(settings or {})}
+        configuration = {**_CONFIGURATION, **taken}
         (self.folder / "config.yaml").write_text("".join(f"{name}: {it}\n" for name, it in configuration.items()))
         (self.folder / "log4j2.properties").write_text(_LOG4J)
         try:
