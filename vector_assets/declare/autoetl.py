@@ -1,0 +1,395 @@
+"""`CALL dbms_etl.sync_by_map(...)` to pipelines: tables of MySQL to an index, each row a document.
+
+A script holds SET statements, which say where MySQL and the search cluster are and how texts are embedded, and a CALL
+for each link. With `SET 'autoetl.requests' = 'true'` it also has the links that MySQL clients asked for.
+"""
+
+import logging
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from vector_assets.clients.embeddings_options import EmbeddingOptions
+from vector_assets.declare.autoetl_map import MapError, SyncMap
+from vector_assets.declare.autoetl_map import parse as parse_map
+from vector_assets.declare.autoetl_requests import Request, kept_requests
+from vector_assets.declare.autoetl_script import AutoEtlScript, Call, Setting
+from vector_assets.declare.autoetl_settings import EMBEDDING, MYSQL, PREFIXES, SEARCH, AutoEtlSettings, field_map
+from vector_assets.declare.autoetl_tables import KnownTable, known_tables
+from vector_assets.declare.flink_options import Secrets, Written, fill_texts, parse
+from vector_assets.declare.flink_types import quoted
+from vector_assets.engine import env
+from vector_assets.engine.errors import ConfigError, Place
+from vector_assets.engine.pipeline import Pipeline, PipelineSettings
+from vector_assets.engine.registry import nearest
+from vector_assets.engine.schema import Column, LogicalType, Table
+from vector_assets.engine.typed import TypedDecoder, typed_schema
+from vector_assets.sinks.opensearch import OpenSearchSink
+from vector_assets.sinks.opensearch_options import OpenSearchOptions
+from vector_assets.sources.mysql import MySqlCdcSource
+from vector_assets.sources.mysql_joined import MySqlJoinedSource
+from vector_assets.sources.mysql_joined_options import JoinedTable, MySqlJoinedOptions
+from vector_assets.sources.mysql_options import MySqlCdcOptions
+from vector_assets.transforms.embedding import EmbeddingTransform, input_schema
+from vector_assets.transforms.sql import SqlTransform
+
+log = logging.getLogger(__name__)
+
+MOST_EMBEDDED_ROWS = 10_000
+"""As in a script with EMBED."""
+_VECTOR = LogicalType("ARRAY", children=(LogicalType("FLOAT"),))
+_UNKNOWN = LogicalType("VARCHAR")
+At = Callable[[int, int], Place]
+"""Where something stands: the argument from 1, and the offset in it."""
+_FIRST_SERVER_ID, _SERVER_IDS = 100_000, 4_000_000_000
+
+
+def compile_autoetl(
+    text: str, file: str, *, secrets: Secrets = env.secret, offline: bool = False, requests: bool = True
+) -> list[Pipeline]:
+    """The pipelines of a script's CALLs, then (with `requests`) of what MySQL clients asked for, as it was last seen.
+
+    The tables' columns are asked of MySQL when a link is first used, and kept. With `offline` nobody is asked: types
+    that are not known are STRING.
+
+    Raises:
+        ConfigError: at the line and column of the first thing that is wrong.
+    """
+    return list(Compiler(AutoEtlScript(text, file), secrets, offline=offline).pipelines(requests=requests))
+
+
+class Compiler:
+    """Compiles one script from top to bottom."""
+
+    def __init__(self, script: AutoEtlScript, secrets: Secrets, *, offline: bool) -> None:
+        self.script = script
+        self.offline = offline
+        self._secrets = secrets
+        self._values: dict[str, str] = {}
+        self._places: dict[str, Place] = {}
+        self._pending: dict[str, Place] = {}
+
+    def pipelines(self, *, requests: bool) -> Iterator[Pipeline]:
+        """One for each CALL, and one for each request."""
+        seen: dict[str, Place] = {}
+        for statement in self.script.statements():
+            if isinstance(statement, Setting):
+                self._set(statement)
+                continue
+            pipeline = self._called(statement)
+            if pipeline.name in seen:
+                what = f"pipeline name {pipeline.name} is taken by {seen[pipeline.name]}"
+                raise ConfigError(f"{what}: SET 'pipeline.name' = '...' before this CALL", pipeline.place)
+            seen[pipeline.name] = pipeline.place
+            yield pipeline
+        settings = self._own()
+        if not seen and not settings.requests:
+            raise ConfigError(
+                "no CALL dbms_etl.sync_by_map: the script declares no link; SET 'autoetl.requests' = 'true' takes"
+                " those that MySQL clients ask for", Place(self.script.file),
+            )  # fmt: skip
+        if settings.requests and requests:
+            yield from self._requested(seen)
+        elif not settings.requests:
+            for name, place in self._pending.items():
+                raise ConfigError(f"SET {name!r} has no effect: no CALL follows it", place)
+
+    def _set(self, statement: Setting) -> None:
+        name, place = statement.name.value, self.script.place(statement.name.start)
+        known = [*PipelineSettings.known(), *AutoEtlSettings.known()]
+        if name not in known and not name.startswith(PREFIXES):
+            listed = ", ".join([*(f"{prefix}<option>" for prefix in PREFIXES), *sorted(known)])
+            raise ConfigError(f"SET: unknown setting {name!r}{nearest(name, known)}; known: {listed}", place)
+        self._values[name] = statement.value.value
+        self._places[name] = self.script.place(statement.value.start)
+        self._pending[name] = place
+        if name in PipelineSettings.known():
+            PipelineSettings.parse({name: statement.value.value}, "SET", self._places)
+
+    def _own(self) -> AutoEtlSettings:
+        own = {name: value for name, value in self._values.items() if name in AutoEtlSettings.known()}
+        return AutoEtlSettings.parse(own, "SET", self._places)
+
+    def _called(self, call: Call) -> Pipeline:
+        """The pipeline of a CALL; errors stand at the part of it that is wrong."""
+        try:
+            mapping = parse_map([argument.value for argument in call.arguments])
+        except MapError as error:
+            number = min(error.argument, len(call.arguments)) - 1
+            start = call.arguments[number].start + 1 + error.at if call.arguments else call.start
+            raise self.script.error(error.message, start) from None
+        starts = [argument.start + 1 for argument in call.arguments]
+
+        def at(argument: int, offset: int = 0) -> Place:
+            return self.script.place(starts[argument - 1] + offset)
+
+        pipeline = self.link(mapping, self.script.place(call.start), at, self._values.get("pipeline.name"))
+        self._pending.clear()
+        self._values.pop("pipeline.name", None)
+        return pipeline
+
+    def _requested(self, seen: Mapping[str, Place]) -> Iterator[Pipeline]:
+        """The pipelines of requests; one that is wrong is left out, with a warning: it is no mistake of the script."""
+        for request in kept_requests(self.script.file):
+            if request.is_dropped:
+                continue
+            try:
+                pipeline = self.requested(request)
+                if pipeline.name in seen:
+                    raise ConfigError(f"the name {pipeline.name} is that of {seen[pipeline.name]}")
+            except ConfigError as error:
+                log.warning("%s: request %d for %s is left out: %s", self.script.file, request.id, request.name, error)
+            else:
+                yield pipeline
+
+    def requested(self, request: Request) -> Pipeline:
+        """The pipeline that a MySQL client asked for; it is driven by what reads the requests.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        place = self._places["autoetl.requests"]
+        try:
+            mapping = parse_map(request.arguments)
+        except MapError as error:
+            raise ConfigError(error.message, place) from None
+        return replace(self.link(mapping, place, lambda *_: place, None, is_request=True), is_idle=True)
+
+    def link(self, mapping: SyncMap, place: Place, at: At, name: str | None, *, is_request: bool = False) -> Pipeline:
+        """One link as a pipeline; `at` gives the places of arguments (from 1) and of what stands in them.
+
+        Raises:
+            ConfigError: a setting, a table or a column is wrong.
+        """
+        name = name or link_name(mapping.index)
+        written = fill_texts(self._values, {**self._places, "connector": place}, self._secrets, offline=self.offline)
+        reader = self._reader(written, mapping, name, place)
+        writer = self._writer(written, mapping, place)
+        vectors = self._vectors(mapping, place, is_lenient=is_request)
+        wanted = {
+            table: [each.column for each in (*mapping.columns, *mapping.keys) if each.table == table]
+            for table in mapping.tables
+        }
+        try:
+            tables = known_tables(name, reader.login, mapping.database, wanted, offline=self.offline)
+        except ConfigError as error:
+            raise ConfigError(error.message, place) from error
+        types = _types(mapping, tables, at)
+        end = _source_end(mapping, reader, types, self._places.get(f"{MYSQL}server-id") or place)
+        return self._pipeline(mapping, name, place, end, writer, types, vectors, written)
+
+    def _reader(self, written: Written, mapping: SyncMap, name: str, place: Place) -> MySqlCdcOptions:
+        fixed = {
+            "connector": "mysql-cdc",
+            "database-name": re.escape(mapping.database),
+            "table-name": "|".join(re.escape(table) for table in mapping.tables),
+        }
+        given = _prefixed(written, MYSQL, fixed, place)
+        if "server-id" not in given.values:
+            # by the link's name: another pipeline over the same tables would throw this one out
+            number = _FIRST_SERVER_ID + zlib.crc32(f"autoetl {name}".encode()) % _SERVER_IDS
+            given = replace(given, values={**given.values, "server-id": f"{number}-{number + len(mapping.tables)}"})
+        options: MySqlCdcOptions = parse(MySqlCdcSource, given, "SET 'mysql.<option>'")
+        return options
+
+    def _writer(self, written: Written, mapping: SyncMap, place: Place) -> OpenSearchOptions:
+        fixed = {"connector": "opensearch-2", "index": mapping.index}
+        options: OpenSearchOptions = parse(
+            OpenSearchSink, _prefixed(written, SEARCH, fixed, place), "SET 'search.<option>'"
+        )
+        return options
+
+    def _vectors(self, mapping: SyncMap, place: Place, *, is_lenient: bool) -> dict[str, str]:
+        """The vector fields that the client side fills, by the text field of each."""
+        settings = self._own()
+        given = [name for name in self._values if name.startswith(EMBEDDING) and name != "embedding.mode"]
+        if settings.mode == "server":
+            if given:
+                what = f"SET {given[0]!r} has no effect: with 'embedding.mode' = 'server' the index's pipeline embeds"
+                raise ConfigError(what, self._pending.get(given[0]) or self._places[given[0]])
+            return {}
+        pairs, fields = field_map(settings, self._places, place), [each.field for each in mapping.columns]
+        for text, vector in pairs.items():
+            where = self._places["embedding.field-map"]
+            if text not in fields and not is_lenient:
+                what = f"embedding.field-map: field {text} is not among those of the CALL: {', '.join(fields)}"
+                raise ConfigError(what, where)
+            if vector in fields:
+                raise ConfigError(f"embedding.field-map: field {vector} is filled by the CALL already", where)
+        return {vector: text for text, vector in pairs.items() if text in fields}
+
+    def _embedding(self, written: Written, place: Place) -> EmbeddingOptions:
+        given = _prefixed(written, EMBEDDING, {}, place).only(lambda name: name not in {"mode", "field-map"})
+        options: EmbeddingOptions = parse(EmbeddingTransform, given, "SET 'embedding.<option>'")
+        return options
+
+    def _pipeline(
+        self, mapping: SyncMap, name: str, place: Place, end: "_SourceEnd", writer: OpenSearchOptions,
+        types: Mapping[tuple[str, str], Column], vectors: Mapping[str, str], written: Written,
+    ) -> Pipeline:  # fmt: skip
+        keys = [each.field for each in mapping.keys_of(mapping.driving)]
+        columns = tuple(
+            Column(each.field, _sent(types[each.table, each.column].type, each.field in keys, mapping, each.table))
+            for each in mapping.columns
+        ) + tuple(Column(vector, _VECTOR) for vector in vectors)
+        sink_table = Table(mapping.index, columns, tuple(keys), place=place)
+        output, embedding = sink_table.schema, None
+        stages: tuple[Any, ...] = ()
+        settings = self._settings(name)
+        if vectors:
+            embedding = self._embedding(written, place)
+            stages = (EmbeddingTransform(tuple(vectors), embedding, output, pipeline=name),)
+            if "max_rows" not in settings.model_fields_set:
+                settings = settings.model_copy(update={"max_rows": MOST_EMBEDDED_ROWS})
+        origin = {each.field: end.names[each.table, each.column, each.field] for each in mapping.columns}
+        taken = {column.name: origin[vectors.get(column.name, column.name)] for column in columns}
+        projections = tuple((f'"{source}"', field) for field, source in taken.items())
+        transform = SqlTransform(projections, "source", None, input_schema(output, tuple(vectors)), key=tuple(keys))
+        return Pipeline(
+            name=name, place=place, description=_description(mapping),
+            source_table=end.table, sink_table=sink_table, source_connector="mysql-cdc", sink_connector="opensearch-2",
+            format=None, source_options=end.options, format_options=None, sink_options=writer, settings=settings,
+            schema=output, transform_text=_shown(mapping, vectors), decoder=TypedDecoder(end.table),
+            raw_schema=typed_schema(end.table, has_kinds=True), transforms=(transform, *stages), embedding=embedding,
+            reads={field: frozenset({source}) for field, source in taken.items()},
+            open_source=partial(end.make, end.options, end.table, pipeline=name),
+            open_sink=partial(OpenSearchSink, writer, sink_table, pipeline=name),
+            reports=tuple(f"{place}: {each}" for each in (*end.options.reports(), *writer.reports())),
+        )  # fmt: skip
+
+    def _settings(self, name: str) -> PipelineSettings:
+        known = PipelineSettings.known()
+        values = {key: value for key, value in self._values.items() if key in known}
+        return PipelineSettings.parse({**values, "pipeline.name": name}, "SET", self._places)
+
+
+def link_name(index: str) -> str:
+    """The name of a link that has no other: that of its index, as a name of a pipeline."""
+    name = re.sub(r"\W", "_", index, flags=re.ASCII)
+    return f"_{name}" if name[:1].isdigit() else name
+
+
+def _prefixed(written: Written, prefix: str, fixed: Mapping[str, str], place: Place) -> Written:
+    """The options under a prefix, and what the CALL says in place of others."""
+    given = written.only(lambda name: name.startswith(prefix)).renamed(prefix)
+    for name in fixed:
+        if name in given.values:
+            raise ConfigError(f"SET '{prefix}{name}': the CALL says it", given.places[name])
+    places = {**given.places, "connector": place}
+    return replace(given, values={**given.values, **fixed}, places=places)
+
+
+class _SourceEnd:
+    """The source of a link: its class, options and table; `names` are its columns by table, column and field."""
+
+    def __init__(self, make: Any, options: Any, table: Table, names: Mapping[tuple[str, str, str], str]) -> None:
+        self.make, self.options, self.table, self.names = make, options, table, names
+
+
+def _source_end(
+    mapping: SyncMap, reader: MySqlCdcOptions, types: Mapping[tuple[str, str], Column], place: Place
+) -> _SourceEnd:
+    """One table is read as it is; several as rows of their join, under the fields' names."""
+    if len(mapping.tables) == 1:
+        (table,) = mapping.tables
+        found = {types[each.table, each.column].name: types[each.table, each.column] for each in mapping.columns}
+        names = {(each.table, each.column, each.field): types[each.table, each.column].name for each in mapping.columns}
+        key = tuple(types[each.table, each.column].name for each in mapping.keys_of(table))
+        return _SourceEnd(MySqlCdcSource, reader, Table(table, tuple(found.values()), key), names)
+    first, _, last = (reader.server_id or "").partition("-")
+    if int(last or first) - int(first) + 1 < len(mapping.tables):
+        what = f"{len(mapping.tables)} tables have a reader each: want a range of that many numbers, such as 5400-5409"
+        raise ConfigError(f"SET 'mysql.server-id': {what}", place)
+    if reader.startup_mode == "specific-offset":
+        raise ConfigError("SET 'mysql.scan.startup.mode' = 'specific-offset' is for one table; want initial", place)
+    keys = {each.field for each in mapping.keys_of(mapping.driving)}
+    columns = tuple(
+        Column(each.field, replace(types[each.table, each.column].type, nullable=each.field not in keys))
+        for each in mapping.columns
+    )
+    tables = tuple(
+        JoinedTable(
+            table,
+            tuple(types[table, each.column] for each in mapping.keys_of(table)),
+            tuple((types[table, each.column].name, each.field) for each in mapping.columns if each.table == table),
+        )
+        for table in mapping.tables
+    )
+    key = tuple(each.field for each in mapping.keys_of(mapping.driving))
+    options = MySqlJoinedOptions(reader=reader, database=mapping.database, tables=tables, key=key)
+    names = {(each.table, each.column, each.field): each.field for each in mapping.columns}
+    return _SourceEnd(MySqlJoinedSource, options, Table("_".join(mapping.tables), columns, key), names)
+
+
+def _types(mapping: SyncMap, tables: Mapping[str, KnownTable] | None, at: At) -> dict[tuple[str, str], Column]:
+    """The columns by table and name as the CALL spells it.
+
+    Raises:
+        ConfigError: at the argument with a table or a column that is not there, cannot be read, or names no one row.
+    """
+    found: dict[tuple[str, str], Column] = {}
+    for argument, items in ((2, mapping.fields), (3, mapping.keys)):
+        for each in items:
+            where = f"argument {argument}, item {each.number}"
+            place = at(argument, each.at)
+            if tables is None:
+                found[each.table, each.column] = Column(each.column, _UNKNOWN)
+                continue
+            table = tables.get(each.table)
+            if table is None:
+                raise ConfigError(f"{where}: there is no table {each.source}", place)
+            name = table.name_of(each.column)
+            if name is None:
+                raise ConfigError(f"{where}: {each.source} has no column {each.column}", place)
+            kind = table.columns[name]
+            if kind is None:
+                raise ConfigError(f"{where}: {each.source}.{name} is of a type that cannot be read", place)
+            found[each.table, each.column] = Column(name, kind)
+    if tables is not None:
+        _check_unique(mapping, tables, found, at(3, 0))
+    return found
+
+
+def _check_unique(
+    mapping: SyncMap, tables: Mapping[str, KnownTable], types: Mapping[tuple[str, str], Column], place: Place
+) -> None:
+    """A document is one row: of each table at most one belongs to it."""
+    for name in mapping.tables:
+        keys = mapping.keys_of(name)
+        listed = ", ".join(key.column for key in keys)
+        if not tables[name].is_unique(key.column for key in keys):
+            what = f"{mapping.database}.{name} has no unique key on {listed}: several rows would be one document"
+            raise ConfigError(f"argument 3: {what}", place)
+        nullable = [key.column for key in keys if types[name, key.column].type.nullable]
+        if name == mapping.driving and nullable:
+            what = f"{mapping.database}.{name}.{nullable[0]} may be NULL, which makes no _id"
+            raise ConfigError(f"argument 3: {what}", place)
+
+
+def _sent(kind: LogicalType, is_key: bool, mapping: SyncMap, table: str) -> LogicalType:  # noqa: FBT001
+    """The type of a field: of a table that does not drive it may be NULL."""
+    is_nullable = not is_key and (kind.nullable or len(mapping.tables) > 1 or table != mapping.driving)
+    return replace(kind, nullable=is_nullable)
+
+
+def _description(mapping: SyncMap) -> str:
+    listed = ", ".join(f"{mapping.database}.{table}" for table in mapping.tables)
+    return f"Keeps the index {mapping.index} as {listed}."
+
+
+def _shown(mapping: SyncMap, vectors: Mapping[str, str]) -> str:
+    """The mapping as a SELECT, for people and for the fingerprint."""
+    items = [f"{quoted(each.table)}.{quoted(each.column)} AS {quoted(each.field)}" for each in mapping.columns]
+    items += [f"EMBED({quoted(text)}) AS {quoted(vector)}" for vector, text in vectors.items()]
+    text = f"SELECT {', '.join(items)} FROM {quoted(mapping.driving)}"
+    first = mapping.keys_of(mapping.driving)
+    for table in mapping.tables[1:]:
+        pairs = zip(mapping.keys_of(table), first, strict=True)
+        on = " AND ".join(
+            f"{quoted(a.table)}.{quoted(a.column)} = {quoted(b.table)}.{quoted(b.column)}" for a, b in pairs
+        )
+        text += f" LEFT JOIN {quoted(table)} ON {on}"
+    return text
