@@ -164,7 +164,7 @@ def test_a_script_is_a_pipeline_whose_documents_are_rows():
     assert [column.name for column in pipeline.sink_table.columns] == ["body", "id"]
     assert pipeline.sink_table.primary_key == ("id",)
     assert pipeline.source_options.shown()["password"] == "**********"
-    assert pipeline.transform_text == "SELECT a.s AS body, a.id AS id FROM a"
+    assert pipeline.transform_text == 'SELECT "a"."s" AS "body", "a"."id" AS "id" FROM "a"'
 
 
 @pytest.mark.parametrize(

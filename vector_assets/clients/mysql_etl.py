@@ -57,8 +57,9 @@ def change(server: MySql, number: int, verb: str) -> None:
     )
 
 
-def report(server: MySql, number: int, status: str) -> None:
-    """Write what became of a link, for `CALL dbms_etl.show_sync_link()`; no write where it says so already."""
+def report(server: MySql, number: int, status: str | None) -> None:
+    """Write what is wrong with a link (None: nothing), for `CALL dbms_etl.show_sync_link()`; no write where it says so
+    already: each one is a transaction of the binlog that links read."""
     server.rows(
         f"UPDATE {SCHEMA}.{TABLE} SET status = %s WHERE id = %s AND NOT status <=> %s", (status, number, status)
     )

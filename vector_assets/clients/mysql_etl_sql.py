@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.{TABLE} (
   asked_by VARCHAR(300) NOT NULL,
   asked_at DATETIME NOT NULL,
   changed_at DATETIME NOT NULL,
-  status {_TEXT} COMMENT 'what vector_assets made of it')
+  status {_TEXT} COMMENT 'what is wrong with it')
 """
 
 _REFUSE = """

@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any
 
 from vector_assets.clients.embeddings_options import EmbeddingOptions
+from vector_assets.clients.mysql import Login
 from vector_assets.declare.autoetl_map import MapError, SyncMap
 from vector_assets.declare.autoetl_map import parse as parse_map
-from vector_assets.declare.autoetl_requests import Request, kept_requests
+from vector_assets.declare.autoetl_requests import Request, kept_requests, link_name
 from vector_assets.declare.autoetl_script import AutoEtlScript, Call, Setting
 from vector_assets.declare.autoetl_settings import EMBEDDING, MYSQL, PREFIXES, SEARCH, AutoEtlSettings, field_map
 from vector_assets.declare.autoetl_tables import KnownTable, known_tables
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 MOST_EMBEDDED_ROWS = 10_000
 """As in a script with EMBED."""
+MYSQL_OWNER = "SET 'mysql.<option>'"
+"""How errors begin that are about options of MySQL."""
 _VECTOR = LogicalType("ARRAY", children=(LogicalType("FLOAT"),))
 _UNKNOWN = LogicalType("VARCHAR")
 At = Callable[[int, int], Place]
@@ -96,6 +99,25 @@ class Compiler:
         elif not settings.requests:
             for name, place in self._pending.items():
                 raise ConfigError(f"SET {name!r} has no effect: no CALL follows it", place)
+
+    def settle(self) -> AutoEtlSettings:
+        """Take every SET of the script, make no pipeline; what they come to."""
+        for statement in self.script.statements():
+            if isinstance(statement, Setting):
+                self._set(statement)
+        return self._own()
+
+    def server(self) -> Login:
+        """Where MySQL is, and as whom it is asked.
+
+        Raises:
+            ConfigError: the settings do not say, or name a secret that is not set.
+        """
+        place = self._places.get("autoetl.requests") or Place(self.script.file)
+        written = fill_texts(self._values, {**self._places, "connector": place}, self._secrets, offline=self.offline)
+        fixed = {"connector": "mysql-cdc", "database-name": ".*", "table-name": ".*"}
+        options: MySqlCdcOptions = parse(MySqlCdcSource, _prefixed(written, MYSQL, fixed, place), MYSQL_OWNER)
+        return options.login
 
     def _set(self, statement: Setting) -> None:
         name, place = statement.name.value, self.script.place(statement.name.start)
@@ -192,7 +214,7 @@ class Compiler:
             # by the link's name: another pipeline over the same tables would throw this one out
             number = _FIRST_SERVER_ID + zlib.crc32(f"autoetl {name}".encode()) % _SERVER_IDS
             given = replace(given, values={**given.values, "server-id": f"{number}-{number + len(mapping.tables)}"})
-        options: MySqlCdcOptions = parse(MySqlCdcSource, given, "SET 'mysql.<option>'")
+        options: MySqlCdcOptions = parse(MySqlCdcSource, given, MYSQL_OWNER)
         return options
 
     def _writer(self, written: Written, mapping: SyncMap, place: Place) -> OpenSearchOptions:
@@ -257,6 +279,7 @@ class Compiler:
             reads={field: frozenset({source}) for field, source in taken.items()},
             open_source=partial(end.make, end.options, end.table, pipeline=name),
             open_sink=partial(OpenSearchSink, writer, sink_table, pipeline=name),
+            link=", ".join(f"{mapping.database}.{table}" for table in mapping.tables),
             reports=tuple(f"{place}: {each}" for each in (*end.options.reports(), *writer.reports())),
         )  # fmt: skip
 
@@ -264,12 +287,6 @@ class Compiler:
         known = PipelineSettings.known()
         values = {key: value for key, value in self._values.items() if key in known}
         return PipelineSettings.parse({**values, "pipeline.name": name}, "SET", self._places)
-
-
-def link_name(index: str) -> str:
-    """The name of a link that has no other: that of its index, as a name of a pipeline."""
-    name = re.sub(r"\W", "_", index, flags=re.ASCII)
-    return f"_{name}" if name[:1].isdigit() else name
 
 
 def _prefixed(written: Written, prefix: str, fixed: Mapping[str, str], place: Place) -> Written:

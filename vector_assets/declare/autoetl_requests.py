@@ -1,5 +1,6 @@
 """Links that MySQL clients asked for: read from schema `dbms_etl`, and kept in the ledger as they were last seen."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from vector_assets.engine.store import is_there
 NOTE = "autoetl_requests"
 """Under which the ledger keeps them."""
 RUNNING, PAUSED, DROPPED = "RUNNING", "PAUSED", "DROPPED"
+
+
+DRIVEN = "autoetl_driven"
+"""Under which it keeps the arguments that a link was last run with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,12 @@ class Request:
         return self.state == PAUSED
 
 
+def link_name(index: str) -> str:
+    """The name of a link that has no other: that of its index, as a name of a pipeline."""
+    name = re.sub(r"\W", "_", index, flags=re.ASCII)
+    return f"_{name}" if name[:1].isdigit() else name
+
+
 def scope_of(file: str) -> str:
     """The name under which the requests of a script are kept."""
     return f"autoetl {Path(file).stem}"
@@ -47,9 +58,14 @@ def kept_requests(file: str) -> list[Request]:
         return []
     ledger = Ledger(env.ledger_location())
     try:
-        found: Any = links.noted(ledger, scope_of(file), NOTE)
+        return noted_requests(ledger, file)
     finally:
         ledger.close()
+
+
+def noted_requests(ledger: Ledger, file: str) -> list[Request]:
+    """As `kept_requests`, of a ledger that is open."""
+    found: Any = links.noted(ledger, scope_of(file), NOTE)
     return [Request(**{**each, "arguments": tuple(each["arguments"])}) for each in found or []]
 
 
