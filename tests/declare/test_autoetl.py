@@ -1,5 +1,8 @@
 """The CALL's grammar: in a file, at the place that is wrong, and in the client, with the same words."""
 
+import re
+from pathlib import Path
+
 import pymysql
 import pytest
 
@@ -194,3 +197,12 @@ def test_what_is_wrong_in_a_script_is_said_with_its_place(text, place, message):
         compiled(text)
     assert str(error.value).startswith(f"links.sql:{place}: "), str(error.value)
     assert message in str(error.value)
+
+
+def test_the_scripts_of_the_docs_compile():
+    text = (Path(__file__).parents[2] / "docs" / "autoetl.md").read_text()
+    scripts = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    found = [compiled(script) for script in scripts]
+    assert [[pipeline.name for pipeline in each] for each in found] == [["articles"], ["notes"]]
+    assert found[0][0].link == "shop.article, shop.rating"
+    assert found[1][0].embedding is not None
