@@ -14,7 +14,7 @@ from vector_assets.declare.autoetl_requests import DRIVEN, Request
 from vector_assets.defs import events, failures, names, runs, sensors
 from vector_assets.engine import links, operate
 from vector_assets.engine.core import Json
-from vector_assets.engine.errors import ConfigError, FatalError, VectorAssetsError
+from vector_assets.engine.errors import ConfigError, TransientError, VectorAssetsError
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.session import Books, Session
@@ -53,8 +53,8 @@ def _job(script: RequestScript) -> dg.JobDefinition:
         except ConfigError as error:
             raise dg.Failure(description=str(error)) from error
         with failures.told(pipeline), runs.opened(pipeline, context.run.run_id) as runner:
-            begin_anew_if_changed(runner.session, request)
             try:
+                begin_anew_if_changed(runner.session, request)
                 for outcome in runs.taken(runner, runner.catch_up()):
                     yield events.materialization(runner, outcome)
             except VectorAssetsError as error:
@@ -128,7 +128,9 @@ def _look(instance: dg.DagsterInstance, script: RequestScript, request: Request,
     try:
         pipeline = script.pipeline(request)
         reason = sensors.reason_to_skip(instance, pipeline, ledger)
-    except (ConfigError, FatalError) as error:
+    except TransientError as error:
+        return f"{request.name}: {error}"
+    except VectorAssetsError as error:
         script.report(request, f"failed: {error}")
         return f"{request.name}: {error}"
     return f"{request.name}: {reason}" if reason else pipeline
