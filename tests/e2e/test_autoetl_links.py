@@ -52,6 +52,9 @@ def test_both_sides_give_the_same_documents_and_vectors(place, mysql, opensearch
         rows = mysql.sql("SELECT a.id, a.s, b.n FROM a LEFT JOIN b ON b.a_id = a.id")
         assert {(each["id"], each.get("my_text"), each.get("number")) for each in found[0].values()} == set(rows)
         mysql.sql(statement)
+    for name in (server, client):
+        run("run", name)
+        run("reconcile", name)
 
 
 def links() -> dict[str, dict[str, str]]:
