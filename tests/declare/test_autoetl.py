@@ -157,6 +157,9 @@ SET 'search.hosts' = 'http://127.0.0.1:9200';
 CALL = "CALL dbms_etl.sync_by_map(\"search\",\n  'i.body(d.a.s),i.id(d.a.id)',\n  \"i.id=d.a.id\", '', '');"
 
 
+JOINED = CALL.replace('"i.id=d.a.id"', '"i.id=d.a.id,i.id=d.b.a_id"')
+
+
 def compiled(text: str):
     return compile_autoetl(text, "links.sql", offline=True)
 
@@ -190,6 +193,8 @@ def test_a_script_is_a_pipeline_whose_documents_are_rows():
         (SETTINGS + "SET 'embedding.url' = 'x';" + CALL, "4:5", "with 'embedding.mode' = 'server'"),
         (SETTINGS + "SET 'embedding.mode' = 'client';" + CALL, "4:33", "needs SET 'embedding.field-map'"),
         (SETTINGS.replace("'u'", "''") + CALL, "2:60", "option 'username'"),
+        (SETTINGS + "SET 'mysql.server-id' = '5400';" + JOINED, "4:25", "2 tables have a reader each: want a range"),
+        (SETTINGS + CALL.replace("i.", "I."), "4:1", "an index has a lower-case name"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_script_is_said_with_its_place(text, place, message):

@@ -17,21 +17,17 @@ if TYPE_CHECKING:
 _HELP = """
 Keep an index of a search cluster as tables of MySQL, with vectors, from one CALL.
 
-In a file of pipelines/, after SET statements that say where MySQL and the cluster are:
+In a file of pipelines/, behind SET statements that say where MySQL and the cluster are:
 
-  CALL dbms_etl.sync_by_map("search",
+CALL dbms_etl.sync_by_map("search", "idx.my_text(db.t.body),idx.id(db.t.id)", "idx.id=db.t.id", "", "");
 
-    "my_index.my_text(db.t.body),my_index.id(db.t.id)",   fields and the columns they come from
-
-    "my_index.id=db.t.id",                                the column that makes the _id
-
-    "", "");                                              always empty
-
-Several tables are joined by naming each in the third text: "my_index.id=db.t.id,my_index.id=db.u.t_id". The first
-one drives: its rows are the documents.
+The second text says which columns fill which fields, the third which column makes the _id. Further tables are joined
+there: "idx.id=db.t.id,idx.id=db.u.t_id"; the first one drives, its rows are the documents. The last two are empty.
 
 From any MySQL client: SET 'autoetl.requests' = 'true' in such a file, `vector-assets autoetl install`, then the same
-CALL in the client. Where sql_mode has ANSI_QUOTES, double quotes are for names there: use single quotes.
+CALL in the client. Where its sql_mode has ANSI_QUOTES, double quotes are for names: use single quotes.
+
+docs/autoetl.md has the settings.
 """
 
 app = typer.Typer(no_args_is_help=True, help=unwrapped(_HELP))
