@@ -96,6 +96,7 @@ class Cursor:
                 return None
             here = _after(here, event)
         self.close()
+        # a stream that was open may have been told the end before there was more
         return self.peek(here) if is_kept else here
 
     def _stop(self, here: Place, events: Iterator[Event]) -> Place:
