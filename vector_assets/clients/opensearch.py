@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, Urllib3HttpConnection
 from opensearchpy.exceptions import (
     AuthenticationException,
     AuthorizationException,
@@ -24,6 +24,8 @@ from vector_assets.engine.errors import ConfigError, PlanError, TransientError, 
 
 # every answer but a good one would be a warning, though it may be what was asked for (404)
 logging.getLogger("opensearch").setLevel(logging.ERROR)
+
+log = logging.getLogger(__name__)
 
 _BUSY = frozenset({429, 502, 503, 504})
 _MOST_REASON = 400
@@ -88,6 +90,13 @@ class _Json(JSONSerializer):
         )
 
 
+class _Connection(Urllib3HttpConnection):
+    def _raise_warnings(self, warning_headers: Any) -> None:
+        """A server's warnings are for the log; opensearch-py would give them to Python's `warnings`."""
+        for each in warning_headers:
+            log.info("opensearch: %s", each)
+
+
 class Client:
     """One connection pool; thread-safe. `place` begins every message."""
 
@@ -102,6 +111,7 @@ class Client:
             http_auth=auth,
             timeout=login.timeout_s,
             max_retries=0,
+            connection_class=_Connection,
             pool_maxsize=login.connections,
             serializer=_Json(),
             **{name: value for name, value in tls.items() if value is not None},

@@ -10,8 +10,8 @@ from vector_assets.clients.opensearch import Client, RefusedError
 from vector_assets.engine.abilities import DISTANCE, Finding, SearchQuery, SearchResult
 from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.registry import nearest
+from vector_assets.sinks.opensearch_index import Index, describe
 from vector_assets.sinks.opensearch_options import OpenSearchOptions
-from vector_assets.sinks.opensearch_plan import Index, describe
 from vector_assets.sinks.opensearch_tokens import INDEX
 
 _HYBRID = {
@@ -47,7 +47,7 @@ def search(client: Client, options: OpenSearchOptions, query: SearchQuery) -> Se
     else:
         how = _by_vector(index, field, query, body)
     try:
-        hits = client.ask("POST", f"/{options.index}/_search", body)["hits"]["hits"]
+        hits = client.ask("POST", f"/{options.address}/_search", body)["hits"]["hits"]
     except RefusedError as error:
         raise ConfigError(str(error)) from error
     rows = pa.Table.from_pylist([{"_id": hit["_id"], **hit["_source"]} for hit in hits])
@@ -135,7 +135,7 @@ def findings(client: Client, options: OpenSearchOptions) -> Iterator[Finding]:
     if index is None:
         yield Finding("problem", f"index {options.index} does not exist", "vector-assets target create SCRIPT")
         return
-    health = client.ask("GET", f"/_cluster/health/{index.concrete}")["status"]
+    health = client.ask("GET", f"/_cluster/health/{index.name}")["status"]
     if health == "red":
         yield Finding(
             "problem", f"index {options.index} is red: shards are missing", "see GET _cluster/allocation/explain"

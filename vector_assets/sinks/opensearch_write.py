@@ -35,12 +35,16 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A batch as documents; `limit` is how many the server may refuse, `superseded` says that later versions win."""
+    """A batch as documents; `limit` is how many the server may refuse, with `is_replay` later versions win.
+
+    With `is_append` the documents are new ones: one whose id is there was written by an earlier attempt.
+    """
 
     deletes: Documents | None
     upserts: Documents
     limit: int | None
     is_replay: bool
+    is_append: bool = False
 
 
 @dataclass(slots=True)
@@ -70,7 +74,7 @@ class Landing:
         """
         if self.work.deletes is not None and len(self.work.deletes):
             self.deleted = self._put(self.work.deletes)
-        self.written = self._put(self.work.upserts)
+        self.written += self._put(self.work.upserts)
 
     def _put(self, documents: Documents) -> int:
         """Send documents; how many of them the index holds now as they are."""
@@ -120,8 +124,9 @@ class Landing:
         params: dict[str, Any] = {"filter_path": _FILTER}
         if self.options.refresh == "wait_for":
             params["refresh"] = "wait_for"
+        path = f"/{self.options.index}/_bulk" if documents.names is None else "/_bulk"
         try:
-            return self.client.ask("POST", f"/{self.options.index}/_bulk", _body(documents.lines, rows), params=params)
+            return self.client.ask("POST", path, _body(documents.lines, rows), params=params)
         except MissingError as error:
             raise TargetReplacedError(f"{self.client.place} was dropped: {error}") from error
 
@@ -154,6 +159,8 @@ class Landing:
         Raises:
             FencedError: a later version, and this is no replay.
         """
+        if self.work.is_append:
+            return True
         found = _CURRENT.search(reason)
         if found and found[1] == found[2]:
             return True
