@@ -27,6 +27,8 @@ logging.getLogger("opensearch").setLevel(logging.ERROR)
 
 log = logging.getLogger(__name__)
 
+BLOCKED = frozenset({"cluster_block_exception", "index_create_block_exception"})
+"""Kinds of refusals (403) that are about the cluster's state, such as a full disk."""
 _BUSY = frozenset({429, 502, 503, 504})
 _MOST_REASON = 400
 
@@ -161,11 +163,11 @@ class Client:
             return UnavailableError(f"{what}: cannot connect: {type(error.info).__name__}")
         status = int(error.status_code)
         kind, reason = reason_of(error.info)
-        if isinstance(error, AuthenticationException | AuthorizationException) and kind != "cluster_block_exception":
+        if isinstance(error, AuthenticationException | AuthorizationException) and kind not in BLOCKED:
             return ConfigError(f"{what}: the server refuses the credentials ({status}): {reason}")
         if isinstance(error, NotFoundError):
             return MissingError(f"{what}: {reason or 'there is no such thing'} (404)")
-        if status in _BUSY or kind == "cluster_block_exception":
+        if status in _BUSY or kind in BLOCKED:
             return TransientError(f"{what}: {status} {reason}")
         return RefusedError(f"{what}: {status} {reason}", status, kind)
 

@@ -163,7 +163,9 @@ class OpenSearchSink:
         tokens.check(state, token, self._incarnation)
         guard = self._guard(tokens, token)
         work, there = place(self._client(), self._prepared(), work, lambda: tokens.begin(token), self._make)
-        landing = Landing(self._client(), self.options, guard, work, written=there)
+        landing = Landing(
+            self._client(), self.options, guard, work, written=there, has_pipeline=self._prepared().index.has_pipeline
+        )
         landing.send()
         if landing.refused and staged.hides:
             raise RowsRefusedError(rejects(list(landing.refused), "write", list(landing.refused.values())))

@@ -31,6 +31,12 @@ class Index:
     time_field: str | None = None
     pattern: Pattern | None = None
 
+    @property
+    def has_pipeline(self) -> bool:
+        """True where documents pass an ingest pipeline."""
+        names = (self.settings.get(f"index.{each}_pipeline") for each in ("default", "final"))
+        return any(name and name != "_none" for name in names)
+
 
 def describe(client: Client, name: str) -> Index | None:
     """What is behind a name (a pattern, perhaps), None where there is nothing.
