@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from vector_assets.clients.opensearch import Client, RefusedError, connect
-from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult
+from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult, Tally
 from vector_assets.engine.core import Batch, BatchToken, Counts, Found, Json, Merge, Receipt, Staged, Target, rejects
 from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
 from vector_assets.engine.options import parse_duration
@@ -305,6 +305,22 @@ class OpenSearchSink:
         from vector_assets.sinks.opensearch_audit import scan
 
         return scan(self._client(), self._prepared())
+
+    def count(self) -> int:
+        """Documents of the index."""
+        from vector_assets.sinks.opensearch_vectors import count
+
+        return count(self._client(), self.options)
+
+    def audit_vectors(self, sample: int) -> Iterator[Tally]:
+        """Whether the index's ingest pipeline made every vector, and whether `sample` of them are right.
+
+        Raises:
+            TransientError: the model does not answer.
+        """
+        from vector_assets.sinks.opensearch_vectors import audit
+
+        yield from audit(self._client(), self.options, sample)
 
     def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
         """Make the index where it is missing.

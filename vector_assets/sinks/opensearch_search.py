@@ -114,17 +114,27 @@ def _by_text(client: Client, index: Index, field: str, query: SearchQuery, body:
 
 
 def _model(client: Client, index: Index, field: str) -> tuple[str, str]:
+    made = made_by(client, index).get(field)
+    if made is None:
+        raise PlanError(
+            f"opensearch: {index.name}: no ingest pipeline of its own fills {field}, so no model is known for a text:"
+            " search by vector"
+        )
+    return made
+
+
+def made_by(client: Client, index: Index) -> dict[str, tuple[str, str]]:
+    """Vector fields that the index's own ingest pipeline fills: model and text field."""
     name = index.settings.get("index.default_pipeline")
     found = client.find(f"/_ingest/pipeline/{name}") if name else None
-    for processor in (found or {}).get(name, {}).get("processors", []):
-        embedding = processor.get("text_embedding", {})
-        for text, vector in embedding.get("field_map", {}).items():
-            if vector == field:
-                return embedding["model_id"], text
-    raise PlanError(
-        f"opensearch: {index.name}: no ingest pipeline of its own fills {field}, so no model is known for a text:"
-        " search by vector"
-    )
+    processors = (found or {}).get(name, {}).get("processors", [])
+    made = (each["text_embedding"] for each in processors if "text_embedding" in each)
+    return {
+        vector: (each["model_id"], text)
+        for each in made
+        for text, vector in each.get("field_map", {}).items()
+        if isinstance(vector, str)
+    }
 
 
 def findings(client: Client, options: OpenSearchOptions) -> Iterator[Finding]:
