@@ -252,6 +252,10 @@ def test_the_flood_stage_of_a_full_disk_stops_the_run_and_the_next_one_goes_on(t
     assert job.embeddings.counters()["texts"] == 0
     watermarks(None)
     await_block(is_there=False)
+    deadline = time.monotonic() + 60
+    while "'cluster.blocks.create_index': 'true'" in str(server.ask("GET", "_cluster/settings?flat_settings=true")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     job.run()
     assert job.embeddings.counters()["texts"] == ROWS
     job.assert_right()

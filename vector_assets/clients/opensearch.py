@@ -1,5 +1,6 @@
 """OpenSearch over REST by opensearch-py, whose errors become ours here; nothing is retried below this edge."""
 
+import base64
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,6 +93,14 @@ class _Json(JSONSerializer):
         )
 
 
+def _authorization(login: Login) -> dict[str, str]:
+    """The header of a login, in UTF-8 as a cluster reads it; opensearch-py would send Latin-1."""
+    if not login.username or not login.password:
+        return {}
+    pair = f"{login.username}:{login.password.get_secret_value()}".encode()
+    return {"authorization": "Basic " + base64.b64encode(pair).decode()}
+
+
 class _Connection(Urllib3HttpConnection):
     def _raise_warnings(self, warning_headers: Any) -> None:
         """A server's warnings are for the log; opensearch-py would give them to Python's `warnings`."""
@@ -104,13 +113,12 @@ class Client:
 
     def __init__(self, login: Login, place: str) -> None:
         self.place = place
-        auth = (login.username, login.password.get_secret_value()) if login.username and login.password else None
         tls: dict[str, Any] = {}
         if any(host.startswith("https:") for host in login.hosts):
             tls = {"verify_certs": login.verifies, "ssl_show_warn": False, "ca_certs": login.ca_file}
         self._raw = OpenSearch(
             [f"{host}/{login.path_prefix.strip('/')}".rstrip("/") for host in login.hosts],
-            http_auth=auth,
+            headers=_authorization(login),
             timeout=login.timeout_s,
             max_retries=0,
             connection_class=_Connection,
