@@ -99,7 +99,8 @@ class _World:
         """The pipeline into an index."""
         embedding = EMBEDDING.format(url=self.embeddings.url, key=self.embeddings.api_key, batch=self.arguments.batch)
         return SCRIPT.format(
-            name=name, settings=self.arguments.settings, port=self.mysql.port, user=self.mysql.user, password=self.mysql.password,
+            name=name, settings=self.arguments.settings, port=self.mysql.port, user=self.mysql.user,
+            password=self.mysql.password,
             url=self.opensearch.url, embedding=embedding if is_client else "",
             column=", my_vector ARRAY<FLOAT>" if is_client else "",
             embed=", EMBED(t2) AS my_vector" if is_client else "",

@@ -32,7 +32,7 @@ class OpenSearchOptions(SinkOptions):
     """`http(s)://host:port`, several separated by `;`."""
     index: str = Field(alias="index", min_length=1)
     """The index; an alias (of several indices, one of them its write index); a data stream; or a name made from columns
-    of a row, `visits-{site}-{at|yyyy.MM.dd}`, with Java's letters for parts of a DATE or TIMESTAMP (in UTC)."""
+    of a row, such as `visits-{site}`, of a DATE or TIMESTAMP by a pattern behind a bar."""
     username: str | None = Field(None, alias="username", min_length=1)
     """User, if the server wants one; needs `password`."""
     password: SecretStr | None = Field(None, alias="password")
