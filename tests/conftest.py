@@ -12,6 +12,7 @@ hypothesis.settings.load_profile("loaded")
 pytest_plugins = [
     "tests.fix_services",
     "tests.fix_proxy",
+    "tests.fix_tls",
     "tests.fix_kafka",
     "tests.fix_postgres",
     "tests.fix_registry",

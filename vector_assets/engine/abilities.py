@@ -88,6 +88,39 @@ class Auditable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Two numbers that must be equal; `note` says what they are."""
+
+    name: str
+    left: int
+    right: int
+    note: str
+
+
+@runtime_checkable
+class VectorAuditable(Protocol):
+    """Looks after vectors that it makes itself, of which a pipeline knows nothing."""
+
+    def audit_vectors(self, sample: int) -> Iterator[Tally]:
+        """Whether every text has a vector, and whether those of `sample` rows are what the model makes of their texts
+        today; so many texts are sent to the model at most.
+
+        Raises:
+            TransientError: the model does not answer.
+        """
+        ...
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """A source or a sink that can say how many rows it has now."""
+
+    def count(self) -> int | None:
+        """Rows; None where its options leave out some, so that the number would say nothing."""
+        ...
+
+
 @runtime_checkable
 class KeyReadable(Protocol):
     """Reads back the rows of a few keys; only of a target that has a key."""

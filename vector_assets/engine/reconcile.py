@@ -12,7 +12,7 @@ from itertools import chain
 
 import pyarrow as pa
 
-from vector_assets.engine.abilities import Auditable
+from vector_assets.engine.abilities import Auditable, VectorAuditable
 from vector_assets.engine.core import BatchKind, Counts, Position, State, canonical
 from vector_assets.engine.difference import Difference, Finding
 from vector_assets.engine.errors import ExpiredError, FencedError, PlanError
@@ -25,6 +25,8 @@ from vector_assets.engine.stages import Stages, is_balanced, is_weighable
 
 SHOWN = 20
 """Findings of each kind that are shown with their key."""
+VECTORS = 20
+"""Vectors made by the target itself that are made again and compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def reconcile(session: Session, *, shown: int = SHOWN) -> Reconciliation:
         session.pipeline.name,
         session.pipeline.target,
         cut.last,
-        tuple(_equations(session, stages, cut)),
+        (*_equations(session, stages, cut), *vector_equations(session)),
         difference.expected_rows,
         difference.target_rows,
         counts,
@@ -144,7 +146,7 @@ def _reconcile_groups(session: Session, sink: Auditable, shown: int) -> Reconcil
         session.pipeline.name,
         session.pipeline.target,
         cut.last,
-        tuple(_equations(session, stages, cut)),
+        (*_equations(session, stages, cut), *vector_equations(session)),
         difference.stored.num_rows,
         difference.target_rows,
         difference.counts,
@@ -152,6 +154,17 @@ def _reconcile_groups(session: Session, sink: Auditable, shown: int) -> Reconcil
         found.not_compared,
         seconds=found.seconds,
     )
+
+
+def vector_equations(session: Session, sample: int = VECTORS) -> tuple[Equation, ...]:
+    """What the target says of vectors that it makes itself; nothing where it makes none."""
+    sink = session.sink
+    if not isinstance(sink, VectorAuditable):
+        return ()
+    found = call(
+        session.sink_policy, lambda: tuple(sink.audit_vectors(sample)), place=f"{session.pipeline.name}: vectors"
+    )
+    return tuple(Equation(each.name, each.left, each.right, each.note) for each in found)
 
 
 @contextmanager

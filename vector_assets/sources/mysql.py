@@ -237,6 +237,12 @@ class MySqlCdcSource:
         """Transactions between the two (those of other tables included); at least 1 during the initial snapshot."""
         return counted(position, frontier)
 
+    def count(self) -> int | None:
+        """Rows of the tables now; None where the startup mode leaves out some."""
+        if self._options.startup_mode != "initial":
+            return None
+        return sum(int(self._server.value(f"SELECT COUNT(*) FROM {table.quoted}")) for table in self._tables())
+
     def locate(self, where: str) -> Position:
         """`initial` (all rows anew), `earliest`, `latest`, `<file>:<position>`, or a set of GTIDs."""
         return {SPLIT: self._modes.locate(where, self._checked()).token}
