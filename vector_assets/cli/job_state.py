@@ -208,13 +208,12 @@ def _history(job: str) -> list[dict[str, Any]]:
 
 def start(job: JobArgument, *, as_json: JsonOption = False) -> None:
     """Turn a job's sensor on, after the checks that its creation makes; runs begin when Dagster's daemon runs."""
-    from vector_assets.cli.declared import books, pipelines
-    from vector_assets.engine.creation import ensure_created
+    from vector_assets.cli.declared import opened
 
     _jobs(job)
-    (pipeline,) = pipelines(job)
-    with books() as open_books:
-        ensure_created(open_books.ledger, pipeline)
+    with opened(job) as session:
+        session.ensure_created()
+        pipeline = session.pipeline
     _switch(pipeline, "start", as_json=as_json)
 
 

@@ -81,10 +81,10 @@ def _location(job: LakeJob, document: Document) -> dict[str, tuple[str, Path]]:
         "connector": (to.format, (*_WHERE, "format")),
         "catalog-database": (to.database, (*_WHERE, "database")),
         "catalog-table": (to.table, (*_WHERE, "table")),
+        "on_existing": (to.on_existing, (*_WHERE, "on_existing")),
     }
     if to.format == "paimon":
         return found | {"warehouse": (str(to.path), (*_WHERE, "path"))}
-    found["on_existing"] = (to.on_existing, (*_WHERE, "on_existing"))
     if to.type == "path":
         return found | {"location": (str(to.path).rstrip("/"), (*_WHERE, "path"))}
     found["catalog-name"] = (to.storage, (*_WHERE, "storage"))
