@@ -281,7 +281,43 @@ def test_columns_that_are_added_renamed_and_widened_after_a_run_reach_the_table(
         {"id": 3, "size": None, "system": None},
         {"id": 2**40, "size": "L", "system": system},
     ]
-    cli("jobs", "edit", job, "--retype", "id=STRING")
+    file.write_text(file.read_text().replace("field: id, type: BIGINT", "field: id, type: STRING"))
     refused = cli("run", job)
     assert refused.code == 1
     assert "column id is " in refused.err
+
+
+@pytest.mark.parametrize("job", ["orders", "archived"], ids=["iceberg", "paimon"])
+def test_a_type_that_the_table_cannot_take_is_refused_before_a_run_and_told_by_status(cli, home, shop, job):
+    lake_world.write(cli, home, shop, jobs=True)
+    assert cli("run", job).code == 0
+    file = home / "pipelines" / "jobs.yaml"
+    before = file.read_text()
+    refused = cli("jobs", "edit", job, "--retype", "id=STRING")
+    assert refused.code == 1
+    assert "column id is " in refused.err
+    assert file.read_text() == before
+    field = "device.os" if job == "orders" else "device"
+    told = cli("jobs", "edit", job, "--rename", f"{field}=system", "--json").json["table"]
+    assert len(told) == 1
+    assert "column system " in told[0]
+    file.write_text(before.replace("field: id, type: BIGINT", "field: id, type: STRING"))
+    found = {each["name"]: each for each in cli("jobs", "status", "--json").json["jobs"]}
+    assert "column id is " in found[job]["problem"]
+    others = [each["problem"] for name, each in found.items() if name != job]
+    assert others == [None]
+    for command in (("plan", job), ("jobs", "start", job)):
+        refused = cli(*command)
+        assert refused.code == 1
+        assert "column id is " in refused.err
+
+
+def test_status_tells_what_is_fixed_and_was_changed_and_a_file_that_is_wrong(cli, home, shop):
+    assert cli(*CREATE, "--path", str(home / "own")).code == 0
+    file = home / "pipelines" / "orders.yaml"
+    file.write_text(file.read_text().replace(str(home / "own"), str(home / "other")))
+    (found,) = cli("jobs", "status", "--json").json["jobs"]
+    assert "destination.path cannot be changed after creation" in found["problem"]
+    file.write_text(file.read_text().replace("json_layers", "json_layer") + "  start: never\n")
+    (found,) = cli("jobs", "status", "--json").json["jobs"]
+    assert "pipelines/orders.yaml:" in found["problem"]

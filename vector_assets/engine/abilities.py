@@ -259,6 +259,11 @@ class Evolvable(Protocol):
         """
         ...
 
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed, and nothing need be prepared. A target that
+        is not there would not be changed."""
+        ...
+
 
 @runtime_checkable
 class Evolving(Protocol):

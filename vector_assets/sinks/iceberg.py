@@ -148,6 +148,15 @@ class IcebergSink:
         self._adopt(table, schema, self._declared[1])
         return changes
 
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed."""
+        from vector_assets.sinks.iceberg_evolve import would_evolve
+
+        with told(self._place):
+            table = find_table(self._connected(), self.options)
+            wanted = pa.schema([field for field in schema if field.name not in HIDDEN])
+            return () if table is None else would_evolve(table, wanted, self._place)
+
     def stage(self, batch: Batch, token: BatchToken) -> Staged:
         """Check and cast the rows and write them to data files, which nobody sees yet.
 

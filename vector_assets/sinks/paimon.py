@@ -38,7 +38,7 @@ from vector_assets.engine.errors import (
 )
 from vector_assets.engine.schema import Table
 from vector_assets.sinks.paimon_create import check_database, check_existing
-from vector_assets.sinks.paimon_evolve import evolve
+from vector_assets.sinks.paimon_evolve import evolve, wanted
 from vector_assets.sinks.paimon_options import PaimonOptions
 from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
@@ -353,6 +353,13 @@ class PaimonSink:
         made = evolve(self.storage, schema, opened.plan.key, opened.plan.partition)
         self._open(schema, ())
         return made
+
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed."""
+        table = self.storage.load()
+        if table is None:
+            return ()
+        return wanted(self.storage, schema, tuple(table.primary_keys), tuple(table.partition_keys))[1]
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
         """Rows of the pipeline as the table would hold them, hidden columns kept, without those it would refuse."""
