@@ -182,7 +182,8 @@ def _pairs(form: "LakeJob", source: str, place: str) -> list[tuple[str, object]]
     keys = [key.model_dump(exclude_none=True) for key in form.partition_by]
     shown = [", ".join(f"{name} {value}" for name, value in key.items()) for key in keys]
     group, memory = form.limits.group, form.limits.memory_bytes
-    limits = f"{form.limits.units} units of {group}" if group else f"{memory:,} bytes" if memory else "default"
+    units = f"{form.limits.units} units of {group}: " if group else ""
+    limits = f"{units}{memory // 1024**2:,} MB for a run's process" if memory else "default"
     return [
         ("job", form.name),
         ("description", form.description),
