@@ -6,7 +6,6 @@ from tests.cli import lake_world
 from vector_assets.engine.env import secret_variable
 
 
-
 @pytest.fixture
 def shop(kafka, cli, home, monkeypatch):
     """The data source `shop`, whose topic has 30 orders; the Paimon database `shop` is declared."""

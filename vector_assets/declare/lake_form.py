@@ -278,8 +278,8 @@ class LakeJob(Options):
     log_time_column: str = "log_time"
     """The column that holds the record's time where `partition_by` asks for it."""
     start: str = "begin_cursor"
-    """`begin_cursor` (the oldest message), `end_cursor` (what comes from now on), or a time (the first message of that
-    time or later): `2026-03-01T08:00:00Z` or milliseconds since 1970."""
+    """`begin_cursor` (the oldest message), `end_cursor` (what comes from now on), or a time that is past (the first
+    message of that time or later): `2026-03-01T08:00:00Z` or milliseconds since 1970."""
     commit_interval: Duration = Field(timedelta(minutes=5), ge=LEAST_INTERVAL)
     """How often what has arrived is committed."""
     on_drift: Literal["evolve", "rescue", "freeze", "fail"] = "rescue"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.clients.paimon import LostRaceError, translated
 from vector_assets.engine.abilities import Maintained, MaintenanceTask, Recalled, Upkeep
@@ -391,14 +392,17 @@ class PaimonSink:
         wanted, _ = plan.keys(keys)
         return keys_filter(self.storage, self._existing(), plan.schema, wanted)
 
-    def relation(self) -> pa.RecordBatchReader:
-        """The table as it is now, in bounded memory."""
+    def relation(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """The table as it is now, in bounded memory; partitions that speak against `where` are not read."""
         from pypaimon.schema.data_types import PyarrowFieldParser
 
         table = self._existing()
         schema = PyarrowFieldParser.from_paimon_schema(table.table_schema.fields)
-        schema = pa.schema([field.remove_metadata() for field in schema])
-        return pa.RecordBatchReader.from_batches(schema, batches_of(self.storage, table, schema))
+        kept = [field.remove_metadata() for field in schema if columns is None or field.name in columns]
+        schema = pa.schema(kept)
+        return pa.RecordBatchReader.from_batches(schema, batches_of(self.storage, table, schema, where))
 
     def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:
         """Compact small files, expire snapshots, or remove orphans.
