@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.engine.core import Batch, BatchToken, Counts, Decoder, Json, Position, Span, Split, Token
 from vector_assets.engine.schema import Column
@@ -292,6 +293,11 @@ class Evolvable(Protocol):
         """
         ...
 
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed, and nothing need be prepared. A target that
+        is not there would not be changed."""
+        ...
+
 
 @runtime_checkable
 class Evolving(Protocol):
@@ -361,8 +367,14 @@ class Maintainable(Protocol):
 class Queryable(Protocol):
     """Rows that DuckDB can read where they lie."""
 
-    def relation(self) -> pa.RecordBatchReader:
-        """The table as it is now, in bounded memory, column names and types as Arrow sees them."""
+    def relation(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """The table as it is now, in bounded memory, column names and types as Arrow sees them.
+
+        With `columns` only these, in the table's order. Parts that cannot hold a row that meets `where`, an Arrow
+        expression over `columns`, may be left out; of the other parts all rows come.
+        """
         ...
 
 

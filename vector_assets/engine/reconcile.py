@@ -13,7 +13,7 @@ from itertools import chain
 import pyarrow as pa
 
 from vector_assets.engine.abilities import Auditable, VectorAuditable
-from vector_assets.engine.core import BatchKind, Counts, Position, State, canonical
+from vector_assets.engine.core import BatchKind, Counts, Merge, Position, State, canonical
 from vector_assets.engine.difference import Difference, Finding
 from vector_assets.engine.errors import ExpiredError, FencedError, PlanError
 from vector_assets.engine.expected import Expected
@@ -48,7 +48,8 @@ class Equation:
 class Reconciliation:
     """What was found. `last` is the newest batch that was looked at; `counts` has every kind of finding that occurs.
 
-    `sampled` is None after a full comparison, else how many keys were looked at.
+    `sampled` is None after a full comparison, else how many keys were looked at; `is_appended` says that rows are
+    appended, so that no rewrite can replace them.
     """
 
     pipeline: str
@@ -62,6 +63,7 @@ class Reconciliation:
     not_compared: tuple[str, ...] = ()
     sampled: int | None = None
     seconds: float = 0.0
+    is_appended: bool = False
 
     def is_right(self, *, foreign_ok: bool = False) -> bool:
         """All equations hold and the content is as it should be; rows of others count unless they are allowed.
@@ -132,6 +134,7 @@ def reconcile(session: Session, *, shown: int = SHOWN) -> Reconciliation:
         tuple(findings),
         tuple(difference.not_compared),
         seconds=round(time.monotonic() - began, 3),
+        is_appended=session.sink.merge is Merge.APPEND,
     )
 
 
