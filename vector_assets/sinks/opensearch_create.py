@@ -89,8 +89,8 @@ def alter(client: Client, options: OpenSearchOptions, changes: Sequence[ColumnCh
             raise PlanError(f"{client.place}: there is no index {options.index}")
         if index.is_several:
             raise PlanError(
-                f"{client.place}: {options.index}: {change}: of several indices and their template the mapping is not ours"
-                " to change: change it in all of them"
+                f"{client.place}: {options.index}: {change}: the mapping of several indices and their template"
+                " is not ours to change: change it in all of them"
             )
         field = pa.field(change.column.name, change.column.type.arrow)
         if change.kind == "type":
