@@ -28,7 +28,7 @@ pytest_plugins = [
 _SERVICE_FIXTURES = frozenset(
     {"kafka", "own_kafka", "postgres", "own_postgres", "postgres_ledger", "registry", "own_registry"}
     | {"milvus", "own_milvus", "milvus_235"}
-    | {"mysql", "own_mysql"}
+    | {"mysql", "own_mysql", "mysql_service"}
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
     | {"s3", "spark"}
     | {"embeddings", "embeddings_server", "own_embeddings"}

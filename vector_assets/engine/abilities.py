@@ -6,7 +6,7 @@ A sink class that has a protocol's methods has the ability. Each is read-only fo
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -393,6 +393,13 @@ class Doubting(Protocol):
     def doubt(self, token: BatchToken) -> str:
         """What is not known of the batch, and the commands that settle it; asked right after `find`."""
         ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """Keeps nothing of batches once they are done: that a ledger was lost shows in the archive alone."""
+
+    FORGETFUL: ClassVar[bool]
 
 
 @runtime_checkable

@@ -76,6 +76,11 @@ def rebuild(session: Session) -> Rebuilt:
         return Rebuilt(plan, ledger.dead_letters.count(pipeline.name) - before, tuple(writer.notes))
 
 
+def put(session: Session, lease: Lease, plan: RebuildPlan) -> None:
+    """Write what a plan says, whoever made it."""
+    _Writer(session, lease, plan).write()
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """A batch's records, what was rejected of them before the commit, the counts before it, and by which code."""

@@ -10,12 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from vector_assets.engine.abilities import Describing, Evolvable, Evolving, Recallable, Remembering, partitioned
+from vector_assets.engine.abilities import (
+    Describing,
+    Evolvable,
+    Evolving,
+    Forgetful,
+    Recallable,
+    Remembering,
+    partitioned,
+)
 from vector_assets.engine.archive import Archive
-from vector_assets.engine.core import Json, Sink, Source, Target
+from vector_assets.engine.core import Json, Sink, Source, Span, Target, canonical
 from vector_assets.engine.creation import ensure_created
 from vector_assets.engine.env import archive_dir, ledger_location
 from vector_assets.engine.errors import LedgerLostError, PlanError, TargetReplacedError
+from vector_assets.engine.evidence import ends, unheard_of
 from vector_assets.engine.evolution import PipelineVersion, Schemas, check_evolvable, evolved, todays_new, without
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.keyed_state import KeyedState, check_groups
@@ -269,6 +278,8 @@ class Session:
                 f" {heard}: it was lost, or restored from an older copy. Nothing was read or written; `vector-assets"
                 f" ledger rebuild {lease.pipeline}` shows what target and archive know, and brings the ledger forward"
             )
+        if found == 0 and (lost := unheard(self)):
+            raise LedgerLostError(_forgotten(self, known, lost[-1]))
         self._is_ledger_checked = True
 
     def _check_incarnation(self, lease: Lease, target: Target) -> None:
@@ -308,3 +319,24 @@ def newest_batch(sink: Sink, pipeline: str, known: int) -> int:
     if known == 0 and isinstance(sink, Recallable):
         return max((batch.seq for batch in sink.recall(pipeline).batches), default=0)
     return 0
+
+
+def unheard(session: Session) -> list[tuple[int, Span]]:
+    """Batches in the archive that the ledger never heard of, of a target that keeps nothing of batches."""
+    if not isinstance(session.sink, Forgetful):
+        return []
+    known = session.ledger.newest_seq(session.pipeline.name, session.pipeline.target)
+    return unheard_of(session.books.archive, session.pipeline, known)
+
+
+def _forgotten(session: Session, known: int, newest: tuple[int, Span]) -> str:
+    """That the ledger was lost, and the commands that go on before or after the newest batch of the archive."""
+    name, (seq, span) = session.pipeline.name, newest
+    before, after = (canonical(place) for place in ends(session.books.archive, session.pipeline, span))
+    heard = f"of batches up to {known}" if known else "of none"
+    return (
+        f"{name}: the archive holds batches up to {seq} of this pipeline, the ledger knows {heard}: it was lost, or"
+        f" restored from an older copy, and {session.pipeline.target} keeps nothing of batches. Nothing was read or"
+        f" written. If the rows of batch {seq} are in the target: `vector-assets run {name} --start-at '{after}'`;"
+        f" if not: `vector-assets run {name} --start-at '{before}'`"
+    )
