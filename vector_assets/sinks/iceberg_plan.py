@@ -60,6 +60,23 @@ class Plan:
         return [column.name for column in self.columns]
 
 
+def table_rows(schema: pa.Schema, options: IcebergOptions) -> pa.Schema:
+    """The columns that the table needs: the pipeline's, and the one for the batch's number.
+
+    Raises:
+        PlanError: the pipeline has a column of that name itself.
+    """
+    rows = [part for part in schema if part.name not in HIDDEN]
+    if options.batch_column is None:
+        return pa.schema(rows)
+    if options.batch_column.lower() in {part.name.lower() for part in rows}:
+        raise PlanError(
+            f"iceberg: {options.full_name}: option 'batch_column' names {options.batch_column}, which is a column of"
+            " the pipeline: name another one, which is written here only"
+        )
+    return pa.schema([*rows, pa.field(options.batch_column, pa.int64())])
+
+
 def make_plan(loaded: "Table", schema: pa.Schema, key: tuple[str, ...], options: IcebergOptions) -> Plan:
     """Compare rows and table.
 
@@ -81,7 +98,8 @@ def make_plan(loaded: "Table", schema: pa.Schema, key: tuple[str, ...], options:
     if missing:
         raise PlanError(f"column {missing[0]} of the table is required, the pipeline does not give it")
     chosen = _key(key, own, schema, options)
-    unused = [part.name for part in table if part.name not in schema.names]
+    given = {*schema.names, options.batch_column}
+    unused = [part.name for part in table if part.name not in given]
     notes = (f"columns that stay null: {', '.join(unused)}",) if unused else ()
     return Plan(metadata, loaded.io, columns, chosen, notes)
 
