@@ -20,10 +20,8 @@ from vector_assets.formats.lake_fields import JSON, STRING, WHOLE, LakeField, pa
 
 LEAST_UNITS = 2
 """Units that a job has at least, which is the service's own least."""
-
 UNIT_BYTES = 128 * 1024**2
 """Memory of a unit: two of them are what a pipeline has by default."""
-
 LEAST_INTERVAL = timedelta(seconds=1)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -268,6 +266,8 @@ class LakeJob(Options):
     """Partition keys, see below; none: the table has no partitions."""
     log_time_column: str = "log_time"
     """The column that holds the record's time where `partition_by` asks for it."""
+    batch_column: Name | None = None
+    """A column for the number of the batch whose records a row was made of: `replay --rewrite` can then replace it."""
     start: str = "begin_cursor"
     """`begin_cursor` (the oldest message), `end_cursor` (what comes from now on), or a time (the first message of that
     time or later): `2026-03-01T08:00:00Z` or milliseconds since 1970."""

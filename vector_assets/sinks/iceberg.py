@@ -96,7 +96,7 @@ class IcebergSink:
         columns = {field.name: str(field.type) for field in table_rows(schema, self.options)}
         notes = (f"table {self.options.full_name}: will be made",)
         key = declared_key if self.options.upserts else ()
-        return Target(self.options.target(), key, columns, _UNMADE, "exactly-once", notes)
+        return Target(self.options.target(), key, columns, _UNMADE, self.options.guarantee, notes)
 
     def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
         """Make database and table where they are missing; what was made or was there.
@@ -123,7 +123,7 @@ class IcebergSink:
             key=plan.key,
             columns={field.name: str(field.field_type) for field in table.schema().fields},
             incarnation=plan.incarnation,
-            guarantee="exactly-once",
+            guarantee=self.options.guarantee,
             notes=plan.notes,
         )
 

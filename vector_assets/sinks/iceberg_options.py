@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 
 from vector_assets.clients.iceberg import CatalogLogin
 from vector_assets.engine import env
-from vector_assets.engine.core import Merge, WireLimits
+from vector_assets.engine.core import Guarantee, Merge, WireLimits
 from vector_assets.engine.options import Flag, MemorySize, SinkOptions
 from vector_assets.engine.retry import RetryPolicy
 from vector_assets.sinks.iceberg_partition import parse_partition
@@ -196,6 +196,11 @@ class IcebergOptions(SinkOptions):
     def kind(self) -> str:
         """`sql`, `rest`, `glue` or `hive`."""
         return _IMPLEMENTATIONS[self.catalog_impl] if self.catalog_impl else _KINDS[self.catalog_type]
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What the kind of catalog allows: Hive's guards a commit by a lock that may expire before it is done."""
+        return "at-least-once" if self.kind == "hive" else "exactly-once"
 
     @property
     def merge(self) -> Merge:

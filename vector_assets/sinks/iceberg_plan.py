@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _US_PER = {"s": 1_000_000, "ms": 1_000}
 _MOST = (1 << 63) - 1
+_HIVE = "a Hive catalog guards commits by a lock that may expire: exactly once with one writer, not surely with several"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,9 @@ def make_plan(loaded: "Table", schema: pa.Schema, key: tuple[str, ...], options:
     chosen = _key(key, own, schema, options)
     given = {*schema.names, options.batch_column}
     unused = [part.name for part in table if part.name not in given]
-    notes = (f"columns that stay null: {', '.join(unused)}",) if unused else ()
-    return Plan(metadata, loaded.io, columns, chosen, notes)
+    notes = [f"columns that stay null: {', '.join(unused)}"] if unused else []
+    notes += [_HIVE] if options.guarantee == "at-least-once" else []
+    return Plan(metadata, loaded.io, columns, chosen, tuple(notes))
 
 
 def _column(part: pa.Field, known: dict[str, pa.Field], key: tuple[str, ...], dimensions: dict[str, int]) -> Column:
