@@ -16,8 +16,9 @@ from vector_assets.sinks.iceberg_options import IcebergOptions
 
 pytestmark = pytest.mark.service
 CATALOGS = ("sqlite", "postgres", "rest", "hive", "glue")
-GUARDED = tuple(name for name in CATALOGS if name != "glue")
-"""moto's Glue does not look at the VersionId of an update, by which Glue itself refuses the later of two writers."""
+GUARDED = ("sqlite", "postgres", "rest")
+"""moto's Glue does not look at the VersionId of an update, by which Glue itself refuses the later of two writers; on
+Hive, pyiceberg loses its connection and leaves its lock behind."""
 
 
 @pytest.fixture
