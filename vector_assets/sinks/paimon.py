@@ -194,7 +194,7 @@ class PaimonSink:
             BudgetError: more rows are refused than the batch may lose.
             TransientError: the store failed.
         """
-        from vector_assets.sinks.paimon_write import delete_rows, write_files
+        from vector_assets.sinks.paimon_write import delete_rows, sync_files, write_files
 
         opened = self._prepared()
         self._check_kinds(batch)
@@ -214,6 +214,9 @@ class PaimonSink:
         if not opened.plan.key:
             with translated(self._place):
                 files = write_files(opened.table, self._user(token), token.seq, rows) if rows.num_rows else []
+                if self.storage.is_local:
+                    # the commit does it too, one batch after the other: here it is done beside others
+                    sync_files(files)
         return Staged(
             token=token,
             committable={"incarnation": opened.incarnation},
