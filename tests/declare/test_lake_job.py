@@ -9,7 +9,9 @@ import pytest
 
 from tests.declare.lake import GROUP, JOB, OWN, SOURCE, compiled, folder, jobs, secret
 from vector_assets.declare import load_file
+from vector_assets.declare.lake_form import PROCESS_BYTES, UNIT_BYTES
 from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.pipeline import Allotment
 
 
 def changed(old: str, new: str, text: str = JOB) -> str:
@@ -125,8 +127,13 @@ def test_the_log_time_is_the_record_s_own(tmp_path: Path) -> None:
 
 def test_units_are_memory(tmp_path: Path) -> None:
     text = with_key("resources: {group: lake, units: 4}")
-    assert compiled(tmp_path, text, GROUP).settings.memory == 4 * 128 * 1024**2
-    assert compiled(tmp_path, with_key("resources: {memory: 512 MB}")).settings.memory == 512 * 1024**2
+    made = compiled(tmp_path, text, GROUP)
+    assert made.settings.memory == 4 * UNIT_BYTES - PROCESS_BYTES
+    assert made.allotment == Allotment("lake", 4, 4 * UNIT_BYTES)
+    alone = compiled(tmp_path, with_key("resources: {memory: 512 MB}"))
+    assert (alone.settings.memory, alone.allotment) == (512 * 1024**2 - PROCESS_BYTES, None)
+    with pytest.raises(ConfigError, match=r"resources.memory: found '511 MB'"):
+        compiled(tmp_path, with_key("resources: {memory: 511 MB}"))
 
 
 def test_a_group_of_48_units_with_8_used_has_40_left(tmp_path: Path) -> None:

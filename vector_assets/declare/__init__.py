@@ -1,5 +1,6 @@
 """Text to Pipeline: one module per front end, one place that loads files and folders."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = [
     "Declarations", "check_apart", "collect_folder", "compile_attributes", "compile_script", "load_file", "load_folder",
     "shelf_of", "shelf_of_folder", "shown_path",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 YAML = frozenset({".yaml", ".yml"})
 """Endings of files that hold lake jobs and what they use."""
@@ -53,13 +56,28 @@ def load_file(path: Path, *, secrets: Secrets = env.secret, offline: bool = Fals
         ConfigError: at the place that is wrong, or the kind of file is not supported.
     """
     if path.suffix == ".sql":
-        return flink_sql.load_file(path, secrets=secrets, offline=offline)
+        return _script(path, secrets, offline=offline)
     if path.suffix in YAML:
         folder = env.pipelines_dir()
         around = folder if path.absolute().is_relative_to(folder) else path.absolute().parent
         files = [path, *(file for file in _files(around) if file.suffix in YAML and file.absolute() != path.absolute())]
         return _jobs(path, shelf_of(files), secrets, offline=offline)
     raise ConfigError("not a declaration; known endings: .sql, .yaml, .yml", Place(shown_path(path)))
+
+
+def _script(path: Path, secrets: Secrets, *, offline: bool) -> list[Pipeline]:
+    """The pipelines of a `*.sql` file: AutoETL's CALLs, or Flink SQL."""
+    from vector_assets.declare.autoetl_script import is_autoetl
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", Place(shown_path(path))) from error
+    if not is_autoetl(text):
+        return flink_sql.compile_script(text, shown_path(path), secrets=secrets, offline=offline)
+    from vector_assets.declare.autoetl import compile_autoetl
+
+    return compile_autoetl(text, shown_path(path), secrets=secrets, offline=offline)
 
 
 def shelf_of(files: Iterable[Path]) -> Shelf:
@@ -107,9 +125,10 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
     """The pipelines of every declaration in a folder and below, in the order of the files' names.
 
     Files with other endings and names that begin with a dot or an underscore are passed over. Two pipelines of one name
-    or one target are an error of the later file.
+    or one target are an error of the later file; links that MySQL clients asked for come last, and give way.
     """
     pipelines: list[Pipeline] = []
+    asked: list[Pipeline] = []
     errors: list[ConfigError] = []
     if not path.is_dir():
         return Declarations((), (ConfigError(f"no folder of declarations at {path}"),))
@@ -120,12 +139,26 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
                 found = _jobs(file, shelf, secrets, offline=offline)
             else:
                 found = load_file(file, secrets=secrets, offline=offline)
+            asked += [each for each in found if is_asked_for(each)]
+            found = [each for each in found if not is_asked_for(each)]
             check_apart(found, pipelines)
         except ConfigError as error:
             errors.append(error)
         else:
             pipelines += found
+    for each in asked:
+        try:
+            check_apart([each], pipelines)
+        except ConfigError as error:
+            log.warning("the link %s that a MySQL client asked for is left out: %s", each.name, error.message)
+        else:
+            pipelines.append(each)
     return Declarations(tuple(pipelines), tuple(errors))
+
+
+def is_asked_for(pipeline: Pipeline) -> bool:
+    """True of a link that a MySQL client asked for: no file is wrong because of it."""
+    return pipeline.link is not None and pipeline.is_idle
 
 
 def load_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool = False) -> Declarations:

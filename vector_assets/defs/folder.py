@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 
 from vector_assets.declare import load_folder
-from vector_assets.defs import factory
+from vector_assets.declare.autoetl_folder import request_scripts
+from vector_assets.defs import autoetl, factory
 
 log = logging.getLogger(__name__)
 
@@ -22,4 +23,6 @@ def load(folder: Path) -> dg.Definitions:
         log.warning(
             "no pipelines in %s: put a .sql file there, or name another folder by VECTOR_ASSETS_PIPELINES", folder
         )
-    return factory.definitions(pipelines)
+    scripts = request_scripts(folder)
+    made = factory.definitions(pipelines)
+    return dg.Definitions.merge(made, autoetl.definitions(scripts)) if scripts else made

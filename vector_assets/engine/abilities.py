@@ -6,9 +6,10 @@ A sink class that has a protocol's methods has the ability. Each is read-only fo
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.engine.core import Batch, BatchToken, Counts, Decoder, Json, Position, Span, Split, Token
 from vector_assets.engine.schema import Column
@@ -85,6 +86,39 @@ class Auditable(Protocol):
 
         All rows are of one moment, that at which the first batch was asked for.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Two numbers that must be equal; `note` says what they are."""
+
+    name: str
+    left: int
+    right: int
+    note: str
+
+
+@runtime_checkable
+class VectorAuditable(Protocol):
+    """Looks after vectors that it makes itself, of which a pipeline knows nothing."""
+
+    def audit_vectors(self, sample: int) -> Iterator[Tally]:
+        """Whether every text has a vector, and whether those of `sample` rows are what the model makes of their texts
+        today; so many texts are sent to the model at most.
+
+        Raises:
+            TransientError: the model does not answer.
+        """
+        ...
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """A source or a sink that can say how many rows it has now."""
+
+    def count(self) -> int | None:
+        """Rows; None where its options leave out some, so that the number would say nothing."""
         ...
 
 
@@ -274,6 +308,11 @@ class Evolvable(Protocol):
         """
         ...
 
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed, and nothing need be prepared. A target that
+        is not there would not be changed."""
+        ...
+
 
 @runtime_checkable
 class Evolving(Protocol):
@@ -343,8 +382,14 @@ class Maintainable(Protocol):
 class Queryable(Protocol):
     """Rows that DuckDB can read where they lie."""
 
-    def relation(self) -> pa.RecordBatchReader:
-        """The table as it is now, in bounded memory, column names and types as Arrow sees them."""
+    def relation(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """The table as it is now, in bounded memory, column names and types as Arrow sees them.
+
+        With `columns` only these, in the table's order. Parts that cannot hold a row that meets `where`, an Arrow
+        expression over `columns`, may be left out; of the other parts all rows come.
+        """
         ...
 
 
@@ -355,6 +400,13 @@ class Doubting(Protocol):
     def doubt(self, token: BatchToken) -> str:
         """What is not known of the batch, and the commands that settle it; asked right after `find`."""
         ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """Keeps nothing of batches once they are done: that a ledger was lost shows in the archive alone."""
+
+    FORGETFUL: ClassVar[bool]
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -149,6 +149,15 @@ class IcebergSink:
             changes = evolve(table, table_rows(schema, self.options), self._place)
         self._adopt(table, schema, self._declared[1])
         return changes
+
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed."""
+        from vector_assets.sinks.iceberg_evolve import would_evolve
+
+        with told(self._place):
+            table = find_table(self._connected(), self.options)
+            wanted = pa.schema([field for field in schema if field.name not in HIDDEN])
+            return () if table is None else would_evolve(table, wanted, self._place)
 
     def stage(self, batch: Batch, token: BatchToken) -> Staged:
         """Check and cast the rows and write them to data files, which nobody sees yet.
@@ -342,12 +351,17 @@ class IcebergSink:
         with told(self._place):
             return iceberg_read.count_of(self._fresh(), self.batch_column, root)
 
-    def relation(self) -> pa.RecordBatchReader:
-        """The whole table as it is now, one data file in memory."""
+    def relation(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """The table as it is now, one data file in memory; files whose bounds speak against `where` are not read."""
         with told(self._place):
             table = self._fresh()
-            schema = pa.schema([(part.name, part.type) for part in arrow_schema(table.schema())])
-        return pa.RecordBatchReader.from_batches(schema, iceberg_read.scan(table, None, self._place))
+        schema = arrow_schema(table.schema())
+        names = tuple(name for name in schema.names if columns is None or name in columns)
+        schema = pa.schema([(name, schema.field(name).type) for name in names])
+        rows = iceberg_read.scan(table, names, self._place, where)
+        return pa.RecordBatchReader.from_batches(schema, rows)
 
     def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:
         """Compact small files, expire old snapshots with their files, or remove files that no snapshot knows.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.clients.paimon import LostRaceError, translated
 from vector_assets.engine.abilities import Maintained, MaintenanceTask, Recalled, Upkeep
@@ -38,7 +39,7 @@ from vector_assets.engine.errors import (
 )
 from vector_assets.engine.schema import Table
 from vector_assets.sinks.paimon_create import check_database, check_existing
-from vector_assets.sinks.paimon_evolve import evolve
+from vector_assets.sinks.paimon_evolve import evolve, wanted
 from vector_assets.sinks.paimon_options import PaimonOptions
 from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for, table_rows
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
@@ -390,6 +391,13 @@ class PaimonSink:
         self._open(schema, ())
         return made
 
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed."""
+        table = self.storage.load()
+        if table is None:
+            return ()
+        return wanted(self.storage, schema, tuple(table.primary_keys), tuple(table.partition_keys))[1]
+
     def as_stored(self, rows: pa.Table) -> pa.Table:
         """Rows of the pipeline as the table would hold them, hidden columns kept, without those it would refuse."""
         return self._stored(rows, self._prepared().plan.stored.names)
@@ -420,14 +428,17 @@ class PaimonSink:
         wanted, _ = plan.keys(keys)
         return keys_filter(self.storage, self._existing(), plan.schema, wanted)
 
-    def relation(self) -> pa.RecordBatchReader:
-        """The table as it is now, in bounded memory."""
+    def relation(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """The table as it is now, in bounded memory; partitions that speak against `where` are not read."""
         from pypaimon.schema.data_types import PyarrowFieldParser
 
         table = self._existing()
         schema = PyarrowFieldParser.from_paimon_schema(table.table_schema.fields)
-        schema = pa.schema([field.remove_metadata() for field in schema])
-        return pa.RecordBatchReader.from_batches(schema, batches_of(self.storage, table, schema))
+        kept = [field.remove_metadata() for field in schema if columns is None or field.name in columns]
+        schema = pa.schema(kept)
+        return pa.RecordBatchReader.from_batches(schema, batches_of(self.storage, table, schema, where))
 
     def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:
         """Compact small files, expire snapshots, or remove orphans.

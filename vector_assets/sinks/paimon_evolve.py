@@ -1,10 +1,15 @@
 """A Paimon table's columns follow the pipeline's: added at the end, widened where that loses nothing."""
 
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 
 from vector_assets.clients.paimon import Storage, translated
 from vector_assets.engine.errors import PlanError
 from vector_assets.sinks.paimon_plan import fits, paimon_type
+
+if TYPE_CHECKING:
+    from pypaimon.schema.schema_change import SchemaChange
 
 
 def evolve(storage: Storage, schema: pa.Schema, key: tuple[str, ...], partition: tuple[str, ...]) -> tuple[str, ...]:
@@ -13,13 +18,29 @@ def evolve(storage: Storage, schema: pa.Schema, key: tuple[str, ...], partition:
     Raises:
         PlanError: a change the table cannot make; nothing was changed.
     """
+    from pypaimon.schema.schema_manager import SchemaManager
+
+    changes, told = wanted(storage, schema, key, partition)
+    if changes:
+        with translated(storage.place):
+            SchemaManager(storage.file_io, storage.path).commit_changes(changes)
+    return told
+
+
+def wanted(
+    storage: Storage, schema: pa.Schema, key: tuple[str, ...], partition: tuple[str, ...]
+) -> "tuple[list[SchemaChange], tuple[str, ...]]":
+    """The changes that `evolve` makes, and a sentence for each.
+
+    Raises:
+        PlanError: a change the table cannot make.
+    """
     from pypaimon.schema.data_types import PyarrowFieldParser
     from pypaimon.schema.schema_change import SchemaChange
     from pypaimon.schema.schema_manager import SchemaManager
 
     with translated(storage.place):
-        manager = SchemaManager(storage.file_io, storage.path)
-        found = manager.latest()
+        found = SchemaManager(storage.file_io, storage.path).latest()
     if found is None:
         raise PlanError(f"{storage.place} does not exist")
     present = {field.name: field.type for field in found.fields}
@@ -41,7 +62,4 @@ def evolve(storage: Storage, schema: pa.Schema, key: tuple[str, ...], partition:
         kind = paimon_type(storage.place, field.name, field.type, nullable=present[field.name].nullable)
         changes.append(SchemaChange.update_column_type(field.name, kind))
         made.append(f"column {field.name} was widened from {present[field.name]} to {kind}")
-    if changes:
-        with translated(storage.place):
-            manager.commit_changes(changes)
-    return tuple(made)
+    return changes, tuple(made)

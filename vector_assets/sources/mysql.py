@@ -55,7 +55,6 @@ class MySqlCdcSource:
         self._clock = clock
         self._cursor = Cursor(self._open, self._is_wanted)
         self._found: list[MySqlTable] | None = None
-        self._is_mariadb: bool | None = None
         self._quiet: tuple[str, Place] | None = None
 
     @property
@@ -165,6 +164,7 @@ class MySqlCdcSource:
         most = None if not end.open else min(limit.rows, self._options.chunk_size)
         upto = end.after if not end.open and end.table == table.full_name else None
         chunk = read_chunk(self._options.login, table, names, after, upto, most_rows=most, most_bytes=limit.bytes)
+        self._server.settle()
         now = Place.now(self._server.binlog())
         moment = now if end.open else end
         merger = Merger(self._server, table, after, chunk.last)
@@ -237,6 +237,12 @@ class MySqlCdcSource:
         """Transactions between the two (those of other tables included); at least 1 during the initial snapshot."""
         return counted(position, frontier)
 
+    def count(self) -> int | None:
+        """Rows of the tables now; None where the startup mode leaves out some."""
+        if self._options.startup_mode != "initial":
+            return None
+        return sum(int(self._server.value(f"SELECT COUNT(*) FROM {table.quoted}")) for table in self._tables())
+
     def locate(self, where: str) -> Position:
         """`initial` (all rows anew), `earliest`, `latest`, `<file>:<position>`, or a set of GTIDs."""
         return {SPLIT: self._modes.locate(where, self._checked()).token}
@@ -290,11 +296,10 @@ class MySqlCdcSource:
         return self._modes.is_wanted(table)
 
     def _open(self, place: Place) -> BinlogStream:
-        if self._is_mariadb is None:
-            self._is_mariadb = self._server.is_mariadb
         return BinlogStream(
-            self._options.login, server_id=self._options.replica_id, is_mariadb=self._is_mariadb, gtids=place.gtids,
-            file=place.file, pos=place.pos, databases=self._options.database_name, tables=self._options.table_name,
+            self._options.login, server_id=self._options.replica_id, is_mariadb=self._server.is_mariadb,
+            gtids=place.gtids, file=place.file, pos=place.pos, databases=self._options.database_name,
+            tables=self._options.table_name,
         )  # fmt: skip
 
     def _check_place(self, place: Place, binlog: Binlog) -> None:
