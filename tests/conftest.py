@@ -20,6 +20,7 @@ pytest_plugins = [
     "tests.fix_maxcompute",
     "tests.fix_mysql",
     "tests.fix_s3",
+    "tests.fix_iceberg_catalogs",
     "tests.fix_spark",
     "tests.fix_embeddings",
     "tests.fix_opensearch",

@@ -105,6 +105,12 @@ def test_partitions_by_log_time_column_and_bucket(tmp_path: Path) -> None:
     assert dict(pipeline.reads)["log_time"] == {"timestamp"}
 
 
+def test_the_batch_column_reaches_the_sink(tmp_path: Path) -> None:
+    pipeline = compiled(tmp_path, with_key("batch_column: _batch"))
+    assert pipeline.sink_options.shown()["batch_column"] == "_batch"
+    assert "_batch" not in pipeline.schema.names
+
+
 @pytest.mark.parametrize("unit", ["year", "month", "day", "hour"])
 def test_every_unit_of_log_time_is_a_partition(tmp_path: Path, unit: str) -> None:
     text = with_key(f"partition_by: [{{log_time: {unit}}}]\n  log_time_column: seen_at")
@@ -227,6 +233,7 @@ def test_an_own_path_is_the_table_s_folder(tmp_path: Path) -> None:
         (with_key("partition_by: [{bucket: 4}]"), r":29:18: .*want log_time or column"),
         (with_key("partition_by: [{log_time: day}]\n  log_time_column: os"),
          r":30:20: .*column os is that of the record"),
+        (with_key("batch_column: OS"), r":29:17: .*batch_column: OS is a column of the messages"),
         (changed("name: os", "name: ID"),
          r":25:7: .*columns: field 'device.os' \(column ID\): 'id' is column id already"),
         (changed("field: device.os", "field: a.b.c"), r":25:7: .*field a.b.c is 3 layers deep; json_layers is 2"),

@@ -40,8 +40,7 @@ SET 'vector-assets.lease.ttl' = '2 s';
 {settings}
 CREATE TABLE changes (id {id_type}{not_null}, name STRING, age INT, vec ARRAY<FLOAT>{source_key}) WITH ({source},
   'topic' = '{topic}', 'properties.bootstrap.servers' = '{brokers}');
-CREATE TABLE people (id {id_type} NOT NULL, name VARCHAR(20), age INT, vec ARRAY<FLOAT>,
-  PRIMARY KEY (id) NOT ENFORCED) WITH ({sink});
+CREATE TABLE people (id {id_type} NOT NULL, name VARCHAR(20), age INT, vec ARRAY<FLOAT>{primary}) WITH ({sink});
 INSERT INTO people SELECT * FROM changes;
 """
 KEY = ", PRIMARY KEY (id) NOT ENFORCED"
@@ -260,6 +259,7 @@ class ChangeJob:
             "topic": self.topic, "brokers": kafka.bootstrap_servers,
             "source_key": KEY if name == "upsert-kafka" else "",
             "not_null": "" if name == "upsert-kafka" else " NOT NULL",
+            "primary": KEY,
         } | script  # fmt: skip
         self.environment = {
             "VECTOR_ASSETS_HOME": str(folder / "home"),

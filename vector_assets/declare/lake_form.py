@@ -277,6 +277,8 @@ class LakeJob(Options):
     """Partition keys, see below; none: the table has no partitions."""
     log_time_column: str = "log_time"
     """The column that holds the record's time where `partition_by` asks for it."""
+    batch_column: Name | None = None
+    """A column for the number of the batch whose records a row was made of: `replay --rewrite` can then replace it."""
     start: str = "begin_cursor"
     """`begin_cursor` (the oldest message), `end_cursor` (what comes from now on), or a time that is past (the first
     message of that time or later): `2026-03-01T08:00:00Z` or milliseconds since 1970."""

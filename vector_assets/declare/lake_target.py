@@ -56,7 +56,7 @@ def lake_end(
         raise document.error(error.message, (*_WHERE, "format")) from error
     extra = _log_time(job, document, columns)
     known = [column.name for column in (*columns, *(column for column, _ in extra))]
-    written = _location(job, document) | _partitions(job, document, known)
+    written = _location(job, document) | _partitions(job, document, known) | _batch_column(job, document, known)
     texts = {name: text for name, (text, _) in written.items()}
     places = {name: document.place_of(path) for name, (_, path) in written.items()}
     for name, text in job.destination.options.items():
@@ -73,7 +73,9 @@ def lake_end(
     return LakeEnd(connector, make, options, creation, extra)
 
 
-_OWN = frozenset({"location", "path", "partition", "bucket", "bucket-key", "on_existing", "catalog-name"})
+_OWN = frozenset(
+    {"location", "path", "partition", "bucket", "bucket-key", "on_existing", "catalog-name", "batch_column"}
+)
 
 
 def _location(job: LakeJob, document: Document) -> dict[str, tuple[str, Path]]:
@@ -116,6 +118,16 @@ def _partitions(job: LakeJob, document: Document, known: list[str]) -> dict[str,
         else:
             texts.append(key.column or _part_column(job))
     return found | ({"partition": (", ".join(texts), ("job", "partition_by"))} if texts else {})
+
+
+def _batch_column(job: LakeJob, document: Document, known: list[str]) -> dict[str, tuple[str, Path]]:
+    if job.batch_column is None:
+        return {}
+    where: Path = ("job", "batch_column")
+    if job.batch_column.lower() in {name.lower() for name in known}:
+        what = f"job {job.name}: batch_column: {job.batch_column} is a column of the messages: choose another name"
+        raise document.error(what, where)
+    return {"batch_column": (job.batch_column, where)}
 
 
 def _transform(job: LakeJob, log_time: str | None, column: str | None, bucket: int | None) -> str:

@@ -157,6 +157,21 @@ class Overwriting(Protocol):
     overwrites: bool
 
 
+@runtime_checkable
+class Replacing(Protocol):
+    """Notes beside every appended row which batch's records it was made of (`Batch.root`), so that a rewrite of that
+    batch can replace its rows in one commit though they have no key."""
+
+    @property
+    def batch_column(self) -> str | None:
+        """The column that holds the number; None: it is not noted, and no row can be replaced."""
+        ...
+
+    def rows_of_batch(self, root: int) -> int:
+        """How many rows the target has now that were made of this batch's records."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RecalledBatch:
     """A batch that the target holds. `span` is None where the target keeps no spans, `committed_ms` where no times."""

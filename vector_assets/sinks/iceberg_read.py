@@ -75,6 +75,14 @@ def rows_of(table: "Table", columns: pa.Schema, keys: pa.Table) -> pa.Table:
     return pa.concat_tables(found).combine_chunks()
 
 
+def count_of(table: "Table", column: str, value: int) -> int:
+    """How many rows have this value in a column; files whose rows all have it are not read."""
+    from pyiceberg import expressions
+
+    of: Any = expressions
+    return int(table.scan(row_filter=of.EqualTo(column, value)).count())
+
+
 def count(flags: pa.ChunkedArray) -> int:
     """How many are true."""
     return int(np.count_nonzero(flags.to_numpy()))
