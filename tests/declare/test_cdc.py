@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.declare.cdc import MAXCOMPUTE, SOURCE, capture, pipelines, table
+from tests.declare.cdc import KAFKA, MAXCOMPUTE, SOURCE, capture, pipelines, table
 from tests.declare.seeds import seed
 from vector_assets.clients.maxcompute_types import type_text
 from vector_assets.declare.cdc_job import Capture
@@ -124,8 +124,14 @@ def test_what_is_wrong_in_a_transform_is_named_with_its_place(lines, place, mess
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SOURCE.replace("mysql", "oracle"), "shop.yaml:4:9: source: unknown type 'oracle'; known: mysql"),
-        (SOURCE.replace("mysql", "kafka"), "type kafka is not built yet"),
+        (SOURCE.replace("mysql", "oracle"), "shop.yaml:4:9: source: unknown type 'oracle'; known: kafka, mysql"),
+        (KAFKA + "  tabels: a.b\n", "source kafka: unknown option 'tabels' (did you mean 'tables'?); known options: "),
+        (KAFKA + "  canal-json.table.include: x\n", "source kafka: unknown option 'canal-json.table.include'"),
+        (KAFKA + "  debezium-json.schema: x\n", "unknown option 'debezium-json.schema'"),
+        (KAFKA + "  key.format: json\n", "shop.yaml:6:3: source kafka: key.format is not built"),
+        (KAFKA + "  value.format: json\n", "option 'value.format'"),
+        (KAFKA.replace("earliest-offset", "initial"), "known: earliest-offset, latest-offset, group-offsets"),
+        (KAFKA + "  topic-pattern: x\n", "option 'topic' or 'topic-pattern' is required, and only one of them"),
         (SOURCE + "  tabels: a.b\n", "source mysql: unknown option 'tabels' (did you mean 'tables'?); known options: "),
         (SOURCE + "  debezium.snapshot.mode: never\n", "source mysql: unknown option 'debezium.snapshot.mode'"),
         (SOURCE.replace("shop.\\.*", "shop"), "'shop', which is refused: want database.table"),

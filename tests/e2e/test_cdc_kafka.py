@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.e2e.cdc_world import block, maxcompute_sink
 from tests.fix_kafka import KafkaBroker
 from tests.fix_postgres import PostgresServer
+from vector_assets.cli import app
 from vector_assets.declare import Capture, load_captures, load_file
 from vector_assets.declare.cdc_look import Look, look
 from vector_assets.engine.core import Counts
@@ -120,7 +122,7 @@ def canal(
     return {
         "data": list(rows), "database": database, "es": 1589373560000, "id": 9, "isDdl": False,
         "mysqlType": types or ORDERS, "old": old, "pkNames": ["id"] if keys is None else keys, "sql": "",
-        "sqlType": {name: 12 for name in types or ORDERS}, "table": table, "ts": 1589373560798, "type": kind,
+        "sqlType": dict.fromkeys(types or ORDERS, 12), "table": table, "ts": 1589373560798, "type": kind,
     }  # fmt: skip
 
 
@@ -151,7 +153,7 @@ def test_canal_changes_of_several_tables_become_delta_tables_that_follow(world, 
     found = world.pipelines()
     assert set(found) == {orders, people}
     assert [str(column.type) for column in found[orders].sink_table.columns] == [
-        "BIGINT NOT NULL", "VARCHAR(20)", "DECIMAL(10, 2)", "TIMESTAMP(3)",
+        "BIGINT NOT NULL", "STRING", "DECIMAL(10, 2)", "TIMESTAMP(6)",
     ]  # fmt: skip
     assert "column photo (bytes) of table" in " ".join(found[people].reports)
     counts = world.run()
@@ -185,7 +187,7 @@ def test_debezium_changes_go_by_a_route_into_postgres_and_new_members_become_col
         "route:", r"  - source-table: shop.orders_\.*", f"    sink-table: {name}",
         "transform:", r"  - source-table: shop.orders_\.*",
         r"    projection: \*, __table_name__ AS shard",
-        **{"tables": r"shop.orders_\.*"},
+        tables=r"shop.orders_\.*",
     )  # fmt: skip
     (pipeline,) = world.pipelines().values()
     assert pipeline.sink_table.primary_key == ("id",)
@@ -265,3 +267,28 @@ def test_a_table_that_comes_later_is_found_and_read_from_its_first_record(world,
     assert ([table.name for table in found.new], found.gone) == ([f"shop.{second}"], ())
     assert world.run()[second].written == 1
     assert tables.rows(f"SELECT id FROM {second}") == [(5,)]
+
+
+def test_a_table_for_a_target_that_is_filled_waits_until_it_is_joined(world, tables, monkeypatch):
+    monkeypatch.setenv("VECTOR_ASSETS_PIPELINES", str(world.file.parent))
+    tables.sql("CREATE TABLE merged (id bigint PRIMARY KEY, v bigint)")
+    world.send(debezium("m_1", "c", None, {"id": 1, "v": 1}), keys=['{"id": 1}'])
+    world.write(tables.sink, "route:", r"  - source-table: shop.m_\.*", "    sink-table: merged")
+    assert world.run()["merged"].written == 1
+    world.send(debezium("m_2", "c", None, {"id": 2, "v": 2}), keys=['{"id": 2}'], partition=1)
+    assert world.run()["merged"].filtered == 1
+    found = command("capture", str(world.file), "--json")
+    assert {row["table"]: row["state"] for row in found["captures"][0]["tables"]} == {
+        "shop.m_1": "read", "shop.m_2": "waits",
+    }  # fmt: skip
+    assert command("capture", str(world.file), "--join", "shop.m_2", "--json")["captures"][0]["read_anew"]
+    assert command("preview", "shop_merged", "--from", "earliest", "--json")["counts"]["rejected"] == 0
+    assert world.run()["merged"].written == 2
+    assert tables.rows("SELECT * FROM merged ORDER BY 1") == [(1, 1), (2, 2)]
+
+
+def command(*words: str) -> Any:
+    """What a command says in JSON."""
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)

@@ -211,7 +211,9 @@ class EnvelopedDecoder:
                 if change is None:
                     continue
                 if isinstance(change, str) or self._behavior == "exception":
-                    what = change if isinstance(change, str) else f"{change.what}, and the behaviour is exception"
+                    what = (
+                        change if isinstance(change, str) else f"{change.what}, and schema.change.behavior is exception"
+                    )
                     raise self._drift(raw, at, what)
                 entry: Any = change.entry
                 book = book.with_entry(entry)
@@ -219,9 +221,9 @@ class EnvelopedDecoder:
         return book, wants
 
     def _seen(self, documents: pa.Array, book: Book) -> list[Seen]:
-        if isinstance(self._options, CanalJsonOptions):
-            return canal_seen(documents)
         known = frozenset(column.name for column in book.columns)
+        if isinstance(self._options, CanalJsonOptions):
+            return canal_seen(documents, known)
         return debezium_seen(documents, known, has_schema=self._has_schema)
 
     def _change(

@@ -86,9 +86,11 @@ def _canal(found: dict[str, FoundTable], key: bytes | None, document: Mapping[st
     table.key = tuple(map(str, document.get("pkNames") or ()))
     kinds = document.get("mysqlType")
     rows = [each for each in document.get("data") or () if isinstance(each, dict)]
-    table.see(
-        canal_columns(json.dumps(kinds)) if isinstance(kinds, dict) else {name: TEXT for row in rows for name in row}
-    )
+    if isinstance(kinds, dict):
+        table.see(canal_columns(json.dumps(kinds)))
+    else:
+        # no type at all: it says nothing against one that another record names
+        table.see({name: TEXT for row in rows for name in row if name not in table.kinds})
 
 
 def _debezium(found: dict[str, FoundTable], key: bytes | None, document: Mapping[str, Any], has_schema: bool) -> None:  # noqa: FBT001

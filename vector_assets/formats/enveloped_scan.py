@@ -24,8 +24,8 @@ class Seen:
     columns: Columns
 
 
-def canal_seen(documents: pa.Array) -> list[Seen]:
-    """What `mysqlType` says, and of records without it the members of their rows, which are texts."""
+def canal_seen(documents: pa.Array, known: frozenset[str]) -> list[Seen]:
+    """What `mysqlType` says, and of records without it the members of their rows that are not `known`: texts."""
     scan = Scan(documents)
     kinds = _named(scan, scan.members(1), "mysqlType")
     kinds = kinds.at(kinds.head == ord("{"))
@@ -35,7 +35,7 @@ def canal_seen(documents: pa.Array) -> list[Seen]:
         return found
     rows = scan.members(3)
     rows = rows.at(~said[rows.doc] & (rows.head != _NULL))
-    return found + [Seen(at, {name: TEXT}) for name, at, _ in _distinct(scan, rows)]
+    return found + [Seen(at, {name: TEXT}) for name, at, _ in _distinct(scan, rows) if name not in known]
 
 
 def debezium_seen(documents: pa.Array, known: frozenset[str], *, has_schema: bool) -> list[Seen]:
