@@ -128,7 +128,7 @@ def test_what_is_wrong_in_a_transform_is_named_with_its_place(lines, place, mess
         (KAFKA + "  tabels: a.b\n", "source kafka: unknown option 'tabels' (did you mean 'tables'?); known options: "),
         (KAFKA + "  canal-json.table.include: x\n", "source kafka: unknown option 'canal-json.table.include'"),
         (KAFKA + "  debezium-json.schema: x\n", "unknown option 'debezium-json.schema'"),
-        (KAFKA + "  key.format: json\n", "shop.yaml:6:3: source kafka: key.format is not built"),
+        (KAFKA + "  key.format: json\n", "source kafka: key.format is not built"),
         (KAFKA + "  value.format: json\n", "option 'value.format'"),
         (KAFKA.replace("earliest-offset", "initial"), "known: earliest-offset, latest-offset, group-offsets"),
         (KAFKA + "  topic-pattern: x\n", "option 'topic' or 'topic-pattern' is required, and only one of them"),
