@@ -1,7 +1,7 @@
 """`vector-assets bench kafka-adbpg`: Kafka CSV records into a PostgreSQL table with a primary key, everything on.
 
 The limits are measured in the same run: a bare confluent-kafka consume of the same topic, and a bare binary COPY of the
-same rows into the same keyed table.
+same rows into the same keyed table. `--beside flink` runs the same job by Flink SQL too, into a table of its own.
 """
 
 import argparse
@@ -13,12 +13,15 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 import confluent_kafka.admin
 import psycopg
 
+from bench import flink_cluster
 from vector_assets.declare import flink_sql
 from vector_assets.engine import env
 from vector_assets.engine.archive import Archive
@@ -40,6 +43,20 @@ CREATE TABLE records (id INT, market_time TIMESTAMP, color VARCHAR(10), price IN
   'csv.field-delimiter' = '\\t', 'scan.startup.mode' = 'earliest-offset');
 INSERT INTO cars SELECT * FROM records;
 """
+FLINK = """
+SET 'pipeline.name' = 'bench_cars';
+CREATE TABLE cars (id INT, market_time TIMESTAMP, color VARCHAR(10), price INT, feature VARCHAR{key}) WITH (
+  'connector' = 'jdbc', 'table-name' = 'vector_test.{table}', 'username' = '{user}', 'password' = '{password}',
+  'url' = 'jdbc:postgresql://{address}/{database}?reWriteBatchedInserts=true&stringtype=unspecified',
+  'sink.buffer-flush.max-rows' = '5000');
+CREATE TABLE records (id INT, market_time TIMESTAMP, color VARCHAR(10), price INT, feature STRING) WITH (
+  'connector' = 'kafka', 'properties.bootstrap.servers' = '{brokers}', 'topic' = '{topic}', 'format' = 'csv',
+  'csv.field-delimiter' = '\\t', 'scan.startup.mode' = 'earliest-offset', 'scan.bounded.mode' = 'latest-offset');
+INSERT INTO cars SELECT * FROM records;
+"""
+"""The same job for Flink, until the end of the topic. Its writer has no arrays: the server parses the text instead."""
+FLINK_KEY = ", PRIMARY KEY (id) NOT ENFORCED"
+"""Makes Flink write ON CONFLICT DO UPDATE; without it plain INSERTs, which are faster and fail where a key is there."""
 TABLE = """
 CREATE SCHEMA IF NOT EXISTS vector_test;
 CREATE TABLE IF NOT EXISTS vector_test.car_info (id bigint PRIMARY KEY, market_time timestamp, color varchar(10),
@@ -66,11 +83,14 @@ def main(argv: list[str]) -> int:
                     target.execute(
                         "CREATE INDEX ON vector_test.car_info USING hnsw ((feature::vector(10)) vector_l2_ops)"
                     )
-            script = SCRIPT.format(
-                address=address, user=user, password=password, database=database, brokers=brokers, topic=topic,
-                conflict=arguments.conflictmode, settings=arguments.settings,
-            )  # fmt: skip
+            places = {
+                "address": address, "user": user, "password": password, "database": database, "brokers": brokers,
+                "topic": topic,
+            }  # fmt: skip
+            script = SCRIPT.format(conflict=arguments.conflictmode, settings=arguments.settings, **places)
             figures = _measure(script, arguments, brokers, topic, f"{server}/{database}")
+            if arguments.beside:
+                figures |= _flink(places, arguments, f"{server}/{database}", figures["rows_per_s"])
         finally:
             admin.execute(f"DROP DATABASE {database} WITH (FORCE)")
     sys.stdout.write(json.dumps(figures, indent=None if arguments.json else 2) + "\n")
@@ -85,6 +105,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--all-conflict", action="store_true", help="land the same keys a second time and time that")
     parser.add_argument("--hnsw", action="store_true", help="with a vector index on the table before the load")
     parser.add_argument("--settings", default="", help="SET statements for the script")
+    flink_cluster.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser.parse_args(argv)
 
@@ -120,7 +141,7 @@ def make_topic(brokers: str, arguments: argparse.Namespace) -> str:
     return name
 
 
-def _measure(script: str, arguments: argparse.Namespace, brokers: str, topic: str, dsn: str) -> dict[str, object]:
+def _measure(script: str, arguments: argparse.Namespace, brokers: str, topic: str, dsn: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         runs = 2 if arguments.all_conflict else 1
         for number in range(runs):
@@ -194,6 +215,33 @@ def _copy_only(dsn: str) -> int:
             for start in range(0, len(data), 1 << 20):
                 copy.write(data[start : start + (1 << 20)])
         return round(cursor.rowcount / (time.monotonic() - began))
+
+
+def _flink(
+    places: Mapping[str, str], arguments: argparse.Namespace, dsn: str, ours: float
+) -> dict[str, object]:  # fmt: skip
+    """Flink's figures; each turn fills a table like ours, one that has all the rows already with --all-conflict."""
+    jobs = []
+    with psycopg.connect(dsn, autocommit=True) as connection, flink_cluster.FlinkCluster(flink_cluster.say) as cluster:
+        expected = _fingerprint(connection, "car_info")
+        for turn in range(1, arguments.turns + 1):
+            table = f"car_flink_{turn}"
+            connection.execute(f"CREATE TABLE vector_test.{table} (LIKE vector_test.car_info INCLUDING ALL)")
+            if arguments.all_conflict:
+                connection.execute(f"INSERT INTO vector_test.{table} SELECT * FROM vector_test.car_info")
+            # what was written before is not Flink's to flush
+            connection.execute("CHECKPOINT")
+            key = FLINK_KEY if arguments.all_conflict else ""
+            jobs.append(cluster.run(FLINK.format(table=table, key=key, **places)))
+            flink_cluster.must_agree(expected, _fingerprint(connection, table))
+            connection.execute(f"DROP TABLE vector_test.{table}")
+    return flink_cluster.figures(jobs, arguments.rows, ours)
+
+
+def _fingerprint(connection: psycopg.Connection, table: str) -> object:
+    """The number of rows and the sum of their hashes, whatever their order."""
+    query = f"SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM vector_test.{table} t"
+    return connection.execute(query).fetchone()
 
 
 class PeakMemory:

@@ -1,22 +1,28 @@
 """`vector-assets bench kafka-iceberg`: Kafka JSON records of about 226 bytes into an Iceberg table, everything on.
 
 The limits are measured in the same run: a bare confluent-kafka consume of the same topic, and a bare Parquet write of
-the same rows.
+the same rows. `--beside flink` runs the same job by Flink SQL too, into a table of its own.
 """
 
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 import confluent_kafka.admin
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench import flink_cluster
 from bench.kafka_adbpg import PeakMemory, _consume_only, drain
 from vector_assets.declare import flink_sql
 from vector_assets.engine import env
@@ -42,6 +48,29 @@ CREATE TABLE records ({columns}) WITH (
   'scan.startup.mode' = 'earliest-offset');
 INSERT INTO orders SELECT * FROM records;
 """
+FLINK = """
+SET 'pipeline.name' = 'bench_orders';
+CREATE CATALOG lake WITH ('type' = 'iceberg', 'catalog-type' = 'hadoop', 'warehouse' = 'file://{folder}');
+CREATE DATABASE IF NOT EXISTS lake.bench;
+CREATE TABLE lake.bench.orders ({columns}) WITH (
+  'format-version' = '2', 'write.parquet.compression-codec' = 'zstd', 'write.parquet.compression-level' = '1');
+CREATE TABLE records ({columns}) WITH (
+  'connector' = 'kafka', 'properties.bootstrap.servers' = '{brokers}', 'topic' = '{topic}', 'format' = 'json',
+  'scan.startup.mode' = 'earliest-offset', 'scan.bounded.mode' = 'latest-offset');
+INSERT INTO lake.bench.orders SELECT * FROM records;
+"""
+"""The same job for Flink, until the end of the topic."""
+_FINGERPRINT = """
+SELECT count(*), sum(hash(order_id, user_id, status, amount, quantity, ts::TIMESTAMP, item, note)::HUGEINT) FROM rows
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What Flink runs, and how the rows are read that it wrote in a folder."""
+
+    script: str
+    rows: Callable[[Path], pa.RecordBatchReader]
 
 
 def main(argv: list[str]) -> int:
@@ -56,7 +85,7 @@ def main(argv: list[str]) -> int:
             columns=COLUMNS, folder=folder, brokers=brokers, topic=topic, memory=arguments.memory,
             batch=arguments.batch, options=f", 'partition' = '{arguments.partition}'" if arguments.partition else "",
         )  # fmt: skip
-        figures = _measure(script, arguments, brokers, topic, folder)
+        figures = _measure(script, Beside(FLINK, _flinks_rows), arguments, brokers, topic, folder)
     sys.stdout.write(json.dumps(figures, indent=None if arguments.json else 2) + "\n")
     return 0
 
@@ -69,8 +98,12 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--memory", default="512 MB", help="vector-assets.memory")
     parser.add_argument("--partition", default="", help="the table's partitions, such as 'day(ts)'")
     parser.add_argument("--native", choices=("auto", "on", "off"), default="auto", help="VECTOR_ASSETS_NATIVE")
+    flink_cluster.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.beside and arguments.partition:
+        parser.error("--beside flink: Flink SQL makes no tables with partition transforms; leave --partition out")
+    return arguments
 
 
 def _topic(brokers: str, arguments: argparse.Namespace) -> str:
@@ -109,8 +142,8 @@ def _record(number: int, chance: random.Random) -> str:
 
 
 def _measure(
-    script: str, arguments: argparse.Namespace, brokers: str, topic: str, folder: Path
-) -> dict[str, object]:  # fmt: skip
+    script: str, beside: Beside, arguments: argparse.Namespace, brokers: str, topic: str, folder: Path
+) -> dict[str, Any]:
     (pipeline,) = flink_sql.compile_script(script, "bench.sql")
     books = Books(Ledger(folder / "ledger.db"), Archive(folder / "archive"))
     with (
@@ -123,11 +156,14 @@ def _measure(
         figures = drain(session, arguments.rows)
         figures["peak_rss_mb"] = peak.mb
         figures["limit_parquet_rows_per_s"] = _write_only(session, folder)
+        expected = _fingerprint(session.sink.relation()) if arguments.beside else None
     books.close()
     figures["limit_consume_rows_per_s"] = _consume_only(brokers, topic, arguments)
     smaller = min(figures["limit_consume_rows_per_s"], figures["limit_parquet_rows_per_s"])
     figures["cpu_s_per_million"] = round(figures["cpu_s"] / arguments.rows * 1_000_000, 2)
     figures["ratio_to_limit"] = round(figures["rows_per_s"] / smaller, 3)
+    if arguments.beside:
+        figures |= _flink(beside, arguments, brokers, topic, expected, figures["rows_per_s"])
     return {"rows": arguments.rows, "partitions": arguments.partitions, "native": arguments.native, **figures}
 
 
@@ -143,3 +179,33 @@ def _write_only(session: Session, folder: Path) -> int:
     began = time.monotonic()
     pq.write_table(table, folder / "limit.parquet", compression="zstd", compression_level=1)
     return round(rows / (time.monotonic() - began))
+
+
+def _flink(
+    beside: Beside, arguments: argparse.Namespace, brokers: str, topic: str, expected: object, ours: float
+) -> dict[str, object]:
+    """Flink's figures; each turn fills a table of its own."""
+    jobs = []
+    with flink_cluster.FlinkCluster(flink_cluster.say) as cluster:
+        for turn in range(1, arguments.turns + 1):
+            folder = cluster.folder / f"warehouse_{turn}"
+            jobs.append(cluster.run(beside.script.format(folder=folder, columns=COLUMNS, brokers=brokers, topic=topic)))
+            flink_cluster.must_agree(expected, _fingerprint(beside.rows(folder)))
+            shutil.rmtree(folder)
+    return flink_cluster.figures(jobs, arguments.rows, ours)
+
+
+def _flinks_rows(folder: Path) -> pa.RecordBatchReader:
+    # not at the top: the Paimon benchmark, which shares this module, would carry it in its memory
+    from pyiceberg.table import StaticTable
+
+    return StaticTable.from_metadata(f"file://{folder}/bench/orders").scan().to_arrow_batch_reader()
+
+
+def _fingerprint(rows: pa.RecordBatchReader) -> object:
+    """The number of rows and the sum of their hashes, whatever their order."""
+    with duckdb.connect() as connection:
+        # it would stand in the JSON on standard output
+        connection.execute("SET enable_progress_bar = false")
+        connection.register("rows", rows)
+        return connection.execute(_FINGERPRINT).fetchone()

@@ -1,7 +1,7 @@
 """`vector-assets bench kafka-paimon`: Kafka JSON records of about 226 bytes into a Paimon table, archive and tokens on.
 
 The limits are measured in the same run: a bare confluent-kafka consume of the same topic, and a bare Parquet write of
-the same rows.
+the same rows. `--beside flink` runs the same job by Flink SQL too, into a table of its own.
 """
 
 import argparse
@@ -10,7 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.kafka_iceberg import COLUMNS, _measure, _topic
+import pyarrow as pa
+
+from bench import flink_cluster
+from bench.kafka_iceberg import COLUMNS, Beside, _measure, _topic
 from vector_assets.engine import env
 from vector_assets.local import services
 
@@ -27,6 +30,18 @@ CREATE TABLE records ({columns}) WITH (
   'scan.startup.mode' = 'earliest-offset');
 INSERT INTO orders SELECT * FROM records;
 """
+FLINK = """
+SET 'pipeline.name' = 'bench_orders';
+CREATE CATALOG lake WITH ('type' = 'paimon', 'warehouse' = 'file://{folder}');
+CREATE DATABASE IF NOT EXISTS lake.bench;
+CREATE TABLE lake.bench.orders ({columns}%(key)s) WITH ('bucket' = '%(bucket)s');
+CREATE TABLE records ({columns}) WITH (
+  'connector' = 'kafka', 'properties.bootstrap.servers' = '{brokers}', 'topic' = '{topic}', 'format' = 'json',
+  'scan.startup.mode' = 'earliest-offset', 'scan.bounded.mode' = 'latest-offset');
+INSERT INTO lake.bench.orders SELECT * FROM records;
+"""
+"""The same job for Flink, until the end of the topic."""
+KEY = ", PRIMARY KEY (order_id) NOT ENFORCED"
 
 
 def main(argv: list[str]) -> int:
@@ -40,10 +55,11 @@ def main(argv: list[str]) -> int:
         (folder / "warehouse" / "bench.db").mkdir(parents=True)
         script = SCRIPT.format(
             columns=COLUMNS, folder=folder, brokers=brokers, topic=topic, memory=arguments.memory,
-            batch=arguments.batch, key=", PRIMARY KEY (order_id) NOT ENFORCED" if arguments.keyed else "",
+            batch=arguments.batch, key=KEY if arguments.keyed else "",
             options=", 'bucket' = '2'" if arguments.keyed else "",
         )  # fmt: skip
-        figures = _measure(script, arguments, brokers, topic, folder)
+        flink = FLINK % {"key": KEY if arguments.keyed else "", "bucket": 2 if arguments.keyed else -1}
+        figures = _measure(script, Beside(flink, _flinks_rows), arguments, brokers, topic, folder)
     sys.stdout.write(json.dumps(figures, indent=None if arguments.json else 2) + "\n")
     return 0
 
@@ -56,5 +72,13 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--memory", default="512 MB", help="vector-assets.memory")
     parser.add_argument("--keyed", action="store_true", help="a table with a primary key and two buckets")
     parser.add_argument("--native", choices=("auto", "on", "off"), default="auto", help="VECTOR_ASSETS_NATIVE")
+    flink_cluster.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser.parse_args(argv)
+
+
+def _flinks_rows(folder: Path) -> pa.RecordBatchReader:
+    from pypaimon import CatalogFactory
+
+    builder = CatalogFactory.create({"warehouse": str(folder)}).get_table("bench.orders").new_read_builder()
+    return builder.new_read().to_arrow_batch_reader(builder.new_scan().plan().splits())
