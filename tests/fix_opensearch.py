@@ -36,6 +36,11 @@ class OpenSearch:
         self._names.append(f"index_{next(_numbers)}")
         return self._names[-1]
 
+    def adopt(self, name: str) -> None:
+        """Delete an index of this name now and after the test: one whose name a document gives."""
+        self._names.append(name)
+        self.ask("DELETE", f"{name}?ignore_unavailable=true")
+
     def create(self, properties: dict[str, Any], **settings: Any) -> str:
         """A fresh index with one shard and no replica."""
         name = self.name()

@@ -91,6 +91,7 @@ SLOW_PATHS = {
     "sinks/milvus_tokens.py:Tokens._read": "rows of the collection for batches, two of them per batch",
     "sources/mysql_fit.py:_fit": "BIT columns declared as numbers",
     "sources/mysql_fit.py:_times": "TIME columns declared as STRING",
+    "sources/mysql_join.py:Join.rows": "keys that changed, which are parameters of the SELECT that reads their rows",
     "sources/mysql_snapshot.py:Merger._keys_of": "keys that changed while the initial snapshot is read",
     "sources/mysql_snapshot.py:Merger.corrected": "a chunk of the initial snapshot that changed while it was read",
     "sources/mysql_snapshot.py:read_chunk": "the last key of a chunk",

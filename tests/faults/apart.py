@@ -29,6 +29,7 @@ _CONTEXT.set_forkserver_preload(
         "vector_assets.sinks.paimon",
         "vector_assets.sinks.paimon_maintain",
         "vector_assets.sources.kafka",
+        "vector_assets.declare.autoetl",
         "vector_assets.transforms.sql",
     ]
 )

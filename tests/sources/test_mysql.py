@@ -395,3 +395,13 @@ def test_metadata_columns_say_where_a_row_is_from(table, opened):
     assert [each["row_kind"] for each in found] == [["+I"], ["-D"]]
     assert found[0]["op_ts"][0].year == 1970
     assert abs(found[1]["op_ts"][0].timestamp() - time.time()) < 300
+
+
+def test_what_comes_after_the_end_was_read_is_planned_at_once(table, opened):
+    source = opened(table)
+    table.sql("INSERT INTO t VALUES (1, 1, 'a')")
+    _, position = drain(source, source.start())
+    for number in range(3):
+        table.sql("UPDATE t SET n = n + 1")
+        tables, position = drain(source, position)
+        assert [row["n"] for found in tables for row in rows_of(found)] == [number + 1, number + 2]

@@ -8,6 +8,7 @@ import typer
 
 from vector_assets import __version__
 from vector_assets.cli import (
+    autoetl,
     bench,
     capture,
     dead_letters,
@@ -110,6 +111,7 @@ app.add_typer(embed.app, name="embed")
 app.add_typer(target.app, name="target")
 app.add_typer(sources.app, name="sources")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(autoetl.app, name="autoetl")
 for last in (search_setup, bench, demo):
     last.register(app)
 

@@ -114,3 +114,13 @@ def _literal(column: MySqlColumn) -> str:
     if column.type in _DATES:
         return f"CAST(%s AS {_DATES[column.type]})"
     return f"CAST(%s AS DECIMAL({column.precision},{column.scale}))" if column.type == "decimal" else "%s"
+
+
+def literal(column: MySqlColumn) -> str:
+    """A parameter as SQL, of the column's own type and collation."""
+    return _literal(column)
+
+
+def parameters(key: Key) -> list[Any]:
+    """The values of a key (as JSON) for `literal`."""
+    return [_parameter(value) for value in key]

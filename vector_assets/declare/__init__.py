@@ -59,13 +59,28 @@ def load_file(path: Path, *, secrets: Secrets = env.secret, offline: bool = Fals
         ConfigError: at the place that is wrong, or the kind of file is not supported.
     """
     if path.suffix == ".sql":
-        return flink_sql.load_file(path, secrets=secrets, offline=offline)
+        return _script(path, secrets, offline=offline)
     if path.suffix in YAML:
         folder = env.pipelines_dir()
         around = folder if path.absolute().is_relative_to(folder) else path.absolute().parent
         files = [path, *(file for file in _files(around) if file.suffix in YAML and file.absolute() != path.absolute())]
         return _jobs(path, shelf_of(files), secrets, offline=offline)
     raise ConfigError("not a declaration; known endings: .sql, .yaml, .yml", Place(shown_path(path)))
+
+
+def _script(path: Path, secrets: Secrets, *, offline: bool) -> list[Pipeline]:
+    """The pipelines of a `*.sql` file: AutoETL's CALLs, or Flink SQL."""
+    from vector_assets.declare.autoetl_script import is_autoetl
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", Place(shown_path(path))) from error
+    if not is_autoetl(text):
+        return flink_sql.compile_script(text, shown_path(path), secrets=secrets, offline=offline)
+    from vector_assets.declare.autoetl import compile_autoetl
+
+    return compile_autoetl(text, shown_path(path), secrets=secrets, offline=offline)
 
 
 def shelf_of(files: Iterable[Path]) -> Shelf:

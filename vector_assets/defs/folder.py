@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 
 from vector_assets.declare import load_folder
-from vector_assets.defs import factory
+from vector_assets.declare.autoetl_folder import request_scripts
+from vector_assets.defs import autoetl, factory
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +18,10 @@ def load(folder: Path) -> dg.Definitions:
     Raises:
         ConfigError: a declaration is wrong; all that is wrong is listed, each with its place.
     """
-    found = load_folder(folder)
-    if not found.pipelines and not found.captures:
+    found, scripts = load_folder(folder), request_scripts(folder)
+    if not found.pipelines and not found.captures and not scripts:
         log.warning(
             "no pipelines in %s: put a .sql file there, or name another folder by VECTOR_ASSETS_PIPELINES", folder
         )
-    return factory.definitions(found.pipelines, found.captures)
+    made = factory.definitions(found.pipelines, found.captures)
+    return dg.Definitions.merge(made, autoetl.definitions(scripts)) if scripts else made

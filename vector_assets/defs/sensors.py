@@ -9,6 +9,7 @@ import time
 import dagster as dg
 
 from vector_assets.defs import history, names, partitions, probe
+from vector_assets.engine import links
 from vector_assets.engine.abilities import partitioned
 from vector_assets.engine.errors import UnavailableError
 from vector_assets.engine.hours import Calendar
@@ -48,6 +49,11 @@ def of(pipeline: Pipeline) -> dg.SensorDefinition:
     return tick
 
 
+def reason_to_skip(instance: dg.DagsterInstance, pipeline: Pipeline, ledger: Ledger) -> str | None:
+    """Why no run is due now; None when one is."""
+    return _reason_to_be_idle(instance, pipeline, ledger) or _nothing_new(pipeline, ledger)
+
+
 def interval(pipeline: Pipeline) -> float:
     """Seconds between two looks: the setting, unless it is left out and the source's options know better."""
     settings, own = pipeline.settings, pipeline.source_options.poll_seconds()
@@ -73,6 +79,8 @@ def request(pipeline: Pipeline, now: float | None = None) -> dg.RunRequest:
 
 def _reason_to_be_idle(instance: dg.DagsterInstance, pipeline: Pipeline, ledger: Ledger) -> str | None:
     """Why nothing is to be started now, whatever the source has; None when something may be."""
+    if links.is_paused(ledger, pipeline.name):
+        return f"paused; `vector-assets autoetl resume {pipeline.name}` lets it go on"
     runs = history.History(instance, pipeline)
     holder = ledger.leases.holder(pipeline.name, pipeline.target)
     if holder is not None and not history.is_alive(ledger, pipeline, holder):

@@ -142,7 +142,7 @@ class Pipeline:
     leaves that open. With an `aggregation` the last transform's rows go into groups, and what the sink receives are
     changes of the groups' rows. `creation` says what is fixed once it was created, and where its data lies; a pipeline
     that `is_idle` reads nothing by itself until somebody starts it. `embedding` are the options of the model
-    that EMBED asks.
+    that EMBED asks; `link` names the tables of a pipeline that a CALL of AutoETL declares.
     """
 
     name: str
@@ -173,6 +173,7 @@ class Pipeline:
     embedding: Options | None = None
     creation: Creation | None = None
     is_idle: bool = False
+    link: str | None = None
 
     @property
     def target(self) -> str:

@@ -96,6 +96,7 @@ class Cursor:
     def peek(self, start: Place) -> Place | None:
         """None when there is something to be read after a place, else how far there is nothing."""
         here, seen = start, []
+        is_old = self._at == _name(start)
         events = self._from(start)
         for event in events:
             seen.append(event)
@@ -104,7 +105,8 @@ class Cursor:
                 return None
             here = _after(here, event)
         self.close()
-        return here
+        # a stream that was open may have been told the end before there was more
+        return self.peek(here) if is_old else here
 
     def _stop(self, here: Place, events: Iterator[Event]) -> Place:
         """The place that was reached; the stream stays open there."""

@@ -1,0 +1,153 @@
+"""Links in both embedding modes, over joined tables, and asked for in a MySQL client: taken up without a restart."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from tests.autoetl_world import CLIENT, PROPERTIES, SETTINGS, call, embedding_index, environment, run
+from vector_assets.cli import app
+from vector_assets.defs import probe
+from vector_assets.defs.folder import load
+
+pytestmark = pytest.mark.service
+
+REQUESTS = "SET 'autoetl.requests' = 'true';\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mysql, opensearch, embeddings) -> Path:
+    for name, value in environment(tmp_path, mysql, opensearch, embeddings).items():
+        monkeypatch.setenv(name, value)
+    mysql.sql("CREATE TABLE a (id INT PRIMARY KEY, s TEXT)")
+    mysql.sql("CREATE TABLE b (a_id INT NOT NULL UNIQUE, n INT)")
+    mysql.sql("INSERT INTO a VALUES (1, 'a cat sleeps'), (2, 'rates rose'), (3, NULL)")
+    mysql.sql("INSERT INTO b VALUES (1, 10), (3, 30)")
+    return tmp_path
+
+
+def test_both_sides_give_the_same_documents_and_vectors(place, mysql, opensearch, embeddings):
+    server = embedding_index(place, opensearch, embeddings)
+    client = opensearch.create(PROPERTIES, knn=True)
+    d = mysql.database
+    fields, keys = {"my_text": f"{d}.a.s", "number": f"{d}.b.n"}, (f"{d}.a.id", f"{d}.b.a_id")
+    (place / "pipelines" / "server.sql").write_text(SETTINGS + call(server, fields, *keys))
+    (place / "pipelines" / "client.sql").write_text(SETTINGS + CLIENT + call(client, fields, *keys))
+    for statement in (
+        "UPDATE b SET a_id = 2 WHERE a_id = 1",
+        "UPDATE a SET s = 'the dog barks' WHERE id = 2",
+        "UPDATE a SET id = 4 WHERE id = 1",
+        "DELETE FROM a WHERE id = 3",
+    ):
+        for name in (server, client):
+            run("run", name)
+        found = [opensearch.documents(name) for name in (server, client)]
+        vectors = [{key: each.pop("my_vector", None) for key, each in side.items()} for side in found]
+        assert found[0] == found[1]
+        assert vectors[0].keys() == vectors[1].keys()
+        for key, vector in vectors[0].items():
+            assert vectors[1][key] == (vector if vector is None else pytest.approx(vector, abs=1e-5))
+        rows = mysql.sql("SELECT a.id, a.s, b.n FROM a LEFT JOIN b ON b.a_id = a.id")
+        assert {(each["id"], each.get("my_text"), each.get("number")) for each in found[0].values()} == set(rows)
+        mysql.sql(statement)
+    for name in (server, client):
+        run("run", name)
+        run("reconcile", name)
+
+
+def links() -> dict[str, dict[str, str]]:
+    return {each["link"]: each for each in json.loads(run("autoetl", "list", "--json"))["links"]}
+
+
+def ticked(
+    folder: Path, instance: dg.DagsterInstance, definitions: dg.Definitions, *, is_failing: bool = False
+) -> list[str]:
+    """One look of the sensor, whose runs are run; the links that were."""
+    job = definitions.resolve_job_def("autoetl_requests")
+    (sensor,) = [each for each in definitions.sensors or () if each.name == "autoetl_requests_sensor"]
+    with dg.build_sensor_context(instance=instance) as context:
+        found = sensor(context)
+    requests = found.run_requests or []
+    for request in requests:
+        done = job.execute_in_process(
+            run_config=request.run_config, tags=request.tags, instance=instance, raise_on_error=False
+        )
+        assert done.success or is_failing
+    return [request.tags["vector_assets/pipeline"] for request in requests]
+
+
+def test_a_client_s_call_is_taken_up_paused_resumed_and_dropped_without_a_restart(place, mysql, opensearch, embeddings):
+    index, d = opensearch.create(PROPERTIES, knn=True), mysql.database
+    (place / "pipelines" / "requests.sql").write_text(SETTINGS + CLIENT + REQUESTS)
+    run("autoetl", "install")
+    definitions = load(place / "pipelines")
+    wanted = call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id").rstrip(";\n")
+    try:
+        with dg.DagsterInstance.ephemeral(tempdir=str(place)) as instance:
+            assert ticked(place, instance, definitions) == []
+            mysql.sql(wanted)
+            assert ticked(place, instance, definitions) == [index]
+            assert {key: each["my_text"] for key, each in opensearch.documents(index).items()} == {
+                "1": "a cat sleeps", "2": "rates rose", "3": None,
+            }  # fmt: skip
+            assert ticked(place, instance, definitions) == []
+            ((_, link, state, status, *_),) = mysql.sql("CALL dbms_etl.show_sync_link()")
+            assert (link, state, status) == (index, "RUNNING", None)
+            assert instance.get_latest_materialization_event(dg.AssetKey([index])) is not None
+            run("autoetl", "pause", index)
+            mysql.sql("DELETE FROM a WHERE id = 3")
+            assert ticked(place, instance, definitions) == []
+            assert links()[index]["state"] == "PAUSED"
+            mysql.sql(f"CALL dbms_etl.resume_sync_link('{index}')")
+            assert ticked(place, instance, definitions) == [index]
+            assert set(opensearch.documents(index)) == {"1", "2"}
+            run("autoetl", "drop", index, "--yes")
+            mysql.sql("UPDATE a SET s = 'later' WHERE id = 1")
+            assert ticked(place, instance, definitions) == []
+            assert links() == {}
+            # under the same name another mapping: all documents are written anew
+            more = {"my_text": f"{d}.a.s", "number": f"{d}.b.n"}
+            mysql.sql(call(index, more, f"{d}.a.id", f"{d}.b.a_id").rstrip(";\n"))
+            assert ticked(place, instance, definitions) == [index]
+            found = {key: (each["my_text"], each["number"]) for key, each in opensearch.documents(index).items()}
+            assert found == {"1": ("later", 10), "2": ("rates rose", None)}
+            # after a reload it is an asset like any other
+            keys = load(place / "pipelines").resolve_asset_graph().get_all_asset_keys()
+            assert dg.AssetKey([index]) in keys
+    finally:
+        probe.forget()
+        mysql.sql("DROP DATABASE dbms_etl")
+
+
+def test_a_request_that_cannot_be_made_is_told_to_the_client_and_hurts_nobody(place, mysql, opensearch):
+    index, d = opensearch.create(PROPERTIES, knn=True), mysql.database
+    (place / "pipelines" / "requests.sql").write_text(SETTINGS + REQUESTS)
+    run("autoetl", "install")
+    try:
+        mysql.sql(call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id").rstrip(";\n"))
+        mysql.sql(call("no_such_index", {"number": f"{d}.b.n"}, f"{d}.b.a_id").rstrip(";\n"))
+        mysql.sql("ALTER TABLE a DROP PRIMARY KEY")
+        definitions = load(place / "pipelines")
+        with dg.DagsterInstance.ephemeral(tempdir=str(place)) as instance:
+            assert ticked(place, instance, definitions, is_failing=True) == ["no_such_index"]
+        first, second = (row[3] for row in mysql.sql("CALL dbms_etl.show_sync_link()"))
+        assert f"{d}.a has no unique key on id" in first
+        assert "opensearch: no_such_index does not exist" in second
+        assert links()[index]["state"] == "WRONG"
+    finally:
+        mysql.sql("DROP DATABASE dbms_etl")
+
+
+def test_a_link_in_a_file_is_paused_and_resumed_but_dropped_in_the_file(place, mysql, opensearch):
+    index, d = opensearch.create(PROPERTIES, knn=True), mysql.database
+    (place / "pipelines" / "links.sql").write_text(SETTINGS + call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id"))
+    assert links()[index]["state"] == "RUNNING"
+    run("autoetl", "pause", index)
+    assert links()[index]["state"] == "PAUSED"
+    run("autoetl", "resume", index)
+    assert links()[index]["state"] == "RUNNING"
+    refused = CliRunner().invoke(app, ["autoetl", "drop", index, "--yes"])
+    assert refused.exit_code == 1
+    assert "take its CALL out of the file" in refused.stderr
