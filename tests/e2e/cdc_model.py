@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+VECTOR = "VARCHAR(99)"
+"""A text that says a vector of three dimensions."""
 TYPES = {
     "INT": lambda rng: str(rng.randrange(-1000, 1000)),
     "BIGINT": lambda rng: str(rng.randrange(-(10**15), 10**15)),
@@ -11,6 +13,7 @@ TYPES = {
     "VARCHAR(60)": lambda rng: f"'{'x' * rng.randrange(60)}'",
     "DECIMAL(10, 2)": lambda rng: f"{rng.randrange(10**6)}.{rng.randrange(10)}5",
     "DECIMAL(14, 2)": lambda rng: f"{rng.randrange(10**11)}.25",
+    VECTOR: lambda rng: f"'{{{rng.randrange(9)},{rng.randrange(9)}.5,1}}'",
     "DATE": lambda rng: f"'20{rng.randrange(10, 30)}-0{rng.randrange(1, 10)}-1{rng.randrange(10)}'",
     "DOUBLE": lambda rng: f"{rng.randrange(1000)}.5",
 }
@@ -19,14 +22,18 @@ NAMES = [f"c{number}" for number in range(8)]
 
 
 class Model:
-    """Draws transactions and DDL; `columns` are names and types beside `id`."""
+    """Draws transactions and DDL; `columns` are names and types beside `id`, `nulls` how many values are null."""
 
-    def __init__(self, run: Callable[[str], Any], seed: int, *, ddl: float = 0.03, keys: int = 120) -> None:
+    def __init__(
+        self, run: Callable[[str], Any], seed: int, *, ddl: float = 0.03, keys: int = 120, nulls: float = 0.15,
+        columns: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.rng = random.Random(seed)
-        self.run, self.ddl, self.keys = run, ddl, keys
-        self.columns: dict[str, str] = {"c0": "INT", "c1": "VARCHAR(30)"}
+        self.run, self.ddl, self.keys, self.nulls = run, ddl, keys, nulls
+        self.columns: dict[str, str] = columns or {"c0": "INT", "c1": "VARCHAR(30)"}
         self.statements: list[str] = []
-        run("CREATE TABLE t (id INT PRIMARY KEY, c0 INT, c1 VARCHAR(30))")
+        listed = ", ".join(f"{name} {kind}" for name, kind in self.columns.items())
+        run(f"CREATE TABLE t (id INT PRIMARY KEY, {listed})")
 
     def step(self) -> None:
         """One transaction, or one DDL."""
@@ -39,7 +46,7 @@ class Model:
         self.run("ROLLBACK" if self.rng.random() < 0.05 else "COMMIT")
 
     def _value(self, kind: str) -> str:
-        return "NULL" if self.rng.random() < 0.15 else TYPES[kind](self.rng)
+        return "NULL" if self.rng.random() < self.nulls else TYPES[kind](self.rng)
 
     def _write(self) -> None:
         here, what = self.rng.randrange(self.keys), self.rng.random()
@@ -66,7 +73,7 @@ class Model:
         )
         what = self.rng.choice(kinds or ["add"])
         if what == "add":
-            name, kind = self.rng.choice(free), self.rng.choice(list(TYPES))
+            name, kind = self.rng.choice(free), self.rng.choice([kind for kind in TYPES if kind != VECTOR])
             text, self.columns[name] = f"ADD COLUMN {name} {kind}", kind
         elif what == "drop":
             name = self.rng.choice(names)

@@ -1,6 +1,6 @@
 """Random changes of a MySQL table end as the same rows in the target, however its columns change on the way.
 
-`CDC_MODEL_CHANGES=10000` makes it long.
+`CDC_MODEL_CHANGES=10000 python -m pytest -o faulthandler_timeout=0 tests/e2e/test_cdc_model.py` makes it long.
 """
 
 import os
@@ -9,8 +9,10 @@ import signal
 
 import pytest
 
-from tests.e2e.cdc_model import Model, assert_equal
+from tests.e2e.cdc_model import VECTOR, Model, assert_equal
 from tests.e2e.test_cdc_columns import MaxComputeTarget, PostgresTarget
+from tests.faults.captured import CapturedJob, Spec, declared
+from tests.sinks.milvus_target import make_target  # noqa: F401
 from vector_assets.engine import env
 
 pytestmark = pytest.mark.service
@@ -63,6 +65,26 @@ def test_a_delta_table_ends_as_the_table(tmp_path, mysql, maxcompute):
     ours, theirs = found.as_source()
     assert_equal(ours, theirs, model)
     assert sorted(name for name, _ in found.columns()) == sorted(["id", *model.columns])
+
+
+def test_a_collection_ends_as_the_table_without_ddl(tmp_path, mysql, make_target):  # noqa: F811
+    fields = {
+        "id": ("INT64", {}), "c0": ("INT32", {"nullable": True}), "c1": ("VARCHAR", {"max_length": 90}),
+        "vec": ("FLOAT_VECTOR", {"dim": 3}),
+    }  # fmt: skip
+    target = make_target(fields)
+    model = Model(mysql.sql, 3, ddl=0, nulls=0, columns={"c0": "INT", "c1": "VARCHAR(30)", "vec": VECTOR})
+    for _ in range(60):
+        model.step()
+    source = mysql.options("t", **CHUNKS)
+    sink = {
+        "connector": "milvus", "endpoint": target.host, "port": str(target.port), "collectionName": target.collection,
+    }  # fmt: skip
+    job = CapturedJob(tmp_path, Spec(source, "milvus", sink, declared(source), behavior="lenient"))
+    assert play(model, job, CHANGES)
+    ours = sorted((row["id"], row["c0"], row["c1"], list(row["vec"])) for row in target.rows())
+    theirs = mysql.sql("SELECT id, c0, c1, vec FROM t ORDER BY id")
+    assert ours == [(*row[:3], [float(part) for part in row[3].strip("{}").split(",")]) for row in theirs]
 
 
 def _of_postgres(kind):

@@ -121,6 +121,23 @@ def test_added_columns_are_null_in_old_rows_and_stand_before_the_partition_colum
         maxcompute.sql(f"ALTER TABLE {table.name} ADD COLUMNS (id STRING)")
 
 
+def test_columns_are_renamed_widened_and_let_be_null_and_nothing_else(maxcompute):
+    table = maxcompute.table(
+        "id BIGINT NOT NULL, n INT NOT NULL, s VARCHAR(5), PRIMARY KEY (id)", "TBLPROPERTIES ('transactional'='true')"
+    )
+    maxcompute.sql(f"INSERT INTO {table.name} VALUES (1, 7, 'x')")
+    for text in ("n RENAME TO m", "`m` NULL", "m m STRING", "s s VARCHAR(9)"):
+        maxcompute.sql(f"ALTER TABLE {table.name} CHANGE COLUMN {text}")
+    maxcompute.sql(f"INSERT INTO {table.name} VALUES (2, NULL, '123456789')")
+    assert maxcompute.rows(f"SELECT * FROM {table.name} ORDER BY id") == [[1, "7", "x"], [2, None, "123456789"]]
+    for text, reason in {
+        "id RENAME TO x": "primary key", "id id STRING": "primary key", "m RENAME TO s": "column s exists",
+        "m NOT NULL": "cannot become NOT NULL", "m m INT": "cannot be converted", "s s VARCHAR(3)": "cannot be conv",
+    }.items():  # fmt: skip
+        with pytest.raises(errors.ODPSError, match=reason):
+            maxcompute.sql(f"ALTER TABLE {table.name} CHANGE COLUMN {text}")
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
