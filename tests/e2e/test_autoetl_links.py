@@ -128,13 +128,19 @@ def test_a_request_that_cannot_be_made_is_told_to_the_client_and_hurts_nobody(pl
     try:
         mysql.sql(call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id").rstrip(";\n"))
         mysql.sql(call("no_such_index", {"number": f"{d}.b.n"}, f"{d}.b.a_id").rstrip(";\n"))
+        taken = opensearch.create(PROPERTIES, knn=True)
+        (place / "pipelines" / "links.sql").write_text(SETTINGS + call(taken, {"number": f"{d}.b.n"}, f"{d}.b.a_id"))
+        mysql.sql(call(taken, {"number": f"{d}.b.n"}, f"{d}.b.a_id").rstrip(";\n"))
         mysql.sql("ALTER TABLE a DROP PRIMARY KEY")
         definitions = load(place / "pipelines")
         with dg.DagsterInstance.ephemeral(tempdir=str(place)) as instance:
             assert ticked(place, instance, definitions, is_failing=True) == ["no_such_index"]
-        first, second = (row[3] for row in mysql.sql("CALL dbms_etl.show_sync_link()"))
+        first, second, third = (row[3] for row in mysql.sql("CALL dbms_etl.show_sync_link()"))
         assert f"{d}.a has no unique key on id" in first
         assert "opensearch: no_such_index does not exist" in second
+        assert f"pipeline name {taken} is taken by" in third
+        assert "links.sql" in third
+        load(place / "pipelines")
         assert links()[index]["state"] == "WRONG"
     finally:
         mysql.sql("DROP DATABASE dbms_etl")

@@ -1,5 +1,6 @@
 """Text to Pipeline: one module per front end, one place that loads files and folders."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ __all__ = [
     "Capture", "Declarations", "check_apart", "collect_folder", "compile_attributes", "compile_script", "load_captures",
     "load_file", "load_folder", "shelf_of", "shelf_of_folder", "shown_path",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 YAML = frozenset({".yaml", ".yml"})
 """Endings of files that hold lake jobs and what they use."""
@@ -146,10 +149,11 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
     """The pipelines of every declaration in a folder and below, in the order of the files' names.
 
     Files with other endings and names that begin with a dot or an underscore are passed over. Two pipelines of one name
-    or one target are an error of the later file.
+    or one target are an error of the later file; links that MySQL clients asked for come last, and give way.
     """
     pipelines: list[Pipeline] = []
     captures: list[Capture] = []
+    asked: list[Pipeline] = []
     errors: list[ConfigError] = []
     if not path.is_dir():
         return Declarations((), (ConfigError(f"no folder of declarations at {path}"),))
@@ -163,11 +167,20 @@ def collect_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool =
                 found = _jobs(file, shelf, secrets, offline=offline)
             else:
                 found = load_file(file, secrets=secrets, offline=offline)
+            asked += [each for each in found if is_asked_for(each)]
+            found = [each for each in found if not is_asked_for(each)]
             check_apart(found, pipelines)
         except ConfigError as error:
             errors.append(error)
         else:
             pipelines += found
+    for each in asked:
+        try:
+            check_apart([each], pipelines)
+        except ConfigError as error:
+            log.warning("the link %s that a MySQL client asked for is left out: %s", each.name, error.message)
+        else:
+            pipelines.append(each)
     return Declarations(tuple(pipelines), tuple(errors), tuple(captures))
 
 
@@ -181,6 +194,11 @@ def check_captures_apart(found: Sequence[Capture], before: Sequence[Capture]) ->
         for other in (*before, *found[:number]):
             if other.name.lower() == capture.name.lower():
                 raise ConfigError(f"CDC pipeline name {capture.name} is taken by {other.place}", capture.place)
+
+
+def is_asked_for(pipeline: Pipeline) -> bool:
+    """True of a link that a MySQL client asked for: no file is wrong because of it."""
+    return pipeline.link is not None and pipeline.is_idle
 
 
 def load_folder(path: Path, *, secrets: Secrets = env.secret, offline: bool = False) -> Declarations:

@@ -83,8 +83,12 @@ def _request(row: dict[str, object]) -> Request:
 
 
 def request_scripts(folder: Path, *, secrets: Secrets = env.secret, offline: bool = False) -> list[RequestScript]:
-    """The scripts of a folder and below that take requests; scripts that are wrong are left to who loads them."""
-    found = []
+    """The scripts of a folder and below that take requests; scripts that are wrong are left to who loads them.
+
+    Raises:
+        ConfigError: two have one name, by which requests are kept.
+    """
+    found: list[RequestScript] = []
     for path in sorted(folder.rglob("*.sql")) if folder.is_dir() else []:
         if any(part.startswith((".", "_")) for part in path.relative_to(folder).parts):
             continue
@@ -93,6 +97,10 @@ def request_scripts(folder: Path, *, secrets: Secrets = env.secret, offline: boo
         except ConfigError:
             continue
         if script is not None:
+            twin = next((each for each in found if each.name == script.name), None)
+            if twin is not None:
+                what = f"{script.path} and {twin.path} both take requests: give one of the files another name"
+                raise ConfigError(what)
             found.append(script)
     return found
 

@@ -6,14 +6,17 @@ partitions, is there after the next reload; the job goes on running it.
 
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import dagster as dg
 
+from vector_assets.declare import check_apart, collect_folder, is_asked_for
 from vector_assets.declare.autoetl_folder import RequestScript
 from vector_assets.declare.autoetl_requests import DRIVEN, Request
 from vector_assets.defs import events, failures, names, runs, sensors
 from vector_assets.engine import links, operate
 from vector_assets.engine.core import Json
+from vector_assets.engine.env import pipelines_dir
 from vector_assets.engine.errors import ConfigError, TransientError, VectorAssetsError
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
@@ -115,6 +118,20 @@ def _sensor(script: RequestScript, job: dg.JobDefinition) -> dg.SensorDefinition
     return tick
 
 
+def _refuse_taken(script: RequestScript, pipeline: Pipeline) -> None:
+    """Make sure that no other pipeline of the folder has the link's name or index.
+
+    Raises:
+        ConfigError: one has; its place is named.
+    """
+    others = [
+        each
+        for each in collect_folder(pipelines_dir()).pipelines
+        if not (is_asked_for(each) and each.name == pipeline.name and Path(each.place.file).name == script.path.name)
+    ]
+    check_apart([pipeline], others)
+
+
 def _run(job: dg.JobDefinition, pipeline: Pipeline) -> dg.RunRequest:
     (op,) = (node.name for node in job.nodes)
     return dg.RunRequest(
@@ -127,6 +144,8 @@ def _look(instance: dg.DagsterInstance, script: RequestScript, request: Request,
     """The link's pipeline when a run of it is due, else why none is; what is wrong is told to the clients."""
     try:
         pipeline = script.pipeline(request)
+        if not ledger.is_activated(pipeline.name, pipeline.target):
+            _refuse_taken(script, pipeline)
         reason = sensors.reason_to_skip(instance, pipeline, ledger)
     except TransientError as error:
         return f"{request.name}: {error}"
