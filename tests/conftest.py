@@ -12,6 +12,7 @@ hypothesis.settings.load_profile("loaded")
 pytest_plugins = [
     "tests.fix_services",
     "tests.fix_proxy",
+    "tests.fix_tls",
     "tests.fix_kafka",
     "tests.fix_postgres",
     "tests.fix_registry",
@@ -19,6 +20,7 @@ pytest_plugins = [
     "tests.fix_maxcompute",
     "tests.fix_mysql",
     "tests.fix_s3",
+    "tests.fix_iceberg_catalogs",
     "tests.fix_spark",
     "tests.fix_embeddings",
     "tests.fix_opensearch",
@@ -28,7 +30,7 @@ pytest_plugins = [
 _SERVICE_FIXTURES = frozenset(
     {"kafka", "own_kafka", "postgres", "own_postgres", "postgres_ledger", "registry", "own_registry"}
     | {"milvus", "own_milvus", "milvus_235"}
-    | {"mysql", "own_mysql"}
+    | {"mysql", "own_mysql", "mysql_service"}
     | {"maxcompute", "maxcompute_server", "own_maxcompute"}
     | {"s3", "spark"}
     | {"embeddings", "embeddings_server", "own_embeddings"}

@@ -1,4 +1,7 @@
-"""A real MariaDB for tests: `mysql` shared by the session, `own_mysql` to be stopped, killed and purged."""
+"""A real MariaDB for tests: `mysql` shared by the session, `own_mysql` to be stopped, killed and purged.
+
+A module that says `pytest_generate_tests = on_both_servers` has its tests run on a real MySQL 8 as well.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,8 +11,12 @@ from typing import Any
 import pytest
 
 from tests.fix_services import start
+from vector_assets.local import mysql8
 from vector_assets.local.mysql import MySqlService, coordinates
+from vector_assets.local.mysql8 import MySql8Service
 
+KINDS: Mapping[str, type[MySqlService]] = {"mariadb": MySqlService, "mysql8": MySql8Service}
+_FAST: Mapping[str, object] = {"innodb-flush-log-at-trx-commit": 0, "sync-binlog": 0}
 _numbers = itertools.count()
 
 
@@ -22,6 +29,16 @@ class MySql:
         self._connection: Any = None
         self.sql(f"CREATE DATABASE {self.database}")
         self.connection.select_db(self.database)
+
+    @property
+    def is_mariadb(self) -> bool:
+        """False of MySQL 8."""
+        return not isinstance(self.service, MySql8Service)
+
+    def gtid(self) -> str:
+        """The transactions so far, as the server spells them."""
+        variable = "@@gtid_binlog_pos" if self.is_mariadb else "@@GLOBAL.gtid_executed"
+        return str(self.sql(f"SELECT {variable}")[0][0])
 
     @property
     def connection(self) -> Any:
@@ -78,13 +95,28 @@ class MySql:
         }
 
 
-def pytest_report_header() -> str:
-    return f"service mysql: {MySqlService.missing() or coordinates()}"
+def pytest_report_header() -> list[str]:
+    return [
+        f"service mysql: {MySqlService.missing() or coordinates()}",
+        f"service mysql8: {MySql8Service.missing() or mysql8.coordinates()}",
+    ]
+
+
+def on_both_servers(metafunc: pytest.Metafunc) -> None:
+    """The hook of a module whose tests hold on both servers."""
+    if "mysql_kind" in metafunc.fixturenames:
+        metafunc.parametrize("mysql_kind", KINDS, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def mysql_service(services_home: Path) -> Iterator[MySqlService]:
-    service = MySqlService(services_home / "mysql", {"innodb-flush-log-at-trx-commit": 0, "sync-binlog": 0})
+def mysql_kind(request: pytest.FixtureRequest) -> str:
+    """Which server: MariaDB unless the module asks for both."""
+    return str(getattr(request, "param", "mariadb"))
+
+
+@pytest.fixture(scope="session")
+def mysql_service(mysql_kind: str, services_home: Path) -> Iterator[MySqlService]:
+    service = KINDS[mysql_kind](services_home / f"{mysql_kind}_of_session", _FAST)
     start(service)
     yield service
     service.erase()
@@ -103,12 +135,12 @@ OwnMySql = Callable[..., MySql]
 
 
 @pytest.fixture
-def own_mysql(services_home: Path) -> Iterator[OwnMySql]:
+def own_mysql(mysql_kind: str, services_home: Path) -> Iterator[OwnMySql]:
     """Makes throwaway servers: `own_mysql({"setting": value})`."""
     made: list[MySql] = []
 
     def make(settings: Mapping[str, object] | None = None) -> MySql:
-        service = MySqlService(services_home / f"own_mysql_{next(_numbers)}", settings)
+        service = KINDS[mysql_kind](services_home / f"{mysql_kind}_{next(_numbers)}", settings)
         start(service)
         made.append(MySql(service))
         return made[-1]

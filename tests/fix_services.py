@@ -17,6 +17,7 @@ from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
 from vector_assets.local.mysql import MySqlService
+from vector_assets.local.mysql8 import MySql8Service
 from vector_assets.local.opensearch import OpenSearchService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.s3 import S3Service
@@ -29,7 +30,8 @@ _KINDS: dict[str, type[LocalService]] = {
     "milvus": MilvusService,
     "registry": SchemaRegistryService,
     "maxcompute": MaxComputeService,
-    "mysql": MySqlService,
+    "mysql8": MySql8Service,
+    "mariadb": MySqlService,
     "s3": S3Service,
     "embeddings": EmbeddingsService,
     "opensearch": OpenSearchService,

@@ -83,6 +83,20 @@ def test_a_status_follows_from_sensor_and_run(found, status):
     assert state_of("orders", None, found).status == status
 
 
+@pytest.mark.parametrize(
+    ("sensors", "status", "why"),
+    [
+        ({"orders_sensor": "RUNNING"}, "Failed", "its next run would stop: it is wrong"),
+        ({"orders_sensor": "STOPPED"}, "Stopped", "its sensor is off; a run would stop: it is wrong"),
+        ({}, "Not started", "a run would stop: it is wrong"),
+    ],
+    ids=["on", "off", "never on"],
+)
+def test_a_job_whose_next_run_would_stop_says_so(sensors, status, why):
+    found = state_of("orders", None, {"sensors": sensors, "runs": {}, "daemon": True}, "it is wrong")
+    assert (found.status, found.why) == (status, why)
+
+
 def test_a_job_that_is_on_says_when_no_daemon_works():
     assert "no Dagster daemon" in state_of("orders", None, states("RUNNING", "SUCCESS", daemon=False)).why
     assert "jobs logs orders" in state_of("orders", None, states("RUNNING", "FAILURE")).why

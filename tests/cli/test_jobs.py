@@ -281,7 +281,99 @@ def test_columns_that_are_added_renamed_and_widened_after_a_run_reach_the_table(
         {"id": 3, "size": None, "system": None},
         {"id": 2**40, "size": "L", "system": system},
     ]
-    cli("jobs", "edit", job, "--retype", "id=STRING")
+    file.write_text(file.read_text().replace("field: id, type: BIGINT", "field: id, type: STRING"))
     refused = cli("run", job)
     assert refused.code == 1
     assert "column id is " in refused.err
+
+
+@pytest.mark.parametrize("job", ["orders", "archived"], ids=["iceberg", "paimon"])
+def test_a_type_that_the_table_cannot_take_is_refused_before_a_run_and_told_by_status(cli, home, shop, job):
+    lake_world.write(cli, home, shop, jobs=True)
+    assert cli("run", job).code == 0
+    file = home / "pipelines" / "jobs.yaml"
+    before = file.read_text()
+    refused = cli("jobs", "edit", job, "--retype", "id=STRING")
+    assert refused.code == 1
+    assert "column id is " in refused.err
+    assert file.read_text() == before
+    field = "device.os" if job == "orders" else "device"
+    told = cli("jobs", "edit", job, "--rename", f"{field}=system", "--json").json["table"]
+    assert len(told) == 1
+    assert "column system " in told[0]
+    file.write_text(before.replace("field: id, type: BIGINT", "field: id, type: STRING"))
+    found = {each["name"]: each for each in cli("jobs", "status", "--json").json["jobs"]}
+    assert "column id is " in found[job]["problem"]
+    others = [each["problem"] for name, each in found.items() if name != job]
+    assert others == [None]
+    for command in (("plan", job), ("jobs", "start", job)):
+        refused = cli(*command)
+        assert refused.code == 1
+        assert "column id is " in refused.err
+
+
+def test_status_tells_what_is_fixed_and_was_changed_and_a_file_that_is_wrong(cli, home, shop):
+    assert cli(*CREATE, "--path", str(home / "own")).code == 0
+    file = home / "pipelines" / "orders.yaml"
+    file.write_text(file.read_text().replace(str(home / "own"), str(home / "other")))
+    (found,) = cli("jobs", "status", "--json").json["jobs"]
+    assert "destination.path cannot be changed after creation" in found["problem"]
+    file.write_text(file.read_text().replace("json_layers", "json_layer") + "  start: never\n")
+    (found,) = cli("jobs", "status", "--json").json["jobs"]
+    assert "pipelines/orders.yaml:" in found["problem"]
+
+
+@pytest.mark.parametrize("job", ["orders", "archived"], ids=["iceberg", "paimon"])
+def test_rows_of_older_columns_are_not_foreign_and_the_way_out_of_an_append_table_is_told(cli, home, shop, job):
+    lake_world.write(cli, home, shop, jobs=True)
+    assert cli("run", job).code == 0
+    field = "device.os" if job == "orders" else "device"
+    assert cli("jobs", "edit", job, "--rename", f"{field}=system").code == 0
+    done = cli("reconcile", job, "--json")
+    assert (done.code, json.loads(done.out)["counts"]) == (1, {"other_code": 30})
+    told = cli("reconcile", job).out
+    assert "--rewrite" not in told
+    assert f"reset {job} --adopt-target" in told
+
+
+def test_a_start_that_has_not_come_yet_is_refused(cli, home, shop):
+    refused = cli(*CREATE, "--start", "2999-01-01T00:00:00Z")
+    assert refused.code == 1
+    assert "orders.yaml:" in refused.err
+    assert "2999-01-01T00:00:00Z has not come yet" in refused.err
+
+
+def test_a_start_by_time_takes_the_first_message_of_that_time_or_later(cli, home, kafka, shop):
+    topic = kafka.create_topic(partitions=1)
+    start = 1_700_000_000_000
+    values = [json.dumps({"id": number}) for number in range(4)]
+    kafka.produce(topic, values, partition=0, timestamps=[start + 1000 * number for number in range(4)])
+    (home / "pipelines" / "shop.yaml").write_text(
+        f"datasource: {{name: shop, brokers: '${{secret_values.shop_kafka}}', topic: {topic}}}\n"
+    )
+    for name, at in (("orders", "2023-11-14T22:13:21.500Z"), ("again", str(start + 2000))):
+        assert cli("jobs", "create", name, *CREATE[3:-1], name, "--start", at).code == 0
+        assert cli("run", name).code == 0
+        rows = cli("query", f"SELECT id FROM shop.{name} ORDER BY id", "--json").json["rows"]
+        assert rows == [{"id": 2}, {"id": 3}]
+
+
+@pytest.mark.parametrize("job", ["orders", "archived"], ids=["iceberg", "paimon"])
+def test_a_preview_of_a_job_shows_what_its_next_run_has_and_what_no_column_is_for(cli, home, kafka, shop, job):
+    lake_world.write(cli, home, shop, jobs=True)
+    file = home / "pipelines" / "jobs.yaml"
+    file.write_text(file.read_text().replace("ignore:", "on_drift: evolve\n  ignore:"))
+    assert cli("run", job).code == 0
+    kafka.produce(shop, [json.dumps({"id": 99, "gift": True})], partition=2)
+    before = cli("jobs", "preview", job, "--json").json
+    assert [each["field"] for each in before["strays"]] == ["gift"]
+    assert "the table gets a column for each" in cli("jobs", "preview", job).out
+    assert cli("run", job).code == 0
+    after = cli("jobs", "preview", job, "--json").json
+    assert after["strays"] == []
+    named = [each["column"] for each in after["columns"]]
+    times = ["log_time"] if job == "orders" else ["log_time", "log_time_day"]
+    assert named[-len(times) - 1 :] == ["gift", *times]
+    (row,) = [row for row in after["rows"] if row["id"] == 99]
+    assert (row["gift"], row["_rescued"]) == (True, None)
+    assert all(row[name] is not None for row in after["rows"] for name in times)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -12,6 +13,8 @@ from vector_assets.cli.query_spark import IDLE, parse
 from vector_assets.engine.env import secret_variable
 from vector_assets.engine.errors import ConfigError
 from vector_assets.local.spark import missing
+from vector_assets.sinks.iceberg import IcebergSink
+from vector_assets.sinks.paimon import PaimonSink
 
 
 @pytest.fixture
@@ -22,6 +25,12 @@ def lake(kafka, cli, home, monkeypatch):
     monkeypatch.setenv(secret_variable("shop_kafka"), kafka.bootstrap_servers)
     lake_world.write(cli, home, topic, jobs=True)
     return home
+
+
+@pytest.fixture
+def topic(lake):
+    """The topic that both jobs read."""
+    return (lake / "pipelines" / "shop.yaml").read_text().rpartition("topic: ")[2].strip()
 
 
 def test_duckdb_reads_the_tables_of_both_formats(cli, lake):
@@ -39,8 +48,41 @@ def test_duckdb_reads_the_tables_of_both_formats(cli, lake):
     assert "30 rows" in shown
     tables = cli("query", "SHOW ALL TABLES", "--json").json["rows"]
     assert {(row["schema"], row["name"]) for row in tables} >= {("shop", "orders"), ("shop", "archived")}
+    assert {row["schema"] for row in tables} == {"shop"}
+    listed = cli("query", "show tables;", "--json").json["rows"]
+    assert listed == [{"name": "shop.archived"}, {"name": "shop.orders"}]
     (lake / "q.sql").write_text("SELECT min(log_time_day) = max(log_time_day) AS one FROM shop.archived")
     assert cli("query", "q.sql", "--json").json["rows"] == [{"one": True}]
+
+
+@pytest.mark.parametrize("job", ["orders", "archived"], ids=["iceberg", "paimon"])
+def test_only_columns_and_files_that_a_query_needs_are_read(cli, lake, kafka, topic, monkeypatch, job):
+    assert cli("run", job).code == 0
+    kafka.produce(topic, [json.dumps({"id": 1000, "total": 2.5, "device": {"os": "bsd"}})], partition=1)
+    assert cli("run", job).code == 0
+    asked: list[tuple[list[str] | None, int]] = []
+    sink = IcebergSink if job == "orders" else PaimonSink
+    whole = sink.relation
+
+    def relation(self, columns=None, where=None):
+        found = whole(self, columns, where)
+        if columns is not None:
+            rows = found.read_all()
+            asked.append((rows.column_names, rows.num_rows))
+            found = rows.to_reader()
+        return found
+
+    monkeypatch.setattr(sink, "relation", relation)
+    # a column whose name is part of that of another one is read besides
+    names = ["id"] if job == "orders" else ["id", "log_time", "log_time_day"]
+    condition = "id > 500" if job == "orders" else "log_time_day < '2000'"
+    wanted = 1 if job == "orders" else 0
+    found = cli("query", f"SELECT count(*) AS n FROM shop.{job} WHERE {condition}", "--json").json["rows"]
+    assert found == [{"n": wanted}]
+    assert asked == [(names, wanted)]
+    asked.clear()
+    cli("query", f"SELECT max(id) AS n FROM shop.{job}")
+    assert asked == [(["id"], 31)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +91,7 @@ def test_duckdb_reads_the_tables_of_both_formats(cli, lake):
         ("SELECT * FROM shop.ordres", "lake tables declared: shop.archived, shop.orders"),
         ("SELECT nothing FROM range(3)", "query: Binder Error"),
         ("SELEC 1", "query: Parser Error"),
-        ("SELECT * FROM shop.orders", "shop.orders"),
+        ("SELECT * FROM shop.orders", "table shop.orders is not there: the first run of orders makes it"),
         ("nothing.sql", "nothing.sql: cannot be read"),
     ],
     ids=["unknown table", "unknown column", "no SQL", "a table that is not there yet", "no file"],
@@ -111,3 +153,8 @@ def test_spark_answers_a_script_over_both_formats(cli, lake):
     assert done.out.splitlines()[3:5] == ["28,linux", "29,linux"]
     assert done.out.splitlines()[-2:] == ["n", "20"]
     assert "orders" in done.out.splitlines()[1]
+    (lake / "script.sql").write_text("select count(*) as n from shop.orders;\nselect * from nothing;\nselect 1;\n")
+    done = cli("query", "--engine", "spark", "script.sql", "--format", "csv")
+    assert done.code == 1
+    assert done.out.split() == ["n", "30"]
+    assert "statement 2 (select * from nothing): " in done.err

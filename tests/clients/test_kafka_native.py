@@ -58,7 +58,7 @@ def assign(consumer, topic, *partitions, offset=0):
     consumer.incremental_assign([TopicPartition(topic, partition, offset) for partition in partitions])
 
 
-def test_it_is_there_where_numba_is() -> None:
+def test_it_is_there_where_llvmlite_is() -> None:
     assert is_available()
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from tests.declare.lake import GROUP, JOB, OWN, SOURCE, compiled, folder, jobs, secret
 from vector_assets.declare import load_file
+from vector_assets.declare.lake_form import PROCESS_BYTES, UNIT_BYTES
 from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.pipeline import Allotment
 
 
 def changed(old: str, new: str, text: str = JOB) -> str:
@@ -103,6 +105,12 @@ def test_partitions_by_log_time_column_and_bucket(tmp_path: Path) -> None:
     assert dict(pipeline.reads)["log_time"] == {"timestamp"}
 
 
+def test_the_batch_column_reaches_the_sink(tmp_path: Path) -> None:
+    pipeline = compiled(tmp_path, with_key("batch_column: _batch"))
+    assert pipeline.sink_options.shown()["batch_column"] == "_batch"
+    assert "_batch" not in pipeline.schema.names
+
+
 @pytest.mark.parametrize("unit", ["year", "month", "day", "hour"])
 def test_every_unit_of_log_time_is_a_partition(tmp_path: Path, unit: str) -> None:
     text = with_key(f"partition_by: [{{log_time: {unit}}}]\n  log_time_column: seen_at")
@@ -119,8 +127,13 @@ def test_the_log_time_is_the_record_s_own(tmp_path: Path) -> None:
 
 def test_units_are_memory(tmp_path: Path) -> None:
     text = with_key("resources: {group: lake, units: 4}")
-    assert compiled(tmp_path, text, GROUP).settings.memory == 4 * 128 * 1024**2
-    assert compiled(tmp_path, with_key("resources: {memory: 512 MB}")).settings.memory == 512 * 1024**2
+    made = compiled(tmp_path, text, GROUP)
+    assert made.settings.memory == 4 * UNIT_BYTES - PROCESS_BYTES
+    assert made.allotment == Allotment("lake", 4, 4 * UNIT_BYTES)
+    alone = compiled(tmp_path, with_key("resources: {memory: 512 MB}"))
+    assert (alone.settings.memory, alone.allotment) == (512 * 1024**2 - PROCESS_BYTES, None)
+    with pytest.raises(ConfigError, match=r"resources.memory: found '511 MB'"):
+        compiled(tmp_path, with_key("resources: {memory: 511 MB}"))
 
 
 def test_a_group_of_48_units_with_8_used_has_40_left(tmp_path: Path) -> None:
@@ -220,6 +233,7 @@ def test_an_own_path_is_the_table_s_folder(tmp_path: Path) -> None:
         (with_key("partition_by: [{bucket: 4}]"), r":29:18: .*want log_time or column"),
         (with_key("partition_by: [{log_time: day}]\n  log_time_column: os"),
          r":30:20: .*column os is that of the record"),
+        (with_key("batch_column: OS"), r":29:17: .*batch_column: OS is a column of the messages"),
         (changed("name: os", "name: ID"),
          r":25:7: .*columns: field 'device.os' \(column ID\): 'id' is column id already"),
         (changed("field: device.os", "field: a.b.c"), r":25:7: .*field a.b.c is 3 layers deep; json_layers is 2"),

@@ -321,3 +321,39 @@ class KeyedSink(MemorySink):
     def _batch(self, rows: list[tuple[int, str]]) -> pa.RecordBatch:
         ids, names = [i for i, _ in rows], [n for _, n in rows]
         return pa.record_batch([pa.array(ids, pa.int64()), pa.array(names, pa.string())], names=["id", "name"])
+
+
+@dataclass
+class NotingSink(MemorySink):
+    """Appends rows and notes beside each which batch's records it was made of, so that they can be replaced."""
+
+    merge: Merge = Merge.APPEND
+    rows: list[tuple[int, str, int | None]] = field(default_factory=list)
+    batch_column: str | None = "_batch"
+
+    def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
+        return Target("memory://rows", (), {"id": "int8"}, self.cell.incarnation, "exactly-once")
+
+    def commit(self, staged: Staged) -> Receipt:
+        token, batch = staged.token, staged.payload
+        with self.cell.lock:
+            self._advance(token)
+            if batch.rewrites:
+                self.rows[:] = [row for row in self.rows if row[2] != batch.root]
+            root = batch.root if self.batch_column else None
+            pairs = zip(*(batch.upserts.column(c).to_pylist() for c in ("id", "name")), strict=True)
+            new = [(key, name, root) for key, name in pairs]
+            self.rows += new
+            self.cell.batches[token.seq] = (token.id, Counts(written=len(new)), [])
+        return self.receipt(token)
+
+    def rows_of_batch(self, root: int) -> int:
+        return sum(1 for row in self.rows if row[2] == root)
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        return rows.select(["id", "name", POSITION])
+
+    def scan(self) -> Iterable[pa.RecordBatch]:
+        with self.cell.lock:
+            ids, names = [row[0] for row in self.rows], [row[1] for row in self.rows]
+        yield pa.record_batch([pa.array(ids, pa.int64()), pa.array(names, pa.string())], names=["id", "name"])

@@ -40,8 +40,7 @@ SET 'vector-assets.lease.ttl' = '2 s';
 {settings}
 CREATE TABLE changes (id {id_type}{not_null}, name STRING, age INT, vec ARRAY<FLOAT>{source_key}) WITH ({source},
   'topic' = '{topic}', 'properties.bootstrap.servers' = '{brokers}');
-CREATE TABLE people (id {id_type} NOT NULL, name VARCHAR(20), age INT, vec ARRAY<FLOAT>,
-  PRIMARY KEY (id) NOT ENFORCED) WITH ({sink});
+CREATE TABLE people (id {id_type} NOT NULL, name VARCHAR(20), age INT, vec ARRAY<FLOAT>{primary}) WITH ({sink});
 INSERT INTO people SELECT * FROM changes;
 """
 KEY = ", PRIMARY KEY (id) NOT ENFORCED"
@@ -211,6 +210,42 @@ class PostgresPeople:
         return self._read("id, ctid, xmin")
 
 
+class OpenSearchPeople:
+    """The index `people` on an OpenSearch."""
+
+    def __init__(self, server: Any, *, is_text: bool = False) -> None:
+        self.server = server
+        vector = {"type": "knn_vector", "dimension": 3, "method": {"engine": "faiss", "name": "hnsw"}}
+        fields = {
+            "id": {"type": "keyword" if is_text else "long"}, "name": {"type": "keyword"}, "age": {"type": "integer"},
+            "vec": vector,
+        }  # fmt: skip
+        self.index = server.create(fields, knn=True)
+
+    def sink(self) -> str:
+        return (
+            f"'connector' = 'opensearch-2', 'hosts' = '{self.server.url}', 'index' = '{self.index}',"
+            " 'sink.bulk-flush.max-actions' = '40'"
+        )
+
+    def _hits(self) -> list[dict[str, Any]]:
+        self.server.ask("POST", f"{self.index}/_refresh", status=200)
+        body = {"size": 10_000, "version": True, "seq_no_primary_term": True}
+        found: list[dict[str, Any]] = self.server.ask("POST", f"{self.index}/_search", body, status=200)["hits"]["hits"]
+        return found
+
+    def rows(self) -> dict[Any, tuple[Any, ...]]:
+        found = {}
+        for hit in self._hits():
+            row = hit["_source"]
+            assert hit["_id"] == str(row["id"])
+            found[row["id"]] = (row.get("name"), row.get("age"), row["vec"])
+        return found
+
+    def versions(self) -> list[Any]:
+        return sorted((hit["_id"], hit["_version"], hit["_seq_no"]) for hit in self._hits())
+
+
 class ChangeJob:
     """A topic, a target and a script between them."""
 
@@ -224,6 +259,7 @@ class ChangeJob:
             "topic": self.topic, "brokers": kafka.bootstrap_servers,
             "source_key": KEY if name == "upsert-kafka" else "",
             "not_null": "" if name == "upsert-kafka" else " NOT NULL",
+            "primary": KEY,
         } | script  # fmt: skip
         self.environment = {
             "VECTOR_ASSETS_HOME": str(folder / "home"),
@@ -292,7 +328,7 @@ _APART.set_forkserver_preload(["tests.faults.changes_apart"])
 
 
 def work(folder: str, environment: dict[str, str], fail_at: str, what: str) -> None:
-    """What a process of its own does. `wire:n` kills it when the n-th request to Milvus has been answered."""
+    """What a process of its own does. `wire:n` kills it when the n-th request with rows has been answered."""
     from vector_assets.engine.rewrite import Selection, rewrite
 
     os.environ |= environment
@@ -314,14 +350,24 @@ def work(folder: str, environment: dict[str, str], fail_at: str, what: str) -> N
 
 def _die_after(count: int) -> None:
     from vector_assets.clients.milvus_api import Api
+    from vector_assets.sinks.opensearch_write import Landing
 
-    settle, seen = Api._settle, 0
+    settle, bulk, seen = Api._settle, Landing._bulk, 0
 
-    def dying(self: Any, write: Any, future: Any) -> Iterator[Any]:
+    def answered() -> None:
         nonlocal seen
-        yield from settle(self, write, future)
         seen += 1
         if seen == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def dying(self: Any, write: Any, future: Any) -> Iterator[Any]:
+        yield from settle(self, write, future)
+        answered()
+
+    def dying_bulk(self: Any, *request: Any) -> Any:
+        found = bulk(self, *request)
+        answered()
+        return found
+
     Api._settle = dying  # type: ignore[method-assign]
+    Landing._bulk = dying_bulk  # type: ignore[method-assign]

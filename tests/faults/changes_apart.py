@@ -9,6 +9,8 @@ import vector_assets.formats.debezium_json
 import vector_assets.sinks.adbpg
 import vector_assets.sinks.iceberg
 import vector_assets.sinks.milvus
+import vector_assets.sinks.opensearch
+import vector_assets.sinks.opensearch_audit
 import vector_assets.sources.kafka
 import vector_assets.transforms.duck  # noqa: F401
 from tests.faults import changes  # noqa: F401

@@ -51,6 +51,11 @@ class IcebergPeople:
         assert len(rows) == len(found), "a row is there twice"
         return rows
 
+    def batches(self) -> dict[Any, int]:
+        """The batch that is noted beside every row."""
+        found = self.table().scan().to_arrow().to_pylist()
+        return {row["id"]: row["_batch"] for row in found}
+
     def versions(self) -> list[Any]:
         """What changes with every commit."""
         return [self.table().metadata_location]

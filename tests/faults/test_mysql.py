@@ -1,5 +1,6 @@
 """MySQL to PostgreSQL: killed at every step of a batch, in the snapshot, at the hand-over and in the stream."""
 
+import os
 import random
 import signal
 import threading
@@ -9,13 +10,17 @@ from typing import Any
 import pymysql
 import pytest
 
+from tests.faults.apart import Apart
 from tests.faults.changes import ChangeJob
+from tests.faults.test_crash import wait_for_stop
+from tests.fix_mysql import on_both_servers
 from tests.sources.mysql_model import change
 from vector_assets.engine import env
 from vector_assets.engine.core import State
 from vector_assets.engine.errors import PositionLostError
 
 pytestmark = pytest.mark.service
+pytest_generate_tests = on_both_servers
 
 SCRIPT = """
 SET 'pipeline.name' = 'people';
@@ -117,6 +122,64 @@ def test_writers_during_the_snapshot_lose_nothing_and_double_nothing(job, mysql)
         job.run_apart(f"{chance.choice(env.STEPS)}:{chance.randint(1, 3)}")
     writer.join()
     assert job.run_apart() == 0
+    job.assert_settled(job.wanted())
+
+
+def test_a_database_that_crashes_in_the_middle_of_the_snapshot_is_read_on(tmp_path, own_mysql, postgres):
+    """Killed with the reader after the second chunk; rows before and behind it change meanwhile."""
+    mysql = own_mysql()
+    job = MySqlJob(tmp_path, mysql, postgres, **{"scan.incremental.snapshot.chunk.size": "4"})
+    mysql.sql("INSERT INTO t VALUES (%s, 1, 'x')", *[(n,) for n in range(20)])
+    assert job.run_apart("committed:2") == -signal.SIGKILL
+    assert len(job.people.rows()) == 8
+    mysql.sql("UPDATE t SET n = 2 WHERE id IN (1, 15)")
+    mysql.restart(is_crash=True)
+    mysql.sql("DELETE FROM t WHERE id IN (2, 16)")
+    assert job.run_apart() == 0
+    job.assert_settled(job.wanted())
+
+
+@pytest.mark.parametrize("phase", ["snapshot", "stream"])
+def test_connections_that_are_cut_again_and_again_lose_nothing(tmp_path, mysql, postgres, proxy, phase):
+    """All connections are cut eight times, while batches are read through a proxy."""
+    between = proxy("127.0.0.1", mysql.service.port)
+    job = MySqlJob(
+        tmp_path, mysql, postgres, **{"scan.incremental.snapshot.chunk.size": "10", "port": str(between.port)}
+    )
+    mysql.sql("INSERT INTO t VALUES (%s, 1, 'x')", *[(n,) for n in range(100)])
+    if phase == "stream":
+        job.run()
+        mutate(mysql, random.Random(5), 150)
+    done = threading.Event()
+
+    def cut():
+        for pause in (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.3, 2.1):
+            if not done.wait(pause):
+                between.drop_connections()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    try:
+        job.run()
+    finally:
+        done.set()
+        cutter.join()
+    job.run()
+    job.assert_settled(job.wanted())
+
+
+@pytest.mark.parametrize("step", ["staged", "committing"])
+def test_two_workers_on_one_pipeline_land_every_change_once(job, mysql, step):
+    """The first sleeps past its lease in the snapshot, the second goes on; the first wakes up and is refused."""
+    mysql.sql("INSERT INTO t VALUES (%s, 1, 'x')", *[(n,) for n in range(0, 200, 2)])
+    environment = {**os.environ, **job.environment, "VECTOR_ASSETS_FAIL_AT": f"{step}:2:stop"}
+    zombie = Apart(["run", "people"], environment, job.folder)
+    wait_for_stop(zombie)
+    mutate(mysql, random.Random(6), 20)
+    assert job.run_apart() == 0
+    zombie.send_signal(signal.SIGCONT)
+    output, _ = zombie.communicate(timeout=90)
+    assert zombie.returncode == 1, output
     job.assert_settled(job.wanted())
 
 

@@ -43,6 +43,7 @@ def test_services_that_never_ran_are_down_and_looking_at_them_leaves_nothing(hom
         ("milvus", "down", "", None),
         ("maxcompute", "down", "", None),
         ("mysql", "down", "", None),
+        ("mysql8", "down", "", None),
         ("s3", "down", "", None),
         ("embeddings", "down", "", None),
         ("opensearch", "down", "", None),

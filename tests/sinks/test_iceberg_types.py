@@ -127,7 +127,11 @@ def test_columns_are_added_and_widened_while_rows_keep_coming(lake):  # noqa: F8
     sink = lake.sink(old, ())
     feed = Feed(sink)
     apply(feed, table(old, {"id": 1, "n": 1, "s": {"a": 1}}))
+    foreseen = sink.would_evolve(new)
+    assert len(lake.table().schema().fields) == 3
     changes = sink.evolve(new)
+    assert changes == foreseen
+    assert sink.would_evolve(new) == ()
     assert [change.split(" ")[1] for change in changes] == ["n", "s.a", "s.b", "x"]
     assert sink.evolve(new) == ()
     apply(feed, table(new, {"id": 2, "n": 1 << 40, "s": {"a": 1 << 40, "b": "b"}, "x": 0.5}))
@@ -136,6 +140,8 @@ def test_columns_are_added_and_widened_while_rows_keep_coming(lake):  # noqa: F8
     assert second == {"id": 2, "n": 1 << 40, "s": {"a": 1 << 40, "b": "b"}, "x": 0.5}
     # columns that the rows lack are kept, and narrower ones are no change
     assert sink.evolve(old) == ()
+    with pytest.raises(PlanError, match="column x is string"):
+        sink.would_evolve(pa.schema([("id", pa.int64()), ("x", pa.string())]))
     with pytest.raises(PlanError, match="column x is string"):
         sink.evolve(pa.schema([("id", pa.int64()), ("x", pa.string())]))
     assert lake.table().schema().find_field("x").field_type == lake.table().schema().find_type("x")

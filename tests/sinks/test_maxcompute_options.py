@@ -209,17 +209,43 @@ def closing_books(folder):
     return closing(Books(Ledger(folder / "ledger.db"), Archive(folder / "archive")))
 
 
-@pytest.mark.service
-def test_the_documents_datastream_sink_is_written_from_python(maxcompute):
+def datastream_ddl(server, begin, end, table):
+    """The DDL inside a Java example of the document, with the service's address in it."""
     text = seed(3)
-    java = text[text.index("Connect to the sink") : text.index("Maven dependency")]
+    java = text[text.index(begin) : text.index(end)]
     ddl = "\n".join(re.findall(r'^\s*"([^"\\]*)"', java, re.MULTILINE)) + ";"
-    table = str(maxcompute.table("cid string, rt double", "PARTITIONED BY (ds string)").name)
     for name, value in {
-        "<yourEndpointName>": maxcompute.service.endpoint, "<yourProjectName>": "local", "<yourTableName>": table,
-        "<yourAccessId>": maxcompute.service.access_id, "<yourAccessPassword>": maxcompute.service.access_key,
+        "<yourEndpointName>": server.service.endpoint, "<yourProjectName>": "local", "<yourTableName>": table,
+        "<yourAccessId>": server.service.access_id, "<yourAccessPassword>": server.service.access_key,
     }.items():  # fmt: skip
         ddl = ddl.replace(name, value)
+    return ddl
+
+
+@pytest.mark.service
+def test_the_documents_datastream_source_is_read_from_python(maxcompute):
+    """`ds=201809*` is every day of that month, and nothing else."""
+    found = maxcompute.table("cid string, rt double", "PARTITIONED BY (ds string)")
+    for day, rows in {
+        "20180901": [["a", 1.5]],
+        "20180930": [["b", 2.5], ["c", None]],
+        "20181001": [["d", 4.0]],
+    }.items():
+        with found.open_writer(partition=f"ds={day}", create_partition=True) as writer:
+            writer.write(rows)
+    ddl = datastream_ddl(maxcompute, "Connect to the source", "Connect to the sink", str(found.name))
+    with api.loads(ddl).source("odps_source") as source:
+        batches = list(source.batches())
+    assert [row for batch in batches for row in batch.rows.to_pylist()] == [
+        {"cid": "a", "rt": 1.5}, {"cid": "b", "rt": 2.5}, {"cid": "c", "rt": None},
+    ]  # fmt: skip
+    assert sum(batch.rejected.num_rows for batch in batches) == 0
+
+
+@pytest.mark.service
+def test_the_documents_datastream_sink_is_written_from_python(maxcompute):
+    table = str(maxcompute.table("cid string, rt double", "PARTITIONED BY (ds string)").name)
+    ddl = datastream_ddl(maxcompute, "Connect to the sink", "Maven dependency", table)
     rows = pa.table({"cid": ["id0", "id1"], "rt": [3.0, 4.0]})
     with api.loads(ddl).sink("odps_sink") as sink:
         written = sink.write(rows)

@@ -140,6 +140,26 @@ def test_a_request_that_is_refused_for_now_is_repeated(make_lot, tunnel, fault, 
     assert lot.rows("id") == [(i,) for i in range(8)]
 
 
+SWEPT = [{"status": 429}, {"status": 500}, {"status": 308}, {"cut": "before"}]
+
+
+@pytest.mark.parametrize("fault", SWEPT, ids=str)
+def test_whichever_request_of_a_batch_is_refused_every_row_is_there_once(make_lot, tunnel, fault, apply):
+    """The nth request of all that a batch makes, for every n there is: looking, opening, sending, committing."""
+    lot = make_lot(PARTED, "PARTITIONED BY (ds string)", kind=tunnel)
+    sink = lot.sink(WITH_DS, partition="ds", compressAlgorithm="RAW", **TUNNELS[tunnel])
+    hit = 0
+    for number in range(40):
+        lot.server.service.ask("DELETE", "faults")
+        lot.server.fault(target=lot.name, skip=number, **fault)
+        apply(sink, dated((number, "red", "a"), (100 + number, "blue", "b")), number + 1)
+        if lot.server.hits() == [0]:
+            break
+        hit += 1
+    assert hit >= (4 if tunnel == "stream" else 6), "looking, opening and sending, and committing, for two partitions"
+    assert lot.rows("id") == [(i,) for i in range(hit + 1)] + [(100 + i,) for i in range(hit + 1)]
+
+
 @pytest.mark.parametrize("kind", KEPT)
 def test_a_commit_whose_answer_is_lost_is_not_applied_twice(make_lot, kind, apply):
     lot = make_lot(kind=kind)

@@ -190,6 +190,7 @@ def test_columns_are_added_and_widened_and_old_rows_stay_readable(lake, key):  #
     feed.apply(car(1))
     narrow = pa.schema([("id", pa.int32()), ("color", pa.string()), ("feature", pa.string()), ("n", pa.int32())])
     wide = narrow.set(3, pa.field("n", pa.int64())).append(pa.field("at", pa.struct([("x", pa.int32())])))
+    assert sink.would_evolve(narrow) == ("column n INT was added",)
     assert sink.evolve(narrow) == ("column n INT was added",)
     assert sink.evolve(narrow) == ()
     rows = pa.table([[2], ["red"], ["{}"], [7], [0]], names=[*narrow.names, POSITION]).cast(
@@ -202,6 +203,8 @@ def test_columns_are_added_and_widened_and_old_rows_stay_readable(lake, key):  #
     sink.maintain("compact", __import__("vector_assets.engine.abilities", fromlist=["Upkeep"]).Upkeep())
     assert [(row[0], row[3]) for row in lake.rows()] == [(1, None), (2, 7)]
     before = sink.storage.load().table_schema.id
+    with pytest.raises(PlanError, match="column n is int64 there and string"):
+        sink.would_evolve(wide.set(3, pa.field("n", pa.string())))
     with pytest.raises(PlanError, match="column n is int64 there and string"):
         sink.evolve(wide.set(3, pa.field("n", pa.string())).append(pa.field("new", pa.int32())))
     assert sink.storage.load().table_schema.id == before

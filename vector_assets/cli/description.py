@@ -8,7 +8,7 @@ import sqlglot
 from sqlglot import exp
 
 from vector_assets.cli.survey import Answer
-from vector_assets.engine.abilities import partitioned
+from vector_assets.engine.abilities import Evolvable, partitioned
 from vector_assets.engine.core import Position, Target
 from vector_assets.engine.errors import TransientError
 from vector_assets.engine.evolution import without
@@ -175,6 +175,8 @@ def _inspect(pipeline: Pipeline, fresh: frozenset[str]) -> Target | None:
             lambda: sink.inspect(settled, pipeline.sink_table.primary_key),
             place=f"{pipeline.name}: looking at {pipeline.target}",
         )
+        if fresh and isinstance(sink, Evolvable):
+            call(_PATIENCE, lambda: sink.would_evolve(pipeline.schema), place=f"{pipeline.name}: asking the table")
     finally:
         sink.close()
     if target is None or not fresh:

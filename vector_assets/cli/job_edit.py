@@ -3,20 +3,25 @@
 from typing import TYPE_CHECKING
 
 from vector_assets.cli.yaml_files import Change, path_of
-from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.errors import ConfigError, TransientError
 
 if TYPE_CHECKING:
     from vector_assets.cli.job_form import Mapping
     from vector_assets.declare.lake_shelf import Item, Shelf
+    from vector_assets.engine.pipeline import Pipeline
 
 _FIXED = "is fixed when a job is created"
 
 
-def edited(item: "Item", shelf: "Shelf", values: dict[str, str], mapping: "Mapping") -> Change:
-    """The file with the job's changes; it is compiled as a whole before anything is written.
+def edited(
+    item: "Item", shelf: "Shelf", values: dict[str, str], mapping: "Mapping"
+) -> tuple[Change, tuple[str, ...]]:  # fmt: skip
+    """The file with the job's changes, compiled as a whole before anything is written, and what the next run will
+    change of the table because of them.
 
     Raises:
         ConfigError: a key is unknown or fixed, a field is not there, or the job would be wrong.
+        PlanError: the table cannot take the columns.
     """
     from vector_assets.declare.lake_job import compile_job
     from vector_assets.declare.lake_shelf import Shelf, items_of
@@ -31,11 +36,9 @@ def edited(item: "Item", shelf: "Shelf", values: dict[str, str], mapping: "Mappi
     text = _with_columns(text, item, mapping)
     fresh = items_of(text, item.file)
     others = [each for each in shelf.items if each.file != item.file]
-    pipeline = compile_job(
-        next(each for each in fresh if each.document.number == number), Shelf((*others, *fresh)), offline=True
-    )
-    _check_fixed(pipeline)
-    return Change(path_of(item), text)
+    mine, all_of_them = next(each for each in fresh if each.document.number == number), Shelf((*others, *fresh))
+    changes = _asked(compile_job(mine, all_of_them, offline=True), mine, all_of_them)
+    return Change(path_of(item), text), changes
 
 
 def _refused(part: str, key: str) -> str:
@@ -44,15 +47,24 @@ def _refused(part: str, key: str) -> str:
     return f"--set {key}: the {part} of a job {_FIXED}; create another job"
 
 
-def _check_fixed(pipeline: object) -> None:
+def _asked(pipeline: "Pipeline", item: "Item", shelf: "Shelf") -> tuple[str, ...]:
+    """Refuse what is fixed, and columns that the table cannot take; a table that cannot be asked is told."""
     from vector_assets.cli.declared import books, has_ledger
+    from vector_assets.cli.job_problems import changes_of
+    from vector_assets.cli.output import warn
+    from vector_assets.declare.lake_job import compile_job
     from vector_assets.engine.creation import refuse_changes
-    from vector_assets.engine.pipeline import Pipeline
 
-    assert isinstance(pipeline, Pipeline)
-    if has_ledger():
-        with books() as open_books:
-            refuse_changes(open_books.ledger, pipeline)
+    if not has_ledger():
+        return ()
+    with books() as open_books:
+        ledger = open_books.ledger
+        refuse_changes(ledger, pipeline)
+        try:
+            return changes_of(compile_job(item, shelf), ledger)
+        except (ConfigError, TransientError) as error:
+            warn(f"the table was not asked whether it takes these columns: {error}")
+            return ()
 
 
 def _with_columns(text: str, item: "Item", mapping: "Mapping") -> str:

@@ -64,8 +64,22 @@ class JobState:
     why: str
 
 
-def state_of(job: str, survey: "Survey | None", states: dict[str, Any] | None) -> JobState:
-    """The status of a job: `Not started`, `Starting`, `Running`, `Failed`, `Stopping`, `Stopped` or `Unknown`."""
+def state_of(
+    job: str, survey: "Survey | None", states: dict[str, Any] | None, problem: str | None = None
+) -> JobState:  # fmt: skip
+    """The status of a job: `Not started`, `Starting`, `Running`, `Failed`, `Stopping`, `Stopped` or `Unknown`.
+
+    One that is on and whose next run would stop at a `problem` is `Failed`; of any other the problem is told besides.
+    """
+    found = _state_of(job, survey, states)
+    if problem is None:
+        return found
+    if found.status in {"Starting", "Running", "Failed"}:
+        return JobState("Failed", f"its next run would stop: {problem}")
+    return JobState(found.status, "; ".join(part for part in (found.why, f"a run would stop: {problem}") if part))
+
+
+def _state_of(job: str, survey: "Survey | None", states: dict[str, Any] | None) -> JobState:
     if states is None:
         return JobState("Unknown", "DAGSTER_HOME is not set, so nobody knows whether its sensor is on")
     run = states["runs"].get(job)
@@ -96,13 +110,13 @@ def list_(*, as_json: JsonOption = False) -> None:
 
     shelf, items = _jobs(None)
     states = dagster_calls.instance_states()
-    surveys = _surveys([item.name for item in items])
+    surveys, problems = _surveys(items)
     found = []
     for item in items:
         form = read_job(item)
         source, _, _ = shelf.source_of(item)
         to = form.destination
-        state = state_of(item.name, surveys.get(item.name), states)
+        state = state_of(item.name, surveys.get(item.name), states, problems.get(item.name))
         found.append(
             {"name": item.name, "status": state.status, "source": source.name, "topic": source.topic,
              "table": f"{to.database}.{to.table}", "format": to.format, "type": to.type,
@@ -116,19 +130,24 @@ def list_(*, as_json: JsonOption = False) -> None:
     show_table(columns, [[each[key] for key in keys] for each in found], right=("units",))
 
 
-def _surveys(names: Sequence[str]) -> "dict[str, Survey]":
-    """What ledger and sources say of jobs; without a ledger nothing."""
+def _surveys(items: "Sequence[Item]") -> "tuple[dict[str, Survey], dict[str, str]]":
+    """What ledger and sources say of jobs, without a ledger nothing; and what their next runs would stop at."""
     from vector_assets.cli.declared import books, has_ledger, sound
+    from vector_assets.cli.job_problems import refused, undeclared
     from vector_assets.cli.survey import survey
 
     found, errors = sound()
     for error in errors:
         warn(f"left out: {error}")
+    names = {item.name for item in items}
     chosen = [pipeline for pipeline in found if pipeline.name in names]
+    problems = undeclared(items, found, errors)
     if not has_ledger() or not chosen:
-        return {}
+        return {}, problems
     with books() as open_books:
-        return {each.name: each for each in survey(chosen, open_books.ledger, 1)}
+        told = ((each.name, refused(each, open_books.ledger)) for each in chosen)
+        problems |= {name: problem for name, problem in told if problem is not None}
+        return {each.name: each for each in survey(chosen, open_books.ledger, 1)}, problems
 
 
 def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
@@ -163,7 +182,8 @@ def _pairs(form: "LakeJob", source: str, place: str) -> list[tuple[str, object]]
     keys = [key.model_dump(exclude_none=True) for key in form.partition_by]
     shown = [", ".join(f"{name} {value}" for name, value in key.items()) for key in keys]
     group, memory = form.limits.group, form.limits.memory_bytes
-    limits = f"{form.limits.units} units of {group}" if group else f"{memory:,} bytes" if memory else "default"
+    units = f"{form.limits.units} units of {group}: " if group else ""
+    limits = f"{units}{memory // 1024**2:,} MB for a run's process" if memory else "default"
     return [
         ("job", form.name),
         ("description", form.description),
@@ -208,13 +228,14 @@ def _history(job: str) -> list[dict[str, Any]]:
 
 def start(job: JobArgument, *, as_json: JsonOption = False) -> None:
     """Turn a job's sensor on, after the checks that its creation makes; runs begin when Dagster's daemon runs."""
-    from vector_assets.cli.declared import books, pipelines
-    from vector_assets.engine.creation import ensure_created
+    from vector_assets.cli.declared import opened
+    from vector_assets.cli.job_problems import changes_of
 
     _jobs(job)
-    (pipeline,) = pipelines(job)
-    with books() as open_books:
-        ensure_created(open_books.ledger, pipeline)
+    with opened(job) as session:
+        session.ensure_created()
+        pipeline = session.pipeline
+        changes_of(pipeline, session.ledger)
     _switch(pipeline, "start", as_json=as_json)
 
 
@@ -232,7 +253,8 @@ def _switch(pipeline: "Pipeline", verb: str, *, as_json: bool) -> None:
     with working(f"dagster sensor {verb} {sensor_of(name)}"):
         dagster_calls.switch_sensor(sensor_of(name), verb)
         states = dagster_calls.instance_states()
-    state = state_of(name, _surveys([name]).get(name), states)
+    surveys, problems = _surveys(_jobs(name)[1])
+    state = state_of(name, surveys.get(name), states, problems.get(name))
     if as_json:
         emit({"name": name, "status": state.status, "why": state.why})
     else:
@@ -247,8 +269,8 @@ def status(
     """Show the status of jobs, from their sensors, their newest runs and the ledger."""
     _, items = _jobs(job)
     states = dagster_calls.instance_states()
-    surveys = _surveys([item.name for item in items])
-    found = [_status(item.name, surveys.get(item.name), states) for item in items]
+    surveys, problems = _surveys(items)
+    found = [_status(item.name, surveys.get(item.name), states, problems.get(item.name)) for item in items]
     if as_json:
         emit({"jobs": found})
         return
@@ -262,13 +284,16 @@ def status(
     show_table(columns, rows, right=columns[2:5])
 
 
-def _status(name: str, survey: "Survey | None", states: dict[str, Any] | None) -> dict[str, Any]:
-    state = state_of(name, survey, states)
+def _status(
+    name: str, survey: "Survey | None", states: dict[str, Any] | None, problem: str | None
+) -> dict[str, Any]:  # fmt: skip
+    state = state_of(name, survey, states, problem)
     last = survey.last if survey else None
     return {
         "name": name,
         "status": state.status,
         "why": state.why,
+        "problem": problem,
         "lag": survey.answer.lag if survey else None,
         "written": survey.totals.written if survey else 0,
         "dead_letters": survey.open_letters if survey else 0,

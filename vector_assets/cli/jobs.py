@@ -319,12 +319,14 @@ def edit(
     if not given and mapping == Mapping():
         usage("give --set, --rename, --retype, --add or --remove")
     shelf = yaml_files.shelf()
-    change = edited(shelf.find("job", job), shelf, given, mapping)
+    change, of_table = edited(shelf.find("job", job), shelf, given, mapping)
     change.apply()
     if as_json:
-        emit({"name": job, "file": str(change.path)})
-    else:
-        say(f"job {job}: {change.path} changed; runs that start from now on go by it")
+        emit({"name": job, "file": str(change.path), "table": list(of_table)})
+        return
+    say(f"job {job}: {change.path} changed; runs that start from now on go by it")
+    for each in of_table:
+        say(f"the table: {each}, by the next run")
 
 
 @command(app, "vector-assets jobs delete orders --yes")

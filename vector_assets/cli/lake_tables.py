@@ -2,14 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from vector_assets.engine.errors import ConfigError, VectorAssetsError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from vector_assets.engine.core import Sink
     from vector_assets.engine.pipeline import Pipeline
 
 LAKES = ("iceberg", "paimon")
@@ -48,36 +43,6 @@ def _name(pipeline: "Pipeline") -> tuple[str, str]:
         return database, name or pipeline.sink_table.name
     folder, _, name = pipeline.target.rpartition("/")
     return folder.rpartition("/")[2].removesuffix(".db"), name
-
-
-class Scans:
-    """A table as DuckDB reads it: anew for each time that a query names it."""
-
-    def __init__(self, table: LakeTable) -> None:
-        """Connect to the table.
-
-        Raises:
-            VectorAssetsError: it is not there yet, or cannot be reached.
-        """
-        from vector_assets.engine.abilities import Queryable
-
-        self._sink: Sink = table.pipeline.open_sink()
-        if not isinstance(self._sink, Queryable):
-            raise ConfigError(f"{table.full_name}: a sink {table.pipeline.sink_connector} cannot be queried")
-        self._queryable: Queryable = self._sink
-        try:
-            self.schema: pa.Schema = self._queryable.relation().schema
-        except VectorAssetsError:
-            self._sink.close()
-            raise
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
-        """Arrow's stream protocol: the whole table as it is now."""
-        return self._queryable.relation().__arrow_c_stream__(requested_schema)
-
-    def close(self) -> None:
-        """Give back the connection."""
-        self._sink.close()
 
 
 def names_in(sql: str) -> set[str] | None:

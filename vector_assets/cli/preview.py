@@ -71,7 +71,9 @@ def preview(
     (found,) = pipelines(pipeline)
     seconds = wait if wait is not None else _LATEST_WAIT_SECONDS if where == "latest" else 0.0
     with working(f"reading {records} records"):
-        result = looked_at(found, position_of(found), where, records=records, wait_seconds=seconds, state=_state(found))
+        result = looked_at(
+            found, position_of(found), where, records=records, wait_seconds=seconds, state=schema_state(found)
+        )
     if as_json:
         emit(_json(found, result))
     else:
@@ -92,7 +94,7 @@ def position_of(pipeline: "Pipeline") -> "Position | None":
         return ledger.position(pipeline.name, pipeline.target) if is_known else None
 
 
-def _state(pipeline: "Pipeline") -> "tuple[Json, ...]":
+def schema_state(pipeline: "Pipeline") -> "tuple[Json, ...]":
     """How the pipeline's columns have changed since they were declared."""
     from vector_assets.cli.declared import books, has_ledger
     from vector_assets.engine.schema_history import latest_state

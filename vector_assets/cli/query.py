@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from vector_assets.cli.lake_tables import LakeTable, Scans
+    from vector_assets.cli.lake_scan import LakeScan
+    from vector_assets.cli.lake_tables import LakeTable
 
 Form = Literal["table", "csv", "json"]
 _SHOWN = 100
 _LONGEST = 80
 _PIECE_ROWS = 10_000
+_LISTS = {
+    "SHOW ALL TABLES": "SELECT * FROM (SHOW ALL TABLES) WHERE database <> 'temp'",
+    "SHOW TABLES": "SELECT schema || '.' || name AS name FROM (SHOW ALL TABLES) WHERE database <> 'temp' ORDER BY name",
+}
+"""Statements that list tables, without the scans that the views are made of; SHOW TABLES knows all databases."""
 
 
 def register(app: typer.Typer) -> None:
@@ -97,14 +103,14 @@ def _connected(sql: str) -> "Iterator[duckdb.DuckDBPyConnection]":
     import duckdb
 
     from vector_assets.cli.declared import sound
-    from vector_assets.cli.lake_tables import Scans, lake_tables, names_in
+    from vector_assets.cli.lake_tables import lake_tables, names_in
 
     found, errors = sound()
     for error in errors:
         warn(f"left out: {error}")
     tables = lake_tables(found)
     wanted = names_in(sql)
-    scans: list[Scans] = []
+    scans: list[LakeScan] = []
     with closing(duckdb.connect(config={"python_enable_replacements": "false"})) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         try:
@@ -118,12 +124,14 @@ def _connected(sql: str) -> "Iterator[duckdb.DuckDBPyConnection]":
                 scan.close()
 
 
-def _view(connection: "duckdb.DuckDBPyConnection", table: "LakeTable", name: str, *, is_needed: bool) -> "list[Scans]":
+def _view(
+    connection: "duckdb.DuckDBPyConnection", table: "LakeTable", name: str, *, is_needed: bool
+) -> "list[LakeScan]":
     """The view `database.table`; a table that cannot be read is an error if the query names it."""
-    from vector_assets.cli.lake_tables import Scans
+    from vector_assets.cli.lake_scan import LakeScan
 
     try:
-        scan = Scans(table)
+        scan = LakeScan(table)
     except VectorAssetsError as error:
         if is_needed:
             raise
@@ -148,7 +156,7 @@ def _asked(connection: "duckdb.DuckDBPyConnection", sql: str) -> "pa.RecordBatch
     from vector_assets.cli.lake_tables import lake_tables
 
     try:
-        relation = connection.sql(sql)
+        relation = connection.sql(_LISTS.get(" ".join(sql.strip().rstrip(";").split()).upper(), sql))
         if relation is None:
             usage("this statement has no rows to show: want a query")
         return relation.to_arrow_reader(_PIECE_ROWS)

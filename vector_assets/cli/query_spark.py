@@ -12,7 +12,7 @@ from vector_assets.engine.registry import nearest
 
 if TYPE_CHECKING:
     from vector_assets.engine.pipeline import Pipeline
-    from vector_assets.local.spark import Answer
+    from vector_assets.local.spark import Answer, Spark
 
 IDLE = {
     "spark.driver.resourceSpec": "Spark runs in one process of this machine",
@@ -140,7 +140,19 @@ def run(text: str) -> "Iterator[Answer]":
     for report in (*(f"left out: {error}" for error in errors), *problems, *script.reports):
         warn(report)
     default = {"spark.sql.defaultCatalog": _first(names)} if names else {}
-    with working("starting Spark") as progress, Spark({**settings, **default, **script.settings}, progress) as spark:
+    with working("starting Spark") as progress:
+        spark = Spark({**settings, **default, **script.settings}, progress)
         progress(f"catalogs: {', '.join(names) or 'none'}")
-        answers = list(spark.run(script.statements))
-    yield from answers
+    with spark:
+        yield from _answers(spark, script.statements)
+
+
+def _answers(spark: "Spark", statements: list[str]) -> "Iterator[Answer]":
+    """The answers one by one: a statement that fails takes none of those before it away."""
+    answers = spark.run(statements)
+    for number, statement in enumerate(statements, 1):
+        try:
+            yield next(answers)
+        except ConfigError as error:
+            said = " ".join(statement.split())
+            raise ConfigError(f"statement {number} ({said[:60]}): {error.message}") from error

@@ -46,7 +46,8 @@ def reconcile(
 ) -> None:
     """Compare what the target holds with what the archive makes of it today, row by row; exit code 1 when it differs.
 
-    Nothing is written. The pipeline's lease is held while the cut is made, not while rows are read.
+    No row is written; a lake job whose form was changed gives its table the new columns first, as any run does. The
+    pipeline's lease is held while the cut is made, not while rows are read.
     """
     from vector_assets.cli.declared import opened
     from vector_assets.engine import reconcile as engine
@@ -80,7 +81,14 @@ def _show(found: "Reconciliation", *, is_right: bool) -> None:
         heading(f"{kind.replace('_', ' ')}: {count:,}")
         rows = [row(finding) for finding in found.findings if finding.kind == kind]
         show_table(("key", "columns", "batch", "hour", "split", "offset", "written to the source"), rows)
-    if "other_code" in found.counts:
+    if "other_code" in found.counts and found.is_appended:
+        say(
+            "made by other code, as when a column was renamed since: rows of an append table stay as they were written."
+            f" To have all made by today's, drop the table, then `vector-assets run {found.pipeline}` (which"
+            f" makes it anew and stops), `reset {found.pipeline} --adopt-target` and `replay {found.pipeline}`",
+            "dim",
+        )
+    elif "other_code" in found.counts:
         say(f"made by other code: `vector-assets replay {found.pipeline} --rewrite` makes them by today's", "dim")
     if "expired" in found.counts:
         say("expired: retention removed what tells which rows older batches wrote; these were not compared", "dim")

@@ -53,6 +53,10 @@ def run(
     partition: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Only this partition of a source that has partitions of its own.")
     ] = None,
+    start_at: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="Where a pipeline begins whose ledger knows nothing of it: as reset --to."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read new records and land them in the target.
@@ -67,6 +71,10 @@ def run(
         usage("--partition is one partition, which ends: leave out --follow")
     stop = threading.Event()
     with opened(pipeline) as session, _Bar(pipeline) as bar, stopping(stop, bar):
+        if start_at is not None:
+            from vector_assets.engine import lost
+
+            lost.start_at(session, start_at)
         runner = Runner(session, stop)
         if partition is not None:
             outcomes = runner.read_partition(session.partitioning.key(partition))

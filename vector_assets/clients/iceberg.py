@@ -25,6 +25,9 @@ CATALOGS = {
 """Kinds of catalogs, and the classes that speak to them."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
+_GLUE_REFUSES = frozenset(
+    {"AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"}
+)
 _USER_INFO = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 
 
@@ -133,6 +136,13 @@ def _fatal(place: str, error: Exception) -> Exception:
     return FatalError(f"{place}: {said(error)}")
 
 
+def _glue(place: str, error: Exception) -> Exception:
+    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    if code in _GLUE_REFUSES:
+        return _refused(place, error)
+    return _conflict(place, error) if code == "ConcurrentModificationException" else _transient(place, error)
+
+
 def _conflict(place: str, error: Exception) -> Exception:
     return ConflictError(f"{place}: another writer was first: {said(error)}")
 
@@ -152,5 +162,11 @@ _TRANSLATIONS: tuple[tuple[str, frozenset[str], Callable[[str, Exception], Excep
     ("requests", frozenset({"RequestException"}), _transient),
     ("sqlalchemy", frozenset({"OperationalError", "InterfaceError", "TimeoutError"}), _database),
     ("sqlalchemy", frozenset({"SQLAlchemyError"}), _fatal),
+    ("botocore", frozenset({"EndpointConnectionError", "HTTPClientError", "NoRegionError"}), _unavailable),
+    ("botocore", frozenset({"NoCredentialsError", "PartialCredentialsError"}), _refused),
+    ("botocore", frozenset({"ClientError"}), _glue),
+    ("thrift", frozenset({"TTransportException"}), _unavailable),
+    ("hive_metastore", frozenset({"TException"}), _transient),
+    ("thrift", frozenset({"TException"}), _transient),
     ("pyarrow", frozenset({"ArrowException"}), _fatal),
 )

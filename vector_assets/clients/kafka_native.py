@@ -1,8 +1,8 @@
 """A consumer of librdkafka's C interface that hands out columns: twice to three times as fast as one message at a time.
 
 It uses the librdkafka that confluent-kafka brings, by its public functions and the public layout of its messages only.
-Needs numba (`pip install 'vector-assets[native]'`); without it, or with VECTOR_ASSETS_NATIVE=off, records come through
-confluent-kafka itself: slower, with the same result. Importing this module does not import numba.
+Needs llvmlite (`pip install 'vector-assets[native]'`), which importing this module does not import; without it, or with
+VECTOR_ASSETS_NATIVE=off, records come through confluent-kafka itself: slower, with the same result.
 """
 
 import ctypes
@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import confluent_kafka
@@ -22,6 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from vector_assets.clients import kafka_kernel as at
+from vector_assets.clients.kafka_kernel import FUNCTIONS, Kernel
 from vector_assets.engine.core import HEADERS_TYPE
 from vector_assets.engine.errors import ConfigError
 
@@ -32,11 +33,6 @@ _CONSUMER = 1
 _MESSAGE_WORDS_CHECKED = 0x020100FF
 """The least version of librdkafka (2.1.0) whose functions are used here."""
 _ERROR_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_WORD_FUNCTIONS = (
-    "rd_kafka_consume_batch_queue", "memcpy", "rd_kafka_message_timestamp", "rd_kafka_message_leader_epoch",
-    "rd_kafka_message_headers", "rd_kafka_message_destroy",
-)  # fmt: skip
-"""In the order of the kernel's numbers."""
 _POINTERS = (
     "rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_queue_get_consumer", "rd_kafka_topic_partition_list_new",
     "rd_kafka_topic_partition_list_add", "rd_kafka_incremental_assign", "rd_kafka_topic_name", "rd_kafka_error_string",
@@ -106,11 +102,11 @@ def _library() -> Any:
 
 @cache
 def missing() -> str:
-    """What is missing for records to be read this way, empty when nothing is; numba is looked for, not imported."""
+    """What is missing for records to be read this way, empty when nothing is; llvmlite is looked for, not imported."""
     if sys.platform != "linux" or sys.maxsize < 2**32 or sys.byteorder != "little":
         return "it needs Linux on a 64-bit little-endian machine"
-    if importlib.util.find_spec("numba") is None:
-        return "numba is not installed: pip install 'vector-assets[native]'"
+    if importlib.util.find_spec("llvmlite") is None:
+        return "llvmlite is not installed: pip install 'vector-assets[native]'"
     if _library() is None:
         return "the librdkafka of confluent-kafka was not found, or is older than 2.1: pip install -U confluent-kafka"
     return ""
@@ -122,22 +118,26 @@ def is_available() -> bool:
 
 
 @cache
-def load() -> ModuleType:
-    """The compiled loops; importing numba takes about 1 s and 100 MB.
+def load() -> Kernel:
+    """The compiled loops: at the first call 0.1 s.
 
     Raises:
-        ConfigError: numba cannot be imported, or finds no folder to keep what it compiles.
+        ConfigError: llvmlite cannot be imported, or does not compile here.
     """
     if missing():
         raise ConfigError(f"kafka: records cannot be read natively: {missing()}")
+    library = _library()
+    addresses = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in FUNCTIONS}
     try:
-        return importlib.import_module("vector_assets.clients.kafka_kernel")
+        return Kernel.compiled(addresses)
     except (ImportError, RuntimeError, OSError) as error:
-        raise ConfigError(f"kafka: records cannot be read natively, for numba does not work here: {error}") from error
+        raise ConfigError(
+            f"kafka: records cannot be read natively, for llvmlite does not work here: {error}"
+        ) from error
 
 
 def is_loaded() -> bool:
-    """True once this process has paid for numba."""
+    """True once this process has compiled the loops."""
     return load.cache_info().currsize > 0
 
 
@@ -150,18 +150,14 @@ class NativeConsumer:
         Raises:
             ConfigError: something is missing for this, or librdkafka refuses a property.
         """
-        self._kernel = kernel = load()
+        self._kernel = load()
         self._c = _library()
         # kept, or the callback would be collected while librdkafka calls it
         self._callback = _ERROR_CALLBACK(lambda _rk, code, text, _opaque: on_error(_error(code, text)))
         self._handle = self._connect(config)
         self._queue = self._c.rd_kafka_queue_get_consumer(self._handle)
-        libc = ctypes.CDLL(None)
-        functions = [getattr(libc if name == "memcpy" else self._c, name) for name in _WORD_FUNCTIONS]
-        self._functions = np.array([ctypes.cast(each, ctypes.c_void_p).value for each in functions], np.int64)
         self._pointers = np.zeros(most, np.int64)
-        self._table = np.zeros((kernel.WORDS, most), np.int64)
-        self._scratch = np.zeros(8, np.int64)
+        self._table = np.zeros((at.WORDS, most), np.int64)
         self._names: dict[int, str] = {}
 
     def _connect(self, config: Mapping[str, Any]) -> ctypes.c_void_p:
@@ -221,8 +217,8 @@ class NativeConsumer:
         """
         pointers = self._pointers[: min(count, len(self._pointers))]
         found, value_bytes, key_bytes = self._kernel.take(
-            self._functions, self._queue, int(timeout_seconds * 1000), pointers, self._table, self._scratch
-        )
+            self._queue, int(timeout_seconds * 1000), pointers, self._table
+        )  # fmt: skip
         if found < 0:
             raise KafkaException(_error(KafkaError._FAIL, b"a batch of messages could not be taken"))
         if not found:
@@ -231,7 +227,7 @@ class NativeConsumer:
             return self._columns(found, value_bytes, key_bytes)
         finally:
             # a message that is kept would let `close` wait for ever
-            self._kernel.give_back(self._functions, pointers, found)
+            self._kernel.give_back(pointers, found)
 
     def _columns(self, found: int, value_bytes: int, key_bytes: int) -> Messages:
         if max(value_bytes, key_bytes) > _MOST_BYTES:
@@ -239,27 +235,27 @@ class NativeConsumer:
                 f"kafka: {found} messages taken at once hold {value_bytes + key_bytes} bytes, more than 2 GiB;"
                 " set 'properties.max.partition.fetch.bytes' lower"
             )
-        kernel, pointers = self._kernel, self._pointers
+        pointers = self._pointers
         table = self._table[:, :found]
-        is_record = table[kernel.ERROR] == 0
+        is_record = table[at.ERROR] == 0
         events = tuple(self._event(words) for words in table[:, ~is_record].T)
         # the table is written anew by the next call: what goes out of here is a copy
         records = table[:, is_record] if events else table
         headers = self._headers(pointers[:found][is_record], records)
-        names, numbers = self._topics(records[kernel.TOPIC])
+        names, numbers = self._topics(records[at.TOPIC])
         values, keys = np.empty(value_bytes, np.uint8), np.empty(key_bytes, np.uint8)
         value_ends, key_ends = (np.empty(records.shape[1] + 1, np.int32) for _ in range(2))
-        kernel.copy(self._functions, self._table, found, values, value_ends, keys, key_ends)
+        self._kernel.copy(self._table, found, values, value_ends, keys, key_ends)
         return Messages(
             topics=names,
             topic=numbers,
-            partition=records[kernel.PARTITION].copy(),
-            offset=records[kernel.OFFSET].copy(),
-            time=records[kernel.TIME].copy(),
-            time_type=records[kernel.TIME_TYPE].copy(),
-            epoch=records[kernel.EPOCH].copy(),
-            key=_binary(keys, key_ends, records[kernel.KEY] == 0),
-            value=_binary(values, value_ends, records[kernel.VALUE] == 0),
+            partition=records[at.PARTITION].copy(),
+            offset=records[at.OFFSET].copy(),
+            time=records[at.TIME].copy(),
+            time_type=records[at.TIME_TYPE].copy(),
+            epoch=records[at.EPOCH].copy(),
+            key=_binary(keys, key_ends, records[at.KEY] == 0),
+            value=_binary(values, value_ends, records[at.VALUE] == 0),
             headers=headers,
             events=events,
         )
@@ -278,33 +274,32 @@ class NativeConsumer:
             self._names[pointer] = ctypes.string_at(name).decode()
         return self._names[pointer]
 
-    def _event(self, words: Longs) -> Event:
-        kernel = self._kernel
-        code, size = int(words[kernel.ERROR]), int(words[kernel.VALUE_BYTES])
-        text = ctypes.string_at(int(words[kernel.VALUE]), size) if size else self._text(code)
-        topic = self._name(int(words[kernel.TOPIC])) if words[kernel.TOPIC] else None
-        return Event(_error(code, text), topic, int(words[kernel.PARTITION]), int(words[kernel.OFFSET]))
+    def _event(self, message: Longs) -> Event:
+        code, size = int(message[at.ERROR]), int(message[at.VALUE_BYTES])
+        text = ctypes.string_at(int(message[at.VALUE]), size) if size else self._text(code)
+        topic = self._name(int(message[at.TOPIC])) if message[at.TOPIC] else None
+        return Event(_error(code, text), topic, int(message[at.PARTITION]), int(message[at.OFFSET]))
 
     def _text(self, code: int) -> bytes:
         return ctypes.string_at(self._c.rd_kafka_err2str(code))
 
     def _headers(self, pointers: Longs, records: Longs) -> pa.Array:
         """The headers, which are rare: one record at a time; a name that is not UTF-8 loses its record's headers."""
-        having = np.flatnonzero(records[self._kernel.NO_HEADERS] == 0)
+        having = np.flatnonzero(records[at.NO_HEADERS] == 0)
         if not len(having):
             return pa.nulls(len(pointers), HEADERS_TYPE)
         found: list[list[dict[str, Any]] | None] = [None] * len(pointers)
         unreadable: list[int] = []
-        for at in having.tolist():
+        for row in having.tolist():
             try:
-                found[at] = self._headers_of(int(pointers[at]))
+                found[row] = self._headers_of(int(pointers[row]))
             except UnicodeDecodeError:
-                unreadable.append(at)
+                unreadable.append(row)
         if unreadable:
             first = records[:, unreadable[0]]
             warn_of_headers(
-                self._name(int(first[self._kernel.TOPIC])), int(first[self._kernel.PARTITION]),
-                int(first[self._kernel.OFFSET]), len(unreadable),
+                self._name(int(first[at.TOPIC])), int(first[at.PARTITION]),
+                int(first[at.OFFSET]), len(unreadable),
             )  # fmt: skip
         return pa.array(found, HEADERS_TYPE)
 

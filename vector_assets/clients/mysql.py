@@ -12,6 +12,7 @@ from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.engine.errors import ConfigError, PlanError, TransientError, UnavailableError
 
 _READ_SECONDS = 60
+_OWNED_SECONDS = 30
 _LOST = frozenset({CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, 1053, 0})
 _AGAIN = frozenset({1040, 1203, 1205, 1213, 1226, 1317, 1927})
 _REFUSED = frozenset({1044, 1045, 1049, 1130, 1142, 1143, 1227, 1698, 2059, 2061})
@@ -81,6 +82,7 @@ class Binlog:
     first_file: str
     file: str
     pos: int
+    has_gtids: bool = True
 
 
 class MySql:
@@ -89,6 +91,7 @@ class MySql:
     def __init__(self, login: Login) -> None:
         self.login = login
         self._connection: Any = None
+        self._is_mariadb: bool | None = None
 
     def rows(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of one statement.
@@ -121,7 +124,9 @@ class MySql:
     @property
     def is_mariadb(self) -> bool:
         """True of MariaDB, false of MySQL."""
-        return "mariadb" in str(self.value("SELECT @@version")).lower()
+        if self._is_mariadb is None:
+            self._is_mariadb = "mariadb" in str(self.value("SELECT @@version")).lower()
+        return self._is_mariadb
 
     def binlog(self) -> Binlog:
         """Its binlog now.
@@ -139,11 +144,37 @@ class MySql:
             known = Gtids.of(first, is_mariadb=True), Gtids.of(last, is_mariadb=True)
             return Binlog(*known, is_mariadb=True, server=server, first_file=files[0], file=file, pos=pos)
         has_gtids = self.variables("gtid_mode").get("gtid_mode", "OFF") == "ON"
-        first = self.value("SELECT @@GLOBAL.gtid_purged") if has_gtids else ""
-        last = self.value("SELECT @@GLOBAL.gtid_executed") if has_gtids else ""
+        known = (self._gtids("gtid_purged"), self._gtids("gtid_executed")) if has_gtids else (Gtids(), Gtids())
         server = str(self.value("SELECT @@server_uuid"))
-        known = Gtids.of(first), Gtids.of(last)
-        return Binlog(*known, is_mariadb=False, server=server, first_file=files[0], file=file, pos=pos)
+        return Binlog(
+            *known, is_mariadb=False, server=server, first_file=files[0], file=file, pos=pos, has_gtids=has_gtids
+        )
+
+    def _gtids(self, variable: str) -> Gtids:
+        text = self.value(f"SELECT @@GLOBAL.{variable}")
+        try:
+            return Gtids.of(text)
+        except ValueError as error:
+            # tags of MySQL 8.3
+            raise PlanError(f"{self.login.where}: {variable} is {str(text)[:200]!r}, which cannot be read") from error
+
+    def settle(self) -> None:
+        """Wait until every transaction that a SELECT before this call can have seen is in `binlog().last`.
+
+        MySQL shows the rows of a transaction before it counts it as executed: meanwhile its GTID is owned by a session.
+        MariaDB counts it first.
+
+        Raises:
+            TransientError: a session has owned its GTIDs for too long.
+        """
+        if self.is_mariadb:
+            return
+        owned = ",".join(part.partition("#")[0] for part in str(self.value("SELECT @@GLOBAL.gtid_owned")).split(","))
+        if owned and self.value("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (owned, _OWNED_SECONDS)):
+            raise TransientError(
+                f"{self.login.where}: the transactions {owned[:200]} have been on their way for {_OWNED_SECONDS} s: the"
+                f" initial snapshot waits for them"
+            )
 
     def _status(self) -> tuple[Any, ...]:
         try:

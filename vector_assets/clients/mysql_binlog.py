@@ -61,6 +61,8 @@ _ROWS = (WriteRowsEvent, UpdateRowsEvent, DeleteRowsEvent)
 _EVENTS = (*_ROWS, PartialUpdateRowsEvent, TableMapEvent, GtidEvent, MariadbGtidEvent, QueryEvent, XidEvent,
            XAPrepareEvent, RotateEvent, NotImplementedEvent)  # fmt: skip
 _COMPRESSED = frozenset({40, 165, 166, 167, 168, 169, 170, 171})
+_TAGGED_GTID = 42
+"""GTID_TAGGED_LOG_EVENT of MySQL 8.3, which the library does not know."""
 _LOST = 1236
 _NAME = r"((?:`(?:[^`]|``)+`|[\w$]+)(?:\s*\.\s*(?:`(?:[^`]|``)+`|[\w$]+))?)"
 _DDL = re.compile(
@@ -156,7 +158,8 @@ class BinlogStream:
         self._databases, self._tables = re.compile(databases), re.compile(tables)
         self._layouts: dict[int, tuple[Any, Layout]] = {}
         where: dict[str, Any] = {"log_file": file, "log_pos": pos, "resume_stream": True}
-        if gtids is not None:
+        # the library takes an empty set of MySQL for none at all, and begins at the end
+        if gtids or (gtids is not None and is_mariadb):
             where = {"auto_position": str(gtids), "is_mariadb": is_mariadb}
         self._stream = BinLogStreamReader(
             connection_settings=login.settings(), server_id=server_id, blocking=False, only_events=list(_EVENTS),
@@ -178,6 +181,11 @@ class BinlogStream:
                 gtid, number, in_rows = str(event.gtid), 0, False
                 # what was read already is not read again, whatever the server sends
                 is_known = self._gtids is not None and self._gtids.has(gtid)
+            elif isinstance(event, PartialUpdateRowsEvent):
+                # a kind of UpdateRowsEvent
+                raise PlanError(
+                    f"{self._login.where}: the binlog holds partial JSON updates: unset binlog_row_value_options"
+                )
             elif isinstance(event, _ROWS):
                 if not self._is_wanted(f"{event.schema}.{event.table}"):
                     continue
@@ -197,10 +205,8 @@ class BinlogStream:
             elif isinstance(event, XidEvent | XAPrepareEvent):
                 yield self._ended(event, gtid)
                 gtid, number, in_rows = None, 0, False
-            elif isinstance(event, PartialUpdateRowsEvent):
-                raise PlanError(
-                    f"{self._login.where}: the binlog holds partial JSON updates: unset binlog_row_value_options"
-                )
+            elif event.event_type == _TAGGED_GTID:
+                raise PlanError(f"{self._login.where}: the binlog holds GTIDs with tags, which cannot be read")
             elif event.event_type in _COMPRESSED:
                 raise PlanError(f"{self._login.where}: the binlog holds compressed events: turn its compression off")
 

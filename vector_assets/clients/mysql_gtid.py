@@ -4,10 +4,12 @@ MariaDB: the last one of each domain, `0-1-100,1-3-7` (domain, server, number). 
 `uuid:1-5:7,uuid2:1`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Interval = tuple[int, int]
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Gtids:
         servers: dict[str, tuple[Interval, ...]] = {}
         for part in parts:
             uuid, *ranges = part.split(":")
+            if not ranges or _UUID.fullmatch(uuid) is None:
+                raise ValueError(f"not a GTID: {part}")
             spans = [tuple(map(int, each.split("-"))) for each in ranges]
             servers[uuid.lower()] = _joined([*servers.get(uuid.lower(), ()), *((s[0], s[-1]) for s in spans)])
         return cls(servers=servers)

@@ -7,7 +7,6 @@ counted.
 """
 
 import decimal
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from pymysqlreplication.constants import FIELD_TYPE as T
 
 from vector_assets.clients.mysql_cells import Bytes, Ints, array, big, gather, little
+from vector_assets.clients.mysql_json import text_of
 from vector_assets.engine.errors import PlanError
 
 _INTS = {T.TINY: 1, T.SHORT: 2, T.INT24: 3, T.LONG: 4, T.LONGLONG: 8}
@@ -207,18 +207,8 @@ def _geometry(field: Field, data: Bytes, at: Ints) -> Any:
 
 
 def _json(field: Field, data: Bytes, at: Ints) -> Any:
-    from pymysqlreplication import json_binary
-
-    def read(value: bytes | None) -> str | None:
-        if not value:
-            return None if value is None else "null"
-        return json.dumps(json_binary.parse_json(value[0], value[1:]), ensure_ascii=False, default=_plain)
-
-    return pa.array(list(map(read, _bytes(field, data, at).to_pylist())), pa.string())
-
-
-def _plain(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    texts = [None if value is None else text_of(value) for value in _bytes(field, data, at).to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def _bit(field: Field, data: Bytes, at: Ints) -> Any:

@@ -1,5 +1,6 @@
 """OpenSearch over REST by opensearch-py, whose errors become ours here; nothing is retried below this edge."""
 
+import base64
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, Urllib3HttpConnection
 from opensearchpy.exceptions import (
     AuthenticationException,
     AuthorizationException,
@@ -25,6 +26,10 @@ from vector_assets.engine.errors import ConfigError, PlanError, TransientError, 
 # every answer but a good one would be a warning, though it may be what was asked for (404)
 logging.getLogger("opensearch").setLevel(logging.ERROR)
 
+log = logging.getLogger(__name__)
+
+BLOCKED = frozenset({"cluster_block_exception", "index_create_block_exception"})
+"""Kinds of refusals (403) that are about the cluster's state, such as a full disk."""
 _BUSY = frozenset({429, 502, 503, 504})
 _MOST_REASON = 400
 
@@ -88,20 +93,35 @@ class _Json(JSONSerializer):
         )
 
 
+def _authorization(login: Login) -> dict[str, str]:
+    """The header of a login, in UTF-8 as a cluster reads it; opensearch-py would send Latin-1."""
+    if not login.username or not login.password:
+        return {}
+    pair = f"{login.username}:{login.password.get_secret_value()}".encode()
+    return {"authorization": "Basic " + base64.b64encode(pair).decode()}
+
+
+class _Connection(Urllib3HttpConnection):
+    def _raise_warnings(self, warning_headers: Any) -> None:
+        """A server's warnings are for the log; opensearch-py would give them to Python's `warnings`."""
+        for each in warning_headers:
+            log.info("opensearch: %s", each)
+
+
 class Client:
     """One connection pool; thread-safe. `place` begins every message."""
 
     def __init__(self, login: Login, place: str) -> None:
         self.place = place
-        auth = (login.username, login.password.get_secret_value()) if login.username and login.password else None
         tls: dict[str, Any] = {}
         if any(host.startswith("https:") for host in login.hosts):
             tls = {"verify_certs": login.verifies, "ssl_show_warn": False, "ca_certs": login.ca_file}
         self._raw = OpenSearch(
             [f"{host}/{login.path_prefix.strip('/')}".rstrip("/") for host in login.hosts],
-            http_auth=auth,
+            headers=_authorization(login),
             timeout=login.timeout_s,
             max_retries=0,
+            connection_class=_Connection,
             pool_maxsize=login.connections,
             serializer=_Json(),
             **{name: value for name, value in tls.items() if value is not None},
@@ -151,11 +171,11 @@ class Client:
             return UnavailableError(f"{what}: cannot connect: {type(error.info).__name__}")
         status = int(error.status_code)
         kind, reason = reason_of(error.info)
-        if isinstance(error, AuthenticationException | AuthorizationException) and kind != "cluster_block_exception":
+        if isinstance(error, AuthenticationException | AuthorizationException) and kind not in BLOCKED:
             return ConfigError(f"{what}: the server refuses the credentials ({status}): {reason}")
         if isinstance(error, NotFoundError):
             return MissingError(f"{what}: {reason or 'there is no such thing'} (404)")
-        if status in _BUSY or kind == "cluster_block_exception":
+        if status in _BUSY or kind in BLOCKED:
             return TransientError(f"{what}: {status} {reason}")
         return RefusedError(f"{what}: {status} {reason}", status, kind)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vector_assets.clients.opensearch import Client, MissingError
+from vector_assets.clients.opensearch import Client, MissingError, RefusedError
 from vector_assets.clients.opensearch_wanted import Connector, SetUp
 from vector_assets.engine.core import canonical
 from vector_assets.engine.errors import ConfigError, PlanError, TransientError
@@ -25,6 +25,7 @@ _NO_KEY = "none"
 _DEPLOY_S = 120.0
 _PREDICT_S = 60.0
 _POLL_S = 0.2
+_OWN_FAULT, _ATTEMPTS = 500, 4
 _NEW = "<made by the step before>"
 
 
@@ -85,7 +86,15 @@ class Builder:
         return Ready(ids["model"], ids["connector"], self._wanted.index.name, dimension, tuple(steps))
 
     def _do(self, step: Step) -> str:
-        answer = self._client.ask(step.method, step.path, step.body)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                answer = self._client.ask(step.method, step.path, step.body)
+                break
+            except RefusedError as error:
+                # machine learning answers 500 while it waits for its own indices
+                if error.status != _OWN_FAULT or attempt == _ATTEMPTS:
+                    raise
+                time.sleep(attempt)
         return str(answer.get("model_id") or answer.get("connector_id") or answer.get("model_group_id") or "")
 
     def _steps(self, do: Callable[[Step], str], *, is_dry: bool) -> Iterator[Step]:

@@ -15,7 +15,7 @@ from vector_assets.engine import env, registry
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.evolution import check_evolvable
 from vector_assets.engine.options import SourceOptions
-from vector_assets.engine.pipeline import Pipeline, PipelineSettings
+from vector_assets.engine.pipeline import Allotment, Pipeline, PipelineSettings
 from vector_assets.engine.schema import Column, Table
 from vector_assets.formats.lake_fields import WHOLE, LakeField, check_fields, path_text
 from vector_assets.formats.lake_json import LakeJsonDecoder, LakeJsonOptions
@@ -149,8 +149,8 @@ def _settings(job: LakeJob, document: Document) -> PipelineSettings:
         "vector-assets.batch.target": interval,
         "vector-assets.batch.max-rows": str(MOST_ROWS),
     }
-    if job.limits.memory_bytes is not None:
-        values["vector-assets.memory"] = str(job.limits.memory_bytes)
+    if job.limits.in_flight_bytes is not None:
+        values["vector-assets.memory"] = str(job.limits.in_flight_bytes)
     places = dict.fromkeys(values, document.place_of(("job",)))
     for name, text in job.settings.items():
         where = ("job", "settings", name)
@@ -196,7 +196,15 @@ def _pipeline(
         reports=tuple(f"{item.place}: job {job.name}: {each}" for each in (*options.reports(), *end.options.reports())),
         creation=end.creation,
         is_idle=True,
+        allotment=_allotment(job),
     )
+
+
+def _allotment(job: LakeJob) -> Allotment | None:
+    limits = job.limits
+    if limits.group is None or limits.units is None or limits.memory_bytes is None:
+        return None
+    return Allotment(limits.group, limits.units, limits.memory_bytes)
 
 
 def _paths(job: LakeJob, end: LakeEnd, item: Item) -> dict[str, str]:

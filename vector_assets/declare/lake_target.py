@@ -1,5 +1,6 @@
 """The destination of a lake job as options of the connector that writes it, and what is fixed once the job exists."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.declare.flink_options import Secrets, fill_texts, parse
-from vector_assets.declare.lake_form import LakeJob
+from vector_assets.declare.lake_form import LakeJob, start_ms
 from vector_assets.declare.lake_places import check_database, refuse_full_folder
 from vector_assets.declare.yaml_text import Document, Path
 from vector_assets.engine import env, registry
@@ -55,7 +56,7 @@ def lake_end(
         raise document.error(error.message, (*_WHERE, "format")) from error
     extra = _log_time(job, document, columns)
     known = [column.name for column in (*columns, *(column for column, _ in extra))]
-    written = _location(job, document) | _partitions(job, document, known)
+    written = _location(job, document) | _partitions(job, document, known) | _batch_column(job, document, known)
     texts = {name: text for name, (text, _) in written.items()}
     places = {name: document.place_of(path) for name, (_, path) in written.items()}
     for name, text in job.destination.options.items():
@@ -67,11 +68,14 @@ def lake_end(
         texts[name], places[name] = text, document.place_of(where)
     filled = fill_texts(texts, places, secrets, offline=offline)
     options = parse(make, filled, f"job {job.name}: connector {connector}")
-    creation = _creation(job, options, filled.values.get("location") or filled.values.get("warehouse"), places, secrets)
+    place = filled.values.get("location") or filled.values.get("warehouse")
+    creation = _creation(job, options, place, places, secrets, partial(refuse_future_start, job, document))
     return LakeEnd(connector, make, options, creation, extra)
 
 
-_OWN = frozenset({"location", "path", "partition", "bucket", "bucket-key", "on_existing", "catalog-name"})
+_OWN = frozenset(
+    {"location", "path", "partition", "bucket", "bucket-key", "on_existing", "catalog-name", "batch_column"}
+)
 
 
 def _location(job: LakeJob, document: Document) -> dict[str, tuple[str, Path]]:
@@ -81,10 +85,10 @@ def _location(job: LakeJob, document: Document) -> dict[str, tuple[str, Path]]:
         "connector": (to.format, (*_WHERE, "format")),
         "catalog-database": (to.database, (*_WHERE, "database")),
         "catalog-table": (to.table, (*_WHERE, "table")),
+        "on_existing": (to.on_existing, (*_WHERE, "on_existing")),
     }
     if to.format == "paimon":
         return found | {"warehouse": (str(to.path), (*_WHERE, "path"))}
-    found["on_existing"] = (to.on_existing, (*_WHERE, "on_existing"))
     if to.type == "path":
         return found | {"location": (str(to.path).rstrip("/"), (*_WHERE, "path"))}
     found["catalog-name"] = (to.storage, (*_WHERE, "storage"))
@@ -114,6 +118,16 @@ def _partitions(job: LakeJob, document: Document, known: list[str]) -> dict[str,
         else:
             texts.append(key.column or _part_column(job))
     return found | ({"partition": (", ".join(texts), ("job", "partition_by"))} if texts else {})
+
+
+def _batch_column(job: LakeJob, document: Document, known: list[str]) -> dict[str, tuple[str, Path]]:
+    if job.batch_column is None:
+        return {}
+    where: Path = ("job", "batch_column")
+    if job.batch_column.lower() in {name.lower() for name in known}:
+        what = f"job {job.name}: batch_column: {job.batch_column} is a column of the messages: choose another name"
+        raise document.error(what, where)
+    return {"batch_column": (job.batch_column, where)}
 
 
 def _transform(job: LakeJob, log_time: str | None, column: str | None, bucket: int | None) -> str:
@@ -155,8 +169,21 @@ def _part(form: str, raw: pa.Table, _splits: object) -> pa.ChunkedArray:
     return pc.strftime(raw.column("timestamp").cast(pa.timestamp("s", "UTC"), safe=False), form)
 
 
+def refuse_future_start(job: LakeJob, document: Document) -> None:
+    """Make sure that the time to start at has come: of a later one Kafka gives the end of the topic, so that messages
+    from before it would be read.
+
+    Raises:
+        ConfigError: at the time.
+    """
+    if job.start not in LakeJob.TIMES and start_ms(job.start) > time.time() * 1000:
+        what = f"{job.start} has not come yet: want a time that is past, or end_cursor (what comes from now on)"
+        raise document.error(f"job {job.name}: start: {what}", ("job", "start"))
+
+
 def _creation(
-    job: LakeJob, options: Any, place: str | None, places: Mapping[str, Place], secrets: Secrets
+    job: LakeJob, options: Any, place: str | None, places: Mapping[str, Place], secrets: Secrets,
+    on_time: Callable[[], None],
 ) -> Creation:  # fmt: skip
     to = job.destination
     fixed = {"type": to.type, "format": to.format, "database": to.database, "table": to.table}
@@ -164,11 +191,11 @@ def _creation(
     named = {f"destination.{name}": value for name, value in fixed.items()}
     if to.type == "managed":
         root = options.warehouse or (f"file://{env.home() / 'lake' / 'warehouse'}" if options.kind == "sql" else None)
-        return Creation(named, root, f"{root.rstrip('/')}/{to.database}/{to.table}" if root else None)
+        return Creation(named, root, f"{root.rstrip('/')}/{to.database}/{to.table}" if root else None, on_time)
     owner, is_paimon = f"job {job.name}", to.format == "paimon"
     folder = f"{str(place).rstrip('/')}/{to.database}.db/{to.table}" if is_paimon else str(place)
     where = places["warehouse" if is_paimon else "location"]
-    checks: list[Callable[[], None]] = []
+    checks = [on_time]
     if is_paimon:
         checks.append(partial(check_database, to.database, str(place), owner, where, secrets))
     if to.on_existing == "fail":

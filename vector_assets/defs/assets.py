@@ -108,6 +108,9 @@ def metadata(pipeline: Pipeline) -> dict[str, Any]:
         "settings": dg.MetadataValue.json(pipeline.settings.shown()),
         "pool": names.pool(pipeline),
     }
+    if pipeline.allotment is not None:
+        has = pipeline.allotment
+        known |= {"resource group": has.group, "units": has.units, "memory": f"{has.memory_bytes // 1024**2} MB"}
     if pipeline.format_options is not None:
         known["format options"] = dg.MetadataValue.json(pipeline.format_options.shown())
     return known | _code_reference(pipeline)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from vector_assets.declare import Capture
-from vector_assets.defs import assets, captures, checks, jobs, maintenance, reconcile, sensors
+from vector_assets.defs import assets, captures, checks, jobs, maintenance, reconcile, sensors, vectors
 from vector_assets.engine.creation import refuse_shared_prefixes
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Pipeline
@@ -25,7 +25,11 @@ def definitions(pipelines: Sequence[Pipeline], captured: Sequence[Capture] = ())
             *(assets.of(pipeline) for pipeline in pipelines),
             *(task for pipeline in pipelines for task in maintenance.assets(pipeline)),
         ],
-        asset_checks=[check for pipeline in pipelines for check in (checks.of(pipeline), reconcile.of(pipeline))],
+        asset_checks=[
+            check
+            for pipeline in pipelines
+            for check in (checks.of(pipeline), reconcile.of(pipeline), *vectors.of(pipeline))
+        ],
         sensors=[*(sensors.of(pipeline) for pipeline in pipelines), *(captures.of(each) for each in captured)],
         jobs=[job for pipeline in pipelines for job in jobs.of(pipeline)],
         schedules=[

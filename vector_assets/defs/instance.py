@@ -53,7 +53,8 @@ def _events(instance: dg.DagsterInstance, run_id: str) -> Iterator[dict[str, Any
     for entry in instance.all_logs(run_id):
         kind = entry.dagster_event.event_type_value if entry.dagster_event else None
         error = entry.dagster_event.event_specific_data if entry.dagster_event else None
-        text = entry.user_message or entry.message
+        # some events have no words of their own
+        text = entry.user_message or entry.message or (kind or "").lower().replace("_", " ")
         detail = getattr(getattr(error, "error", None), "message", None)
         yield {
             "at": entry.timestamp,

@@ -12,6 +12,9 @@ PIPELINE_TAG = "vector_assets/pipeline"
 FINGERPRINT_TAG = "vector_assets/fingerprint"
 """Which declaration a run was started for: a mended one is not held back by the failures of the old one."""
 
+GROUP_TAG, UNITS_TAG = "vector_assets/resource_group", "vector_assets/units"
+"""On the runs of a job that has units of a resource group, so that the queue can limit how many of a group work."""
+
 PRIORITY = "1"
 """Of drains in the run queue: before the replays of a backfill."""
 
@@ -80,7 +83,9 @@ def maintenance_key(pipeline: Pipeline, task: str) -> dg.AssetKey:
 
 def tags(pipeline: Pipeline) -> dict[str, str]:
     """Tags of the runs we start for a pipeline."""
-    return {PIPELINE_TAG: pipeline.name, FINGERPRINT_TAG: pipeline.fingerprint}
+    mine = {PIPELINE_TAG: pipeline.name, FINGERPRINT_TAG: pipeline.fingerprint}
+    has = pipeline.allotment
+    return mine | ({GROUP_TAG: has.group, UNITS_TAG: str(has.units)} if has is not None else {})
 
 
 def owners(pipeline: Pipeline) -> list[str]:

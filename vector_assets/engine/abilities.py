@@ -6,9 +6,10 @@ A sink class that has a protocol's methods has the ability. Each is read-only fo
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.engine.core import (
     Batch,
@@ -99,6 +100,39 @@ class Auditable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Two numbers that must be equal; `note` says what they are."""
+
+    name: str
+    left: int
+    right: int
+    note: str
+
+
+@runtime_checkable
+class VectorAuditable(Protocol):
+    """Looks after vectors that it makes itself, of which a pipeline knows nothing."""
+
+    def audit_vectors(self, sample: int) -> Iterator[Tally]:
+        """Whether every text has a vector, and whether those of `sample` rows are what the model makes of their texts
+        today; so many texts are sent to the model at most.
+
+        Raises:
+            TransientError: the model does not answer.
+        """
+        ...
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """A source or a sink that can say how many rows it has now."""
+
+    def count(self) -> int | None:
+        """Rows; None where its options leave out some, so that the number would say nothing."""
+        ...
+
+
 @runtime_checkable
 class KeyReadable(Protocol):
     """Reads back the rows of a few keys; only of a target that has a key."""
@@ -121,6 +155,21 @@ class Overwriting(Protocol):
     replaces rows anyway."""
 
     overwrites: bool
+
+
+@runtime_checkable
+class Replacing(Protocol):
+    """Notes beside every appended row which batch's records it was made of (`Batch.root`), so that a rewrite of that
+    batch can replace its rows in one commit though they have no key."""
+
+    @property
+    def batch_column(self) -> str | None:
+        """The column that holds the number; None: it is not noted, and no row can be replaced."""
+        ...
+
+    def rows_of_batch(self, root: int) -> int:
+        """How many rows the target has now that were made of this batch's records."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +319,11 @@ class Evolvable(Protocol):
         """
         ...
 
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed, and nothing need be prepared. A target that
+        is not there would not be changed."""
+        ...
+
 
 @runtime_checkable
 class Alterable(Protocol):
@@ -381,8 +435,14 @@ class Maintainable(Protocol):
 class Queryable(Protocol):
     """Rows that DuckDB can read where they lie."""
 
-    def relation(self) -> pa.RecordBatchReader:
-        """The table as it is now, in bounded memory, column names and types as Arrow sees them."""
+    def relation(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """The table as it is now, in bounded memory, column names and types as Arrow sees them.
+
+        With `columns` only these, in the table's order. Parts that cannot hold a row that meets `where`, an Arrow
+        expression over `columns`, may be left out; of the other parts all rows come.
+        """
         ...
 
 
@@ -393,6 +453,13 @@ class Doubting(Protocol):
     def doubt(self, token: BatchToken) -> str:
         """What is not known of the batch, and the commands that settle it; asked right after `find`."""
         ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """Keeps nothing of batches once they are done: that a ledger was lost shows in the archive alone."""
+
+    FORGETFUL: ClassVar[bool]
 
 
 @runtime_checkable

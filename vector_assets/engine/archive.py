@@ -163,6 +163,22 @@ class Archive:
         for path in sorted(paths, key=lambda path: (int(path.stem), path)):
             yield self._as_found(path)
 
+    def notes_of(self, pipeline: str, *, above: int) -> Iterator[dict[str, str]]:
+        """What batches with a higher number say about themselves, by number, by the ends of their files alone.
+
+        Raises:
+            FatalError: a file cannot be read.
+        """
+        paths = [
+            path for path in (self.root / quoted(pipeline)).glob("*/*.parquet") if _BATCH_FILE.fullmatch(path.name)
+        ]
+        for path in sorted((each for each in paths if int(each.stem) > above), key=lambda each: int(each.stem)):
+            try:
+                with pq.ParquetFile(path) as parquet:
+                    yield notes(parquet)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise FatalError(f"archive: {path} refused: {error}; move it away to go on without") from error
+
     def file(self, path: str) -> ArchiveFile:
         """A file below the root, hashed as found.
 

@@ -298,7 +298,10 @@ class Batch:
     merge is `changelog`); `deletes` holds key columns and `_position` only, and is None unless the merge is `last`. The
     target may reject at most `reject_limit` rows; more is a BudgetError before anything is committed. With `rewrites`,
     every upsert replaces the row of its key whatever the merge says of rows that exist, and no two upserts share a key
-    (`abilities.Overwriting`).
+    (`abilities.Overwriting`); without a key, the rows replace those of batch `root` (`abilities.Replacing`).
+
+    `root` is the number of the batch whose records the rows were made of: a rewrite's is that of the batch it rewrites,
+    any other's is its own, which None says too.
     """
 
     upserts: pa.Table
@@ -306,6 +309,7 @@ class Batch:
     schema_version: int = 1
     reject_limit: int | None = None
     rewrites: bool = False
+    root: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

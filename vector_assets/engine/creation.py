@@ -108,9 +108,18 @@ def ensure_created(ledger: "Ledger", pipeline: "Pipeline") -> bool:
         _refuse_known_prefixes(pipeline, mine, known)
         if pipeline.name in known:
             return False
-        values = {"fixed": dict(mine.fixed), "path": mine.path, "folder": mine.folder}
-        ledger.record_event(pipeline.name, CREATED, canonical(values))
+        _note(ledger, pipeline.name, mine)
     return True
+
+
+def note_created(ledger: "Ledger", pipeline: "Pipeline") -> None:
+    """Note that a pipeline exists whose target was found to hold its batches; what lies there already is its own."""
+    if pipeline.creation is not None and pipeline.name not in created(ledger):
+        _note(ledger, pipeline.name, pipeline.creation)
+
+
+def _note(ledger: "Ledger", name: str, mine: Creation) -> None:
+    ledger.record_event(name, CREATED, canonical({"fixed": dict(mine.fixed), "path": mine.path, "folder": mine.folder}))
 
 
 def refuse_changes(ledger: "Ledger", pipeline: "Pipeline") -> None:

@@ -29,7 +29,8 @@ class Finding:
 
     `missing`: not in the target. `altered`: other values, in `columns`. `doubled`: there more often than it should be.
     `foreign`: nobody of this pipeline wrote its key. `unexpected`: the pipeline wrote its key and took it away again.
-    `other_code`: today's code makes other rows than the code that wrote the batch; `replay --rewrite` mends it.
+    `other_code`: today's code makes other rows than the code that wrote the batch; `replay --rewrite` mends it where
+    rows have a key. Without one, as many unknown rows of the target are taken for what that code made.
     `expired`: not compared, for it may be a row of a batch of which retention keeps nothing; no difference.
     """
 
@@ -123,6 +124,8 @@ class _Named:
         self._key = stages.target.key or tuple(stages.pipeline.schema.names)
         self.findings: list[Finding] = []
         self.counts: dict[str, int] = {}
+        # without a key nothing ties a row that older code made to the one that today's makes
+        self._otherwise = 0
 
     def _count(self, kind: Kind, count: int) -> int:
         """Count findings; how many of them may still be described."""
@@ -142,6 +145,8 @@ class _Named:
         old = self._is_old(rows.writers)
         self._from_archive("missing", rows.at(~old))
         self._from_archive("other_code", rows.at(old))
+        if not self._expected.key:
+            self._otherwise = int(np.count_nonzero(old))
 
     def doubled(self, rows: Rows) -> None:
         """Rows that the target holds once more."""
@@ -211,7 +216,10 @@ class _Named:
         old = self._is_old(writer) & (writer > 0)
         known = self._origins(at, writer, ordinal, kept)
         unknown = at[writer == 0]
-        self.extra("expired" if len(unknown) <= self._expired_rows else "foreign", unknown, kept)
+        if len(unknown) <= self._expired_rows:
+            self.extra("expired", unknown, kept)
+        elif len(unknown) > self._expired_rows + self._otherwise:
+            self.extra("foreign", unknown, kept)
         self.extra("other_code", at[old], kept, known)
         self.extra("unexpected", at[(writer > 0) & ~old], kept, known)
 

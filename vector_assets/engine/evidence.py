@@ -83,3 +83,21 @@ def follows(span: Span, position: Mapping[Split, Json]) -> bool:
     return all(
         part.split not in position or canonical(position[part.split]) == canonical(part.start) for part in span.ranges
     )
+
+
+def unheard_of(archive: Archive, pipeline: Pipeline, known: int) -> list[tuple[int, Span]]:
+    """Batches with a higher number than the ledger gave away, in order, with their spans; only footers are read."""
+    return [
+        (int(notes["seq"]), Span.from_json(notes["span"]))
+        for notes in archive.notes_of(pipeline.name, above=known)
+        if notes.get("target", pipeline.target) == pipeline.target
+    ]
+
+
+def ends(archive: Archive, pipeline: Pipeline, last: Span) -> tuple[dict[Split, Json], dict[Split, Json]]:
+    """Where a pipeline stands before its last archived batch, and after it."""
+    here: dict[Split, Json] = {}
+    for _, span in unheard_of(archive, pipeline, 0):
+        if span != last:
+            here |= span.end
+    return here | dict(last.start), here | dict(last.end)

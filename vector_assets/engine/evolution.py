@@ -31,7 +31,7 @@ from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.schema import Column, Table
-from vector_assets.engine.schema_history import Change, add_version, state_of, unsettled
+from vector_assets.engine.schema_history import Change, add_version, latest_state, state_of, unsettled
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,21 @@ def todays_new(ledger: Ledger, pipeline: Pipeline) -> frozenset[str]:
         return frozenset()
     columns = [(column.name, str(column.type)) for column in pipeline.sink_table.columns]
     return unsettled(ledger, pipeline.name, pipeline.target, columns)
+
+
+def form_changes(ledger: Ledger, pipeline: Pipeline, sink: Sink) -> tuple[str, ...]:
+    """What the next run will change of a job's table, because the form's columns were changed since the last batch.
+
+    Nothing is changed. `pipeline` is as declared.
+
+    Raises:
+        PlanError: the table cannot take the columns, so the run would stop.
+        TransientError: the table cannot be asked.
+    """
+    if not ledger.is_activated(pipeline.name, pipeline.target) or not isinstance(sink, Evolvable):
+        return ()
+    today = evolved(pipeline, latest_state(ledger, pipeline.name, pipeline.target))
+    return sink.would_evolve(today.schema) if todays_new(ledger, today) else ()
 
 
 def without(schema: pa.Schema, names: frozenset[str]) -> pa.Schema:

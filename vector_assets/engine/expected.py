@@ -20,7 +20,7 @@ from vector_assets.engine.core import HIDDEN, POSITION, BatchKind, Merge
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.stages import Stages
-from vector_assets.engine.touches import made_again, place
+from vector_assets.engine.touches import ROW_BITS, made_again, place
 
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
@@ -121,8 +121,8 @@ class Expected:
             if self.merge is not Merge.LAST:
                 rows = rows.at(np.sort(first))
             self._parts.append(rows)
-        elif len(rows):
-            self._loose.append(rows)
+        else:
+            self._append(batch, rows)
         if folded.deletes is not None and folded.deletes.num_rows:
             if not isinstance(self.sink, KeyReadable):
                 raise PlanError(
@@ -133,6 +133,14 @@ class Expected:
         self._gathered += len(rows)
         if self._gathered >= _FOLD_ROWS:
             self._parts, self._gathered = [self._folded()], 0
+
+    def _append(self, batch: BatchRecord, rows: Rows) -> None:
+        """Rows without a key; those of a rewrite take the place of all that were made of the same records."""
+        if batch.kind is BatchKind.REWRITE:
+            others = (part.at(part.places >> ROW_BITS != batch.root) for part in self._loose)
+            self._loose = [part for part in others if len(part)]
+        if len(rows):
+            self._loose.append(rows)
 
     def _handed(self, batch: BatchRecord) -> pa.Table:
         """The batch's rows without those that somebody refused or that were left alone for a newer one."""

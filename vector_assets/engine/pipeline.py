@@ -133,6 +133,15 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Allotment:
+    """What a pipeline has of a resource group: units, and the memory of a run's process that they are."""
+
+    group: str
+    units: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """One source, decoder, transforms and sink under one name. Opens no connection until asked to.
 
@@ -142,7 +151,8 @@ class Pipeline:
     leaves that open. With an `aggregation` the last transform's rows go into groups, and what the sink receives are
     changes of the groups' rows. `creation` says what is fixed once it was created, and where its data lies; a pipeline
     that `is_idle` reads nothing by itself until somebody starts it. `embedding` are the options of the model
-    that EMBED asks; `link` names the tables of a pipeline that a CALL of AutoETL declares.
+    that EMBED asks; `link` names the tables of a pipeline that a CALL of AutoETL declares. `allotment` is what it has
+    of a resource group.
     """
 
     name: str
@@ -174,6 +184,7 @@ class Pipeline:
     creation: Creation | None = None
     is_idle: bool = False
     link: str | None = None
+    allotment: Allotment | None = None
 
     @property
     def target(self) -> str:

@@ -26,6 +26,7 @@ from vector_assets.engine.core import (
     canonical,
     no_rejects,
 )
+from vector_assets.engine.creation import note_created
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetter
 from vector_assets.engine.errors import FatalError
 from vector_assets.engine.evidence import ArchivedBatch
@@ -73,7 +74,13 @@ def rebuild(session: Session) -> Rebuilt:
             letters = ledger.dead_letters.count(pipeline.name) - before
             detail = {"done": len(plan.done), "sealed": len(plan.sealed), "dead_letters": letters}
             ledger.record_event(pipeline.name, "ledger-rebuild", canonical(detail))
+            note_created(ledger, pipeline)
         return Rebuilt(plan, ledger.dead_letters.count(pipeline.name) - before, tuple(writer.notes))
+
+
+def put(session: Session, lease: Lease, plan: RebuildPlan) -> None:
+    """Write what a plan says, whoever made it."""
+    _Writer(session, lease, plan).write()
 
 
 @dataclass(frozen=True, slots=True)

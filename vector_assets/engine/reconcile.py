@@ -12,8 +12,8 @@ from itertools import chain
 
 import pyarrow as pa
 
-from vector_assets.engine.abilities import Auditable
-from vector_assets.engine.core import BatchKind, Counts, Position, State, canonical
+from vector_assets.engine.abilities import Auditable, VectorAuditable
+from vector_assets.engine.core import BatchKind, Counts, Merge, Position, State, canonical
 from vector_assets.engine.difference import Difference, Finding
 from vector_assets.engine.errors import ExpiredError, FencedError, PlanError
 from vector_assets.engine.expected import Expected
@@ -25,6 +25,8 @@ from vector_assets.engine.stages import Stages, is_balanced, is_weighable
 
 SHOWN = 20
 """Findings of each kind that are shown with their key."""
+VECTORS = 20
+"""Vectors made by the target itself that are made again and compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Equation:
 class Reconciliation:
     """What was found. `last` is the newest batch that was looked at; `counts` has every kind of finding that occurs.
 
-    `sampled` is None after a full comparison, else how many keys were looked at.
+    `sampled` is None after a full comparison, else how many keys were looked at; `is_appended` says that rows are
+    appended, so that no rewrite can replace them.
     """
 
     pipeline: str
@@ -60,6 +63,7 @@ class Reconciliation:
     not_compared: tuple[str, ...] = ()
     sampled: int | None = None
     seconds: float = 0.0
+    is_appended: bool = False
 
     def is_right(self, *, foreign_ok: bool = False) -> bool:
         """All equations hold and the content is as it should be; rows of others count unless they are allowed.
@@ -123,13 +127,14 @@ def reconcile(session: Session, *, shown: int = SHOWN) -> Reconciliation:
         session.pipeline.name,
         session.pipeline.target,
         cut.last,
-        tuple(_equations(session, stages, cut)),
+        (*_equations(session, stages, cut), *vector_equations(session)),
         difference.expected_rows,
         difference.target_rows,
         counts,
         tuple(findings),
         tuple(difference.not_compared),
         seconds=round(time.monotonic() - began, 3),
+        is_appended=session.sink.merge is Merge.APPEND,
     )
 
 
@@ -144,7 +149,7 @@ def _reconcile_groups(session: Session, sink: Auditable, shown: int) -> Reconcil
         session.pipeline.name,
         session.pipeline.target,
         cut.last,
-        tuple(_equations(session, stages, cut)),
+        (*_equations(session, stages, cut), *vector_equations(session)),
         difference.stored.num_rows,
         difference.target_rows,
         difference.counts,
@@ -152,6 +157,17 @@ def _reconcile_groups(session: Session, sink: Auditable, shown: int) -> Reconcil
         found.not_compared,
         seconds=found.seconds,
     )
+
+
+def vector_equations(session: Session, sample: int = VECTORS) -> tuple[Equation, ...]:
+    """What the target says of vectors that it makes itself; nothing where it makes none."""
+    sink = session.sink
+    if not isinstance(sink, VectorAuditable):
+        return ()
+    found = call(
+        session.sink_policy, lambda: tuple(sink.audit_vectors(sample)), place=f"{session.pipeline.name}: vectors"
+    )
+    return tuple(Equation(each.name, each.left, each.right, each.note) for each in found)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from vector_assets.engine import sidecar
-from vector_assets.engine.abilities import Overwriting
+from vector_assets.engine.abilities import Overwriting, Replacing
 from vector_assets.engine.core import BatchKind, Counts, Merge, Span, State, Target
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import ExpiredError, PlanError
@@ -50,10 +50,10 @@ class Selection:
 
 
 def check(session: Session) -> Target:
-    """The target, if its rows can be replaced.
+    """The target, if its rows can be replaced: by their key, or by the batch that is noted beside them.
 
     Raises:
-        PlanError: it has no key, or its sink appends or cannot replace rows.
+        PlanError: it has no key and no column for the batch, or its sink cannot replace rows.
     """
     target, sink = session.target(), session.sink
     name = session.pipeline.name
@@ -64,10 +64,14 @@ def check(session: Session) -> Target:
             f" script: `vector-assets reset {name} --to earliest --drop-state` (reads the source again), or"
             f" `vector-assets state rebuild {name}` (from the archive; rows change with their group's next record)"
         )
+    if sink.merge is Merge.APPEND and isinstance(sink, Replacing) and sink.batch_column is not None:
+        return target
     if not target.key or sink.merge is Merge.APPEND:
+        column = "set 'batch_column', " if isinstance(sink, Replacing) else ""
         raise PlanError(
             f"{name}: {target.name} takes rows by append and has no key that tells which rows a batch wrote: a rewrite"
-            " would double them; give the target a key, or make it anew and read again with `vector-assets reset`"
+            f" would double them; {column}give the target a key, or make it anew and read again with"
+            " `vector-assets reset`"
         )
     if sink.merge is not Merge.LAST and not isinstance(sink, Overwriting):
         raise PlanError(f"{name}: the sink of {target.name} keeps the first row of a key and cannot replace it")
@@ -143,6 +147,21 @@ def _check_keys(stages: Stages, root: BatchRecord) -> None:
         )
 
 
+def _check_noted(stages: Stages, root: BatchRecord) -> None:
+    """Rows that were appended before the target noted their batch cannot be told from others."""
+    sink = stages.sink
+    if sink.merge is not Merge.APPEND or not isinstance(sink, Replacing):
+        return
+    versions = stages.ledger.rewrites_of(root)
+    newest = stages.ledger.batch(root.pipeline, root.target, versions[-1]) if versions else root
+    if newest.counts.written and not sink.rows_of_batch(root.seq):
+        raise PlanError(
+            f"{root.pipeline}: batch {newest.seq} wrote {newest.counts.written} rows, and {stages.target.name} has none"
+            f" with {root.seq} in column {sink.batch_column}: they were written before 'batch_column' was set, or"
+            " somebody removed them. Nothing of it was written; choose other batches with --seq or --from-batch"
+        )
+
+
 def rewrite(runner: Runner, selection: Selection) -> Iterator[Outcome]:
     """Make the selected batches again, oldest first; one outcome for each rewriting batch.
 
@@ -172,6 +191,7 @@ def rewrite(runner: Runner, selection: Selection) -> Iterator[Outcome]:
 def _rewritten(runner: Runner, stages: Stages, root: BatchRecord) -> Outcome:
     ledger = runner.ledger
     _check_keys(stages, root)
+    _check_noted(stages, root)
     records = Counts(records=root.counts.records, bytes=root.counts.bytes)
     # in one transaction: a rewriting batch is known by the archive file that sealing gives it
     with ledger.store.transaction():

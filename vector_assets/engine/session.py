@@ -10,12 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from vector_assets.engine.abilities import Describing, Evolvable, Evolving, Recallable, Remembering, partitioned
+from vector_assets.engine.abilities import (
+    Describing,
+    Evolvable,
+    Evolving,
+    Forgetful,
+    Recallable,
+    Remembering,
+    partitioned,
+)
 from vector_assets.engine.archive import Archive
-from vector_assets.engine.core import Json, Sink, Source, Target
+from vector_assets.engine.core import Json, Sink, Source, Span, Target, canonical
 from vector_assets.engine.creation import ensure_created
 from vector_assets.engine.env import archive_dir, ledger_location
-from vector_assets.engine.errors import LedgerLostError, PlanError, TargetReplacedError
+from vector_assets.engine.errors import ConfigError, LedgerLostError, PlanError, TargetReplacedError
+from vector_assets.engine.evidence import ends, unheard_of
 from vector_assets.engine.evolution import PipelineVersion, Schemas, check_evolvable, evolved, todays_new, without
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.keyed_state import KeyedState, check_groups
@@ -169,14 +178,14 @@ class Session:
                 " `vector-assets reset %s --to ...` moves it",
                 name, self.pipeline.source_options.start_option(), changed, name,
             )  # fmt: skip
-        ensure_created(self.ledger, self.pipeline)
+        self.ensure_created()
         self._take_todays_columns()
         self._give_the_form_s_columns()
         target = self._target_after_a_crash()
         with self.lease() as lease:
             if self._take_todays_columns():
                 target = self.target()
-            self._check_ledger(lease)
+            self._check_ledger()
             self._check_incarnation(lease, target)
             yield Stages(
                 self.pipeline, self.ledger, self.books.archive, self.sink, target, lease, self.sink_policy,
@@ -219,6 +228,19 @@ class Session:
         )
         return True
 
+    def ensure_created(self) -> None:
+        """Note that the pipeline exists, once, after the checks of its creation.
+
+        Raises:
+            ConfigError: what is fixed at creation was changed, or the place of a new pipeline is not free.
+            LedgerLostError: its place is not free because it wrote there, and the ledger never heard of it.
+        """
+        try:
+            ensure_created(self.ledger, self.pipeline)
+        except ConfigError:
+            self._refuse_lost_ledger()
+            raise
+
     def adopt(self, versioned: PipelineVersion) -> None:
         """The columns have changed; the sink knows."""
         self.pipeline, self._state, self._target = versioned.pipeline, versioned.state, None
@@ -254,22 +276,26 @@ class Session:
             for change in call(self.sink_policy, lambda: sink.evolve(pipeline.schema), place=place):
                 log.info("%s: the form has other columns: %s", pipeline.name, change)
 
-    def _check_ledger(self, lease: Lease) -> None:
+    def _check_ledger(self) -> None:
         """Once a session: the target holds no batch that the ledger never heard of."""
         if self._is_ledger_checked:
             return
-        known = self.ledger.newest_seq(lease.pipeline, lease.target)
-        found = call(
-            self.sink_policy, lambda: newest_batch(self.sink, lease.pipeline, known), place=f"{lease.pipeline}: looking"
-        )
+        self._refuse_lost_ledger()
+        self._is_ledger_checked = True
+
+    def _refuse_lost_ledger(self) -> None:
+        name, target = self.pipeline.name, self.pipeline.target
+        known = self.ledger.newest_seq(name, target)
+        found = call(self.sink_policy, lambda: newest_batch(self.sink, name, known), place=f"{name}: looking")
         if found > known:
             heard = f"of batches up to {known}" if known else "of none"
             raise LedgerLostError(
-                f"{lease.pipeline}: {lease.target} holds batches up to {found} of this pipeline, the ledger knows"
-                f" {heard}: it was lost, or restored from an older copy. Nothing was read or written; `vector-assets"
-                f" ledger rebuild {lease.pipeline}` shows what target and archive know, and brings the ledger forward"
+                f"{name}: {target} holds batches up to {found} of this pipeline, the ledger knows {heard}: it was lost,"
+                f" or restored from an older copy. Nothing was read or written; `vector-assets ledger rebuild {name}`"
+                " shows what target and archive know, and brings the ledger forward"
             )
-        self._is_ledger_checked = True
+        if found == 0 and (lost := unheard(self)):
+            raise LedgerLostError(_forgotten(self, known, lost[-1]))
 
     def _check_incarnation(self, lease: Lease, target: Target) -> None:
         known = self.ledger.incarnation(lease.pipeline, lease.target)
@@ -308,3 +334,24 @@ def newest_batch(sink: Sink, pipeline: str, known: int) -> int:
     if known == 0 and isinstance(sink, Recallable):
         return max((batch.seq for batch in sink.recall(pipeline).batches), default=0)
     return 0
+
+
+def unheard(session: Session) -> list[tuple[int, Span]]:
+    """Batches in the archive that the ledger never heard of, of a target that keeps nothing of batches."""
+    if not isinstance(session.sink, Forgetful):
+        return []
+    known = session.ledger.newest_seq(session.pipeline.name, session.pipeline.target)
+    return unheard_of(session.books.archive, session.pipeline, known)
+
+
+def _forgotten(session: Session, known: int, newest: tuple[int, Span]) -> str:
+    """That the ledger was lost, and the commands that go on before or after the newest batch of the archive."""
+    name, (seq, span) = session.pipeline.name, newest
+    before, after = (canonical(place) for place in ends(session.books.archive, session.pipeline, span))
+    heard = f"of batches up to {known}" if known else "of none"
+    return (
+        f"{name}: the archive holds batches up to {seq} of this pipeline, the ledger knows {heard}: it was lost, or"
+        f" restored from an older copy, and {session.pipeline.target} keeps nothing of batches. Nothing was read or"
+        f" written. If the rows of batch {seq} are in the target: `vector-assets run {name} --start-at '{after}'`;"
+        f" if not: `vector-assets run {name} --start-at '{before}'`"
+    )

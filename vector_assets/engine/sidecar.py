@@ -87,11 +87,13 @@ def write(
 ) -> ArchiveFile | None:
     """The batch's sidecar, durable and with the caller's notes; None for a target without a key.
 
+    With notes there is one all the same, whose rows have the hash of no columns, 0.
+
     Raises:
         FatalError: the disk refused it.
         PlanError: as `key_hashes`.
     """
-    if not key:
+    if not key and not notes:
         return None
     parts = [_entries(upserts, key, RowKind.INSERT)]
     if deletes is not None:

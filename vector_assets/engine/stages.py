@@ -295,7 +295,7 @@ class Stages:
             folded = self.fold(rows, is_rewrite=is_rewrite)
             handed = Batch(
                 folded.upserts, folded.deletes, batch.schema_version, reject_limit=allowed - refused.num_rows,
-                rewrites=is_rewrite,
+                rewrites=is_rewrite, root=batch.root,
             )  # fmt: skip
             staged = call(self.policy, lambda: self.sink.stage(handed, token), place=f"{batch.pipeline}: staging")  # noqa: B023
             hides = self.sink.merge is Merge.LAST and (folded.dropped > 0 or folded.deletes is not None)
@@ -365,7 +365,7 @@ class Stages:
             PlanError: the sink's merge does not take the rows' kinds, or they have no key.
         """
         result = folded(rows, self.sink.merge, self.target, place=self.pipeline.name)
-        if not is_rewrite or self.sink.merge is Merge.LAST:
+        if not is_rewrite or self.sink.merge in {Merge.LAST, Merge.APPEND}:
             return result
         first = compact.first_of_keys(result.upserts, self.target.key)
         return compact.Compacted(first, None, rows.num_rows - first.num_rows)
@@ -390,8 +390,8 @@ class Stages:
     ) -> tuple[pa.Table, int]:
         """Of dead letters and rewrites: rows whose key no other record's row owns, and how many were left out."""
         rows = decoded.rows
-        if self.pipeline.aggregation is not None:
-            # records add to their groups in any order
+        if self.pipeline.aggregation is not None or self.sink.merge is Merge.APPEND:
+            # records add to their groups in any order; rows without a key stand in nobody's way
             return rows, 0
         is_letters = batch.kind is BatchKind.DEAD_LETTERS and self.sink.merge is Merge.LAST
         if not (is_letters or batch.kind is BatchKind.REWRITE) or rows.num_rows == 0:
@@ -427,7 +427,7 @@ class Stages:
         """
         before = self.ledger.rewrites_of(batch, before=batch.seq)
         newest = self.ledger.batch(batch.pipeline, batch.target, before[-1] if before else batch.root)
-        if newest.sidecar is None:
+        if newest.sidecar is None or self.sink.merge is Merge.APPEND:
             return None
         old = sidecar.read(self.archive, newest.sidecar).filter(pc.field("kind") == int(RowKind.INSERT))
         now = sidecar.key_hashes(rows, self.target.key)

@@ -19,7 +19,7 @@ from vector_assets.formats.json_values import INTEGERS
 from vector_assets.formats.lake_fields import LakeField, Path
 from vector_assets.formats.lake_values import differ, kind_wanted, read_moments
 
-_BLOCK = 4096
+_BLOCK = 8192
 _TRIES = 4
 """A block that is refused more often is left to the scan."""
 _SURE_DIGITS = 15

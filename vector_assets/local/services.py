@@ -11,6 +11,7 @@ from vector_assets.local.kafka import KafkaService
 from vector_assets.local.maxcompute.service import MaxComputeService
 from vector_assets.local.milvus import MilvusService
 from vector_assets.local.mysql import MySqlService
+from vector_assets.local.mysql8 import MySql8Service
 from vector_assets.local.opensearch import OpenSearchService
 from vector_assets.local.postgres import PostgresService
 from vector_assets.local.s3 import S3Service
@@ -24,6 +25,7 @@ SERVICES: Mapping[str, type[LocalService]] = {
     MilvusService.name: MilvusService,
     MaxComputeService.name: MaxComputeService,
     MySqlService.name: MySqlService,
+    MySql8Service.name: MySql8Service,
     S3Service.name: S3Service,
     EmbeddingsService.name: EmbeddingsService,
     OpenSearchService.name: OpenSearchService,

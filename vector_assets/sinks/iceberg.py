@@ -36,9 +36,9 @@ from vector_assets.engine.errors import (
 )
 from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import iceberg_read
-from vector_assets.sinks.iceberg_create import check_existing, create_table, find_table, partition_of
+from vector_assets.sinks.iceberg_create import add_batch_column, check_existing, create_table, find_table, partition_of
 from vector_assets.sinks.iceberg_options import IcebergOptions
-from vector_assets.sinks.iceberg_plan import Plan, convert, make_plan
+from vector_assets.sinks.iceberg_plan import Plan, convert, make_plan, table_rows
 from vector_assets.sinks.iceberg_tokens import Tokens
 from vector_assets.sinks.iceberg_types import arrow_schema
 from vector_assets.sinks.iceberg_write import Change, commit, forget_manifests, write_files
@@ -83,6 +83,8 @@ class IcebergSink:
             if table is None:
                 table = self._create(schema, declared_key)
                 log.info("%s: made", self._place)
+            if self.batch_column is not None:
+                add_batch_column(table, self.batch_column, self._place)
         return self._target(table, schema, declared_key)
 
     def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
@@ -91,10 +93,10 @@ class IcebergSink:
             table = find_table(self._connected(), self.options)
         if table is not None:
             return self._target(table, schema, declared_key)
-        columns = {field.name: str(field.type) for field in schema if field.name not in HIDDEN}
+        columns = {field.name: str(field.type) for field in table_rows(schema, self.options)}
         notes = (f"table {self.options.full_name}: will be made",)
         key = declared_key if self.options.upserts else ()
-        return Target(self.options.target(), key, columns, _UNMADE, "exactly-once", notes)
+        return Target(self.options.target(), key, columns, _UNMADE, self.options.guarantee, notes)
 
     def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
         """Make database and table where they are missing; what was made or was there.
@@ -105,15 +107,15 @@ class IcebergSink:
         with told(self._place):
             found = find_table(self._connected(), self.options)
         target = self.prepare(schema, declared_key)
-        loaded = self._table()
-        how = "was there and fits" if found is not None else f"made at {loaded.location()}"
+        how = "was there and fits" if found is not None else f"made at {self._table().location()}"
         return (f"table {self.options.full_name}: {how} (uuid {target.incarnation})",)
 
     def _create(self, schema: pa.Schema, key: tuple[str, ...]) -> "IcebergTable":
-        rows = pa.schema([field for field in schema if field.name not in HIDDEN])
+        rows = table_rows(schema, self.options)
         return create_table(self._connected(), self.options, rows, key, self._partition, self.pipeline)
 
     def _target(self, table: "IcebergTable", schema: pa.Schema, key: tuple[str, ...]) -> Target:
+        table_rows(schema, self.options)
         check_existing(table, self.options, self._partition, self.pipeline)
         plan = self._adopt(table, schema, key)
         return Target(
@@ -121,7 +123,7 @@ class IcebergSink:
             key=plan.key,
             columns={field.name: str(field.field_type) for field in table.schema().fields},
             incarnation=plan.incarnation,
-            guarantee="exactly-once",
+            guarantee=self.options.guarantee,
             notes=plan.notes,
         )
 
@@ -144,7 +146,7 @@ class IcebergSink:
 
         with told(self._place):
             table = self._fresh()
-            changes = evolve(table, pa.schema([field for field in schema if field.name not in HIDDEN]), self._place)
+            changes = evolve(table, table_rows(schema, self.options), self._place)
         self._adopt(table, schema, self._declared[1])
         return changes
 
@@ -154,6 +156,15 @@ class IcebergSink:
 
         with told(self._place):
             return alter(self._fresh(), changes, self._place)
+
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed."""
+        from vector_assets.sinks.iceberg_evolve import would_evolve
+
+        with told(self._place):
+            table = find_table(self._connected(), self.options)
+            wanted = pa.schema([field for field in schema if field.name not in HIDDEN])
+            return () if table is None else would_evolve(table, wanted, self._place)
 
     def stage(self, batch: Batch, token: BatchToken) -> Staged:
         """Check and cast the rows and write them to data files, which nobody sees yet.
@@ -175,7 +186,9 @@ class IcebergSink:
                 f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit}; the"
                 f" first: {next(iter(reasons.values()))}"
             )
-        name = uuid.uuid4()
+        name, root = uuid.uuid4(), token.seq if batch.root is None else batch.root
+        if self.batch_column is not None:
+            rows = rows.append_column(self.batch_column, pa.repeat(pa.scalar(root, pa.int64()), rows.num_rows))
         with told(self._place):
             files = write_files(plan.metadata, plan.io, rows, name)
         counts = Counts(written=rows.num_rows, deleted=0 if deletes is None else deletes.num_rows)
@@ -183,6 +196,8 @@ class IcebergSink:
         if plan.key:
             parts = [rows.select(list(plan.key)), *([] if deletes is None else [deletes.select(list(plan.key))])]
             keys = pa.concat_tables(parts)
+        elif batch.rewrites and self.batch_column is not None:
+            keys = pa.table({self.batch_column: pa.array([root], pa.int64())})
         return Staged(
             token=token,
             # what the files are called, should nobody commit them
@@ -331,12 +346,29 @@ class IcebergSink:
         with told(self._place):
             return iceberg_read.rows_of(self._fresh(), columns, self.as_stored_keys(keys).select(list(plan.key)))
 
-    def relation(self) -> pa.RecordBatchReader:
-        """The whole table as it is now, one data file in memory."""
+    @property
+    def batch_column(self) -> str | None:
+        """The column that holds the number of the batch whose records a row was made of."""
+        return self.options.batch_column
+
+    def rows_of_batch(self, root: int) -> int:
+        """How many rows the table has now that were made of this batch's records."""
+        if self.batch_column is None:
+            return 0
+        with told(self._place):
+            return iceberg_read.count_of(self._fresh(), self.batch_column, root)
+
+    def relation(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """The table as it is now, one data file in memory; files whose bounds speak against `where` are not read."""
         with told(self._place):
             table = self._fresh()
-            schema = pa.schema([(part.name, part.type) for part in arrow_schema(table.schema())])
-        return pa.RecordBatchReader.from_batches(schema, iceberg_read.scan(table, None, self._place))
+        schema = arrow_schema(table.schema())
+        names = tuple(name for name in schema.names if columns is None or name in columns)
+        schema = pa.schema([(name, schema.field(name).type) for name in names])
+        rows = iceberg_read.scan(table, names, self._place, where)
+        return pa.RecordBatchReader.from_batches(schema, rows)
 
     def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:
         """Compact small files, expire old snapshots with their files, or remove files that no snapshot knows.

@@ -95,6 +95,17 @@ def partition_of(options: IcebergOptions, declared: tuple[str, ...]) -> tuple[Pa
     return tuple(PartitionField("identity", column) for column in declared)
 
 
+def add_batch_column(table: "Table", column: str, place: str) -> None:
+    """Give a table the column for the batch's number, if it lacks it.
+
+    Raises:
+        PlanError: it has one of that name and another type.
+    """
+    from vector_assets.sinks.iceberg_evolve import evolve
+
+    evolve(table, pa.schema([pa.field(column, pa.int64())]), place)
+
+
 def _properties(options: IcebergOptions, pipeline: str) -> dict[str, str]:
     leveled = {"zstd", "gzip", "brotli"}
     level = {"write.parquet.compression-level": str(options.codec_level)} if options.codec in leveled else {}

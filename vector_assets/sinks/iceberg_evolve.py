@@ -26,7 +26,7 @@ def evolve(table: "Table", schema: pa.Schema, place: str) -> tuple[str, ...]:
     """
     from vector_assets.clients.iceberg_transaction import SingleAttempt
 
-    changes = list(_changes((), pa.struct(schema), pa.struct(arrow_schema(table.schema())), place))
+    changes = _found(table, schema, place)
     if not changes:
         return ()
     transaction = SingleAttempt(table)
@@ -34,6 +34,19 @@ def evolve(table: "Table", schema: pa.Schema, place: str) -> tuple[str, ...]:
         for path, kind, is_new in changes:
             _apply(update, path, kind, is_new=is_new)
     transaction.commit_transaction()
+    return _told(changes)
+
+
+def would_evolve(table: "Table", schema: pa.Schema, place: str) -> tuple[str, ...]:
+    """What `evolve` would change, in its words, and its error; nothing is changed."""
+    return _told(_found(table, schema, place))
+
+
+def _found(table: "Table", schema: pa.Schema, place: str) -> list[tuple[Path, pa.DataType, bool]]:
+    return list(_changes((), pa.struct(schema), pa.struct(arrow_schema(table.schema())), place))
+
+
+def _told(changes: list[tuple[Path, pa.DataType, bool]]) -> tuple[str, ...]:
     return tuple(
         f"column {'.'.join(path)} {'added as' if is_new else 'widened to'} {kind}" for path, kind, is_new in changes
     )

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 
 from vector_assets.clients.iceberg import CatalogLogin
 from vector_assets.engine import env
-from vector_assets.engine.core import Merge, WireLimits
+from vector_assets.engine.core import Guarantee, Merge, WireLimits
 from vector_assets.engine.options import Flag, MemorySize, SinkOptions
 from vector_assets.engine.retry import RetryPolicy
 from vector_assets.sinks.iceberg_partition import parse_partition
@@ -94,6 +94,9 @@ class IcebergOptions(SinkOptions):
     upserts: Flag = Field(default=False, alias="write.upsert.enabled")
     """`true`: a row replaces the one with its PRIMARY KEY, and deletes are applied (copy on write); `false`: rows are
     appended as they come."""
+    batch_column: str | None = Field(None, alias="batch_column", pattern=r"^[^\s.]+$")
+    """Column of an appended table, BIGINT and made where it is missing, that takes beside each row the number of the
+    batch whose records it was made of: `replay --rewrite` can then replace a batch's rows."""
     target_file_bytes: MemorySize = Field(512 * 1024**2, alias="write.target-file-size-bytes", ge=1024)
     """Size of a batch's rows in memory from which they go into another file."""
     codec: Literal["zstd", "snappy", "gzip", "lz4", "brotli", "uncompressed"] = Field(
@@ -170,6 +173,8 @@ class IcebergOptions(SinkOptions):
     def _has_no_contradiction(self) -> Self:
         if self.upserts and self.format_version == "1":
             raise ValueError("'write.upsert.enabled' = 'true' needs 'format-version' = '2'")
+        if self.upserts and self.batch_column is not None:
+            raise ValueError("'batch_column' is for appended rows: with 'write.upsert.enabled' = 'true' leave it out")
         if self.kind != "sql" and self.kind != "glue" and self.uri is None:
             raise ValueError(f"option 'uri' is required by a {self.kind} catalog")
         if self.kind == "sql" and self.uri and not re.match(r"(jdbc:)?(sqlite|postgres(ql)?)(\+\w+)?:", self.uri):
@@ -191,6 +196,11 @@ class IcebergOptions(SinkOptions):
     def kind(self) -> str:
         """`sql`, `rest`, `glue` or `hive`."""
         return _IMPLEMENTATIONS[self.catalog_impl] if self.catalog_impl else _KINDS[self.catalog_type]
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What the kind of catalog allows: Hive's guards a commit by a lock that may expire before it is done."""
+        return "at-least-once" if self.kind == "hive" else "exactly-once"
 
     @property
     def merge(self) -> Merge:

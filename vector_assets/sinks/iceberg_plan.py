@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _US_PER = {"s": 1_000_000, "ms": 1_000}
 _MOST = (1 << 63) - 1
+_HIVE = "a Hive catalog guards commits by a lock that may expire: exactly once with one writer, not surely with several"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,23 @@ class Plan:
         return [column.name for column in self.columns]
 
 
+def table_rows(schema: pa.Schema, options: IcebergOptions) -> pa.Schema:
+    """The columns that the table needs: the pipeline's, and the one for the batch's number.
+
+    Raises:
+        PlanError: the pipeline has a column of that name itself.
+    """
+    rows = [part for part in schema if part.name not in HIDDEN]
+    if options.batch_column is None:
+        return pa.schema(rows)
+    if options.batch_column.lower() in {part.name.lower() for part in rows}:
+        raise PlanError(
+            f"iceberg: {options.full_name}: option 'batch_column' names {options.batch_column}, which is a column of"
+            " the pipeline: name another one, which is written here only"
+        )
+    return pa.schema([*rows, pa.field(options.batch_column, pa.int64())])
+
+
 def make_plan(loaded: "Table", schema: pa.Schema, key: tuple[str, ...], options: IcebergOptions) -> Plan:
     """Compare rows and table.
 
@@ -81,9 +99,11 @@ def make_plan(loaded: "Table", schema: pa.Schema, key: tuple[str, ...], options:
     if missing:
         raise PlanError(f"column {missing[0]} of the table is required, the pipeline does not give it")
     chosen = _key(key, own, schema, options)
-    unused = [part.name for part in table if part.name not in schema.names]
-    notes = (f"columns that stay null: {', '.join(unused)}",) if unused else ()
-    return Plan(metadata, loaded.io, columns, chosen, notes)
+    given = {*schema.names, options.batch_column}
+    unused = [part.name for part in table if part.name not in given]
+    notes = [f"columns that stay null: {', '.join(unused)}"] if unused else []
+    notes += [_HIVE] if options.guarantee == "at-least-once" else []
+    return Plan(metadata, loaded.io, columns, chosen, tuple(notes))
 
 
 def _column(part: pa.Field, known: dict[str, pa.Field], key: tuple[str, ...], dimensions: dict[str, int]) -> Column:

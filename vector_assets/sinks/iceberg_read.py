@@ -1,5 +1,6 @@
 """Rows of an Iceberg table read back, one data file in memory."""
 
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -8,24 +9,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.clients.iceberg import told
+from vector_assets.sinks import pruning
 from vector_assets.sinks.iceberg_types import arrow_schema
 
 if TYPE_CHECKING:
     from pyiceberg.expressions import BooleanExpression
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.schema import Schema
     from pyiceberg.table import FileScanTask, Table
+
+_BOUNDED = frozenset({"int", "long", "date", "timestamp", "timestamptz", "string"})
+"""Types whose bounds mean what Arrow's comparisons do; NaN is between no two numbers."""
 
 _MOST_LITERALS = 200
 """pyiceberg looks at an `In` of at most this many values when it prunes files."""
 
 
-def scan(table: "Table", columns: tuple[str, ...] | None, place: str) -> Iterator[pa.RecordBatch]:
-    """Every row of the table as it was loaded, whole or some columns."""
+def scan(
+    table: "Table", columns: tuple[str, ...] | None, place: str, where: pc.Expression | None = None
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """Every row of the table as it was loaded, whole or some columns; without files that hold no row for `where`."""
     with told(place):
         tasks = list(table.scan().plan_files())
-    for task in tasks:
+    schema = table.schema() if columns is None else table.schema().select(*columns)
+    known = [_known(schema, task.file) for task in tasks] if where is not None else [None] * len(tasks)
+    for task in (tasks[number] for number in pruning.possible(known, arrow_schema(schema), where)):
         with told(place):
             rows = read_file(table, task, columns)
         yield from rows.to_batches()
+
+
+def _known(schema: "Schema", file: "DataFile") -> pc.Expression | None:
+    """What a file's bounds say of its rows."""
+    from pyiceberg.conversions import from_bytes
+    from pyiceberg.types import PrimitiveType
+
+    nulls, found = file.null_value_counts or {}, []
+    for part, kind in zip(schema.fields, arrow_schema(schema).types, strict=True):
+        ends = [(bounds or {}).get(part.field_id) for bounds in (file.lower_bounds, file.upper_bounds)]
+        of = part.field_type
+        if not isinstance(of, PrimitiveType) or str(of) not in _BOUNDED or None in ends:
+            continue
+        try:
+            least, most = (_scalar(from_bytes(of, end), kind) for end in ends if end is not None)
+        except (struct.error, ValueError, pa.ArrowInvalid):
+            # bounds that were written before the column was widened
+            continue
+        found.append(pruning.between(part.name, least, most, has_nulls=nulls.get(part.field_id) != 0))
+    return pruning.every(found)
+
+
+def _scalar(value: object, kind: pa.DataType) -> pa.Scalar:
+    """A bound in its column's Arrow type; dates and times are numbers."""
+    if pa.types.is_date32(kind):
+        return pa.scalar(value, pa.int32()).cast(kind)
+    return pa.scalar(value, pa.int64()).cast(kind) if pa.types.is_timestamp(kind) else pa.scalar(value, kind)
 
 
 def rows_of(table: "Table", columns: pa.Schema, keys: pa.Table) -> pa.Table:
@@ -35,6 +73,14 @@ def rows_of(table: "Table", columns: pa.Schema, keys: pa.Table) -> pa.Table:
         rows = read_file(table, task, tuple(columns.names))
         found.append(rows.filter(has_key(rows, keys)).cast(columns))
     return pa.concat_tables(found).combine_chunks()
+
+
+def count_of(table: "Table", column: str, value: int) -> int:
+    """How many rows have this value in a column; files whose rows all have it are not read."""
+    from pyiceberg import expressions
+
+    of: Any = expressions
+    return int(table.scan(row_filter=of.EqualTo(column, value)).count())
 
 
 def count(flags: pa.ChunkedArray) -> int:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -80,6 +80,8 @@ class MaxComputeSink:
     """Writes a table, or partitions of it, by one of the tunnel's three kinds of sessions."""
 
     Options = MaxComputeSinkOptions
+
+    FORGETFUL: ClassVar[bool] = True
 
     def __init__(self, options: MaxComputeSinkOptions, table: Table | None = None, pipeline: str = "") -> None:
         self.options = options

@@ -1,4 +1,7 @@
-"""OpenSearch: documents by key with versions of their own, then the batch's token, so effectively once."""
+"""OpenSearch: documents by key with versions of their own, or new ones with ids of the batch, then the batch's token.
+
+So a batch may be sent again: effectively once.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,16 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from vector_assets.clients.opensearch import Client, connect
-from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult
+from vector_assets.clients.opensearch import Client, RefusedError, connect
+from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult, Tally
 from vector_assets.engine.core import Batch, BatchToken, Counts, Found, Json, Merge, Receipt, Staged, Target, rejects
 from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
 from vector_assets.engine.options import parse_duration
 from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import opensearch_tokens, opensearch_values
 from vector_assets.sinks.applied import Applied
+from vector_assets.sinks.opensearch_index import Index, describe, family
 from vector_assets.sinks.opensearch_options import OpenSearchOptions
-from vector_assets.sinks.opensearch_plan import Index, Plan, describe, make_plan
+from vector_assets.sinks.opensearch_place import place
+from vector_assets.sinks.opensearch_plan import Plan, make_plan
 from vector_assets.sinks.opensearch_tokens import Tokens
 from vector_assets.sinks.opensearch_write import Landing, Work
 
@@ -42,6 +47,9 @@ class OpenSearchSink:
         self._connection: Client | None = None
         self._plan: Plan | None = None
         self._bases: dict[str, int] = {}
+        self._known: set[str] = set()
+        if table is not None and not table.primary_key:
+            self.merge = Merge.APPEND
 
     def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
         """Check the index against `schema`, make the index for batches, and let the index remember deletes for long.
@@ -53,9 +61,9 @@ class OpenSearchSink:
         """
         plan = self._inspected(schema, declared_key)
         opensearch_tokens.create(self._client())
-        if self._forgets_soon(plan.index):
-            body = {"index": {"gc_deletes": f"{int(self.options.gc_deletes.total_seconds())}s"}}
-            self._client().ask("PUT", f"/{plan.index.concrete}/_settings", body)
+        self._incarnation_of(plan.index, notes=True)
+        if self._forgets_soon(plan):
+            self._remember_deletes(plan.index)
         return self._target(plan, plan.notes)
 
     def inspect(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
@@ -64,13 +72,22 @@ class OpenSearchSink:
         notes = plan.notes
         if opensearch_tokens.is_missing(self._client()):
             notes = (*notes, f"{opensearch_tokens.INDEX}: will be created")
-        if self._forgets_soon(plan.index):
+        if self._forgets_soon(plan):
             notes = (*notes, f"index.gc_deletes: will be raised to {self.options.gc_deletes.total_seconds():g} s")
         return self._target(plan, notes)
 
-    def _forgets_soon(self, index: Index) -> bool:
-        text = index.settings.get("index.gc_deletes")
-        return (parse_duration(text) if text else _DEFAULT_GC) < self.options.gc_deletes
+    def _forgets_soon(self, plan: Plan) -> bool:
+        text = plan.index.settings.get("index.gc_deletes")
+        return bool(plan.key) and (parse_duration(text) if text else _DEFAULT_GC) < self.options.gc_deletes
+
+    def _remember_deletes(self, index: Index) -> None:
+        where = index.name if index.is_several else index.concrete
+        params = {"allow_no_indices": "true"}
+        self._client().ask("PUT", f"/{where}/_settings", {"index": self._gc_deletes}, params=params)
+
+    @property
+    def _gc_deletes(self) -> dict[str, str]:
+        return {"gc_deletes": f"{int(self.options.gc_deletes.total_seconds())}s"}
 
     def _inspected(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Plan:
         index = describe(self._client(), self.options.index)
@@ -83,9 +100,9 @@ class OpenSearchSink:
             plan = make_plan(index, schema, declared_key)
         except PlanError as error:
             raise PlanError(f"opensearch: {error}") from error
-        if not plan.key:
-            raise PlanError(f"{self._place}: a PRIMARY KEY (..) NOT ENFORCED is needed: documents get their _id by it")
-        self._plan = replace(plan, delimiter=self.options.delimiter)
+        self.merge = Merge.LAST if plan.key else Merge.APPEND
+        index = replace(index, uuid=self._incarnation_of(index, notes=False))
+        self._plan = replace(plan, index=index, delimiter=self.options.delimiter)
         return self._plan
 
     def _target(self, plan: Plan, notes: tuple[str, ...]) -> Target:
@@ -105,7 +122,7 @@ class OpenSearchSink:
             BudgetError: more rows are refused than the batch may lose.
         """
         plan, base = self._prepared(), self._base(token.pipeline)
-        upserts, reasons = opensearch_values.upserts(plan, batch.upserts, token.seq, base)
+        upserts, reasons = opensearch_values.upserts(plan, batch.upserts, token, base)
         deletes = None
         if batch.deletes is not None and batch.deletes.num_rows:
             deletes = opensearch_values.deletes(plan, batch.deletes, token.seq, base)
@@ -122,7 +139,7 @@ class OpenSearchSink:
             committable={"incarnation": plan.index.uuid},
             rejected=rejects(list(reasons), "write", list(reasons.values())),
             counts=Counts(refused=len(reasons)),
-            payload=Work(deletes, upserts, limit, batch.rewrites),
+            payload=Work(deletes, upserts, limit, batch.rewrites, is_append=not plan.key),
         )
 
     def commit(self, staged: Staged) -> Receipt:
@@ -144,12 +161,16 @@ class OpenSearchSink:
         if batch is not None:
             return tokens.receipt_of(batch, token)
         tokens.check(state, token, self._incarnation)
-        landing = Landing(self._client(), self.options, self._guard(tokens, token), work)
+        guard = self._guard(tokens, token)
+        work, there = place(self._client(), self._prepared(), work, lambda: tokens.begin(token), self._make)
+        landing = Landing(
+            self._client(), self.options, guard, work, written=there, has_pipeline=self._prepared().index.has_pipeline
+        )
         landing.send()
         if landing.refused and staged.hides:
             raise RowsRefusedError(rejects(list(landing.refused), "write", list(landing.refused.values())))
         if self.options.refresh == "true" and (landing.written or landing.deleted):
-            self._client().ask("POST", f"/{self.options.index}/_refresh")
+            self._client().ask("POST", f"/{self.options.address}/_refresh")
         # what was written after the index had gone made a new one
         self._check_same(token)
         refused = tuple(sorted(landing.refused.items()))
@@ -184,8 +205,32 @@ class OpenSearchSink:
 
     def _current(self) -> str | None:
         """What tells the index that has the name now; None when there is none."""
+        if self._plan is not None and self._plan.index.pattern is not None:
+            return self._plan.index.uuid
         index = describe(self._client(), self.options.index)
-        return index.uuid if index else None
+        return self._incarnation_of(index, notes=True) if index else None
+
+    def _incarnation_of(self, index: Index, *, notes: bool) -> str:
+        """What tells the target from another one of its name; with `notes`, what several indices are is kept."""
+        if not index.uuids:
+            return index.uuid
+        incarnation, noted = family(index.uuids, opensearch_tokens.family_of(self._client(), self.options.index))
+        if noted is not None and notes:
+            if self.merge is Merge.LAST:
+                # a roll-over's new index
+                self._remember_deletes(index)
+            opensearch_tokens.note_family(self._client(), self.options.index, noted)
+        return incarnation
+
+    def _make(self, names: set[str]) -> None:
+        """Make indices of a pattern that are not there; one of the cluster's templates says what is in them."""
+        for name in sorted(names - self._known):
+            try:
+                self._client().ask("PUT", f"/{name}", {"settings": {"index": self._gc_deletes}})
+            except RefusedError as error:
+                if error.kind != "resource_already_exists_exception":
+                    raise
+            self._known.add(name)
 
     def find(self, token: BatchToken, committable: Json) -> Found:
         """Whether the target holds the batch.
@@ -260,6 +305,22 @@ class OpenSearchSink:
         from vector_assets.sinks.opensearch_audit import scan
 
         return scan(self._client(), self._prepared())
+
+    def count(self) -> int:
+        """Documents of the index."""
+        from vector_assets.sinks.opensearch_vectors import count
+
+        return count(self._client(), self.options)
+
+    def audit_vectors(self, sample: int) -> Iterator[Tally]:
+        """Whether the index's ingest pipeline made every vector, and whether `sample` of them are right.
+
+        Raises:
+            TransientError: the model does not answer.
+        """
+        from vector_assets.sinks.opensearch_vectors import audit
+
+        yield from audit(self._client(), self.options, sample)
 
     def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
         """Make the index where it is missing.

@@ -19,15 +19,25 @@ _KEEP_ALIVE = "5m"
 
 def as_stored(plan: Plan, rows: pa.Table) -> pa.Table:
     """The rows that the index would take, in the types that documents are read back in."""
-    return stored(plan, rows)[0].drop_columns("_id")
+    table = stored(plan, rows)[0]
+    return table.select([name for name in table.column_names if name not in {"_id", "_index"}])
 
 
 def rows_of(client: Client, plan: Plan, keys: pa.Table) -> pa.Table:
-    """The documents that have one of these keys, as `scan` gives them; read by id, so without waiting for a refresh."""
+    """The documents that have one of these keys, as `scan` gives them; of one index read by id,
+    without a refresh."""
     ids = ids_of(plan, keys).drop_null().unique().tolist()
     found: list[dict[str, Any]] = []
+    if plan.index.is_several:
+        client.ask("POST", f"/{plan.index.name}/_refresh")
     for at in range(0, len(ids), _KEYS):
-        answer = client.ask("POST", f"/{plan.index.name}/_mget", {"ids": ids[at : at + _KEYS]}, params=_source(plan))
+        part = ids[at : at + _KEYS]
+        if plan.index.is_several:
+            body = {"size": 2 * _KEYS, "query": {"ids": {"values": part}}}
+            answer = client.ask("POST", f"/{plan.index.name}/_search", body, params=_source(plan))
+            found += [hit["_source"] for hit in answer["hits"]["hits"]]
+            continue
+        answer = client.ask("POST", f"/{plan.index.name}/_mget", {"ids": part}, params=_source(plan))
         found += [document["_source"] for document in answer["docs"] if document["found"]]
     return _table(plan, found)
 

@@ -1,17 +1,23 @@
 """An index made from what the pipeline sends: a field per column, vectors with an index of their own."""
 
+import fnmatch
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from vector_assets.clients.opensearch import Client
+from vector_assets.clients.opensearch import Client, RefusedError
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.schema import ColumnChange
 from vector_assets.sinks.kinds import is_list, kind_of
+from vector_assets.sinks.opensearch_index import META, describe
+from vector_assets.sinks.opensearch_names import Pattern
 from vector_assets.sinks.opensearch_options import OpenSearchOptions
-from vector_assets.sinks.opensearch_plan import META, column_of, describe
+from vector_assets.sinks.opensearch_plan import column_of
 
+_PRIORITY = 100
+"""Of our templates, over those that match everything."""
 _FIELDS = {
     pa.int8(): "byte",
     pa.int16(): "short",
@@ -36,17 +42,17 @@ _KINDS = {
 def create(
     client: Client, options: OpenSearchOptions, schema: pa.Schema, declared_key: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Make the index unless it is there; one sentence.
+    """Make the index (or the data stream that a template has for it, or the template of a pattern) unless it is there;
+    one sentence.
 
     Raises:
-        PlanError: there is no key, or `vector.dimensions` names a column that is not sent or cannot be a vector.
+        PlanError: `vector.dimensions` names a column that is not sent or cannot be a vector.
     """
     if describe(client, options.index) is not None:
         return (f"index {options.index} is there",)
-    if not declared_key:
-        raise PlanError(
-            f"opensearch: {options.index}: a PRIMARY KEY (..) NOT ENFORCED is needed: documents get their _id by it"
-        )
+    pattern = Pattern.parse(options.index)
+    if pattern is None and not declared_key and _is_stream_made(client, options.index, schema):
+        return (f"data stream {options.index} was made",)
     dimensions = options.declared_dimensions
     if unknown := set(dimensions) - set(schema.names):
         raise PlanError(f"opensearch: 'vector.dimensions' names {', '.join(sorted(unknown))}, which is not sent")
@@ -58,8 +64,15 @@ def create(
     if dimensions:
         settings["knn"] = True
     mappings = {"_meta": {META: {"key": list(declared_key)}}, "properties": properties}
-    client.ask("PUT", f"/{options.index}", {"settings": {"index": settings}, "mappings": mappings})
     spelled = ", ".join(f"{name} {field['type']}" for name, field in properties.items())
+    body = {"settings": {"index": settings}, "mappings": mappings}
+    if pattern is not None:
+        name = "vector_assets-" + hashlib.sha256(pattern.text.encode()).hexdigest()[:12]
+        body["settings"] = {**_inherited(client, pattern), **body["settings"]}
+        template = {"index_patterns": [pattern.wildcard], "priority": _PRIORITY, "template": body}
+        client.ask("PUT", f"/_index_template/{name}", template)
+        return (f"index template {name} was made for {pattern.wildcard}: {spelled}",)
+    client.ask("PUT", f"/{options.index}", body)
     return (f"index {options.index} was made: {spelled}",)
 
 
@@ -74,6 +87,11 @@ def alter(client: Client, options: OpenSearchOptions, changes: Sequence[ColumnCh
         index = describe(client, options.index)
         if index is None:
             raise PlanError(f"{client.place}: there is no index {options.index}")
+        if index.is_several:
+            raise PlanError(
+                f"{client.place}: {options.index}: {change}: the mapping of several indices and their template"
+                " is not ours to change: change it in all of them"
+            )
         field = pa.field(change.column.name, change.column.type.arrow)
         if change.kind == "type":
             # says what does not fit
@@ -88,6 +106,29 @@ def alter(client: Client, options: OpenSearchOptions, changes: Sequence[ColumnCh
             client.ask("PUT", f"/{index.concrete}/_mapping", body)
             made.append(str(change))
     return tuple(made)
+
+
+def _inherited(client: Client, pattern: Pattern) -> dict[str, Any]:
+    """Settings of the cluster's templates of the old kind, which one of the new kind would hide."""
+    found: dict[str, Any] = {}
+    params = {"flat_settings": "true"}
+    for body in sorted(client.ask("GET", "/_template", params=params).values(), key=lambda each: each.get("order", 0)):
+        if any(fnmatch.fnmatchcase(pattern.example, each) for each in body["index_patterns"]):
+            found |= body.get("settings", {})
+    return found
+
+
+def _is_stream_made(client: Client, name: str, schema: pa.Schema) -> bool:
+    """True when one of the cluster's templates made a data stream of this name."""
+    if "@timestamp" not in schema.names:
+        return False
+    try:
+        client.ask("PUT", f"/_data_stream/{name}")
+    except RefusedError as error:
+        if error.kind != "illegal_argument_exception":
+            raise
+        return False
+    return True
 
 
 def _field(field: pa.Field, dimension: int | None) -> dict[str, Any]:

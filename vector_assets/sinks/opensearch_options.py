@@ -10,6 +10,7 @@ from vector_assets.clients.opensearch import Login
 from vector_assets.engine.core import WireLimits
 from vector_assets.engine.options import Duration, Flag, MemorySize, SinkOptions
 from vector_assets.engine.retry import RetryPolicy
+from vector_assets.sinks.opensearch_names import Pattern, check_name
 
 _LATER = "a batch is written whole, or made again"
 
@@ -30,7 +31,8 @@ class OpenSearchOptions(SinkOptions):
     hosts: str = Field(alias="hosts")
     """`http(s)://host:port`, several separated by `;`."""
     index: str = Field(alias="index", min_length=1)
-    """The index, or an alias of one index."""
+    """The index; an alias (of several indices, one of them its write index); a data stream; or a name made from columns
+    of a row, such as `visits-{site}`, of a DATE or TIMESTAMP by a pattern behind a bar."""
     username: str | None = Field(None, alias="username", min_length=1)
     """User, if the server wants one; needs `password`."""
     password: SecretStr | None = Field(None, alias="password")
@@ -92,15 +94,8 @@ class OpenSearchOptions(SinkOptions):
 
     @field_validator("index")
     @classmethod
-    def _is_static(cls, name: str) -> str:
-        if "{" in name:
-            raise ValueError(
-                "a name made from a column ({column|yyyy-MM-dd}) is not supported: a changed row would have to be"
-                " deleted from another index"
-            )
-        if name != name.lower() or name[:1] in "-_+" or not set(' "*\\<|,>/?#:').isdisjoint(name):
-            raise ValueError("an index has a lower-case name without spaces, wildcards and commas")
-        return name
+    def _is_name(cls, name: str) -> str:
+        return name if Pattern.parse(name) is not None else check_name(name)
 
     @field_validator("dimensions")
     @classmethod
@@ -143,6 +138,12 @@ class OpenSearchOptions(SinkOptions):
         """Dimension by column, as the option says."""
         pairs = (part.strip().rpartition(":") for part in self.dimensions.split(",")) if self.dimensions else ()
         return {column: int(number) for column, _, number in pairs}
+
+    @property
+    def address(self) -> str:
+        """What searches and refreshes go to: the index, or what finds every index of a pattern."""
+        pattern = Pattern.parse(self.index)
+        return self.index if pattern is None else pattern.wildcard
 
     def target(self) -> str:
         """`opensearch://host:port/index`."""

@@ -2,17 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
-from vector_assets.clients.opensearch import Client, MissingError
 from vector_assets.engine.errors import PlanError
 from vector_assets.engine.registry import nearest
 from vector_assets.sinks.kinds import is_list, kind_of
-
-META = "vector_assets"
-"""Key of the mapping's `_meta` under which an index says by which columns its documents are identified."""
+from vector_assets.sinks.opensearch_index import Index
 
 _WHOLE = frozenset({"byte", "short", "integer", "long", "unsigned_long"})
 _NUMBER = frozenset({"half_float", "float", "double", "scaled_float"})
@@ -40,21 +36,8 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """A concrete index; `name` is what it was asked by (an alias, perhaps)."""
-
-    name: str
-    concrete: str
-    uuid: str
-    properties: dict[str, Any]
-    settings: dict[str, Any]
-    meta: dict[str, Any]
-    dynamic: str
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """An index that the pipeline's rows fit into."""
+    """An index that the pipeline's rows fit into; without a `key` every row is a document of its own."""
 
     index: Index
     key: tuple[str, ...]
@@ -62,32 +45,10 @@ class Plan:
     notes: tuple[str, ...] = ()
     delimiter: str = "_"
 
-
-def describe(client: Client, name: str) -> Index | None:
-    """The index behind a name, None where there is none.
-
-    Raises:
-        PlanError: the name is a data stream, or an alias of several indices.
-    """
-    try:
-        found = client.ask("GET", f"/{name}", params={"flat_settings": "true"})
-    except MissingError:
-        return None
-    if len(found) != 1:
-        raise PlanError(
-            f"{client.place}: {name} is an alias of {len(found)} indices ({', '.join(sorted(found)[:5])}): a document"
-            " that changes would stay in another of them; name one index"
-        )
-    ((concrete, body),) = found.items()
-    if body.get("data_stream"):
-        raise PlanError(
-            f"{client.place}: {name} is a data stream, which takes neither updates nor deletes nor versions: name an"
-            " index"
-        )
-    mapping, settings = body.get("mappings", {}), body["settings"]
-    meta = mapping.get("_meta", {}).get(META, {})
-    dynamic = str(mapping.get("dynamic", ""))
-    return Index(name, concrete, settings["index.uuid"], mapping.get("properties", {}), settings, meta, dynamic)
+    @property
+    def is_searched_first(self) -> bool:
+        """True where only a search tells which of several indices holds a document that was written before."""
+        return self.index.is_several and self.index.pattern is None
 
 
 def make_plan(index: Index, schema: pa.Schema, declared_key: Sequence[str]) -> Plan:
@@ -97,11 +58,40 @@ def make_plan(index: Index, schema: pa.Schema, declared_key: Sequence[str]) -> P
         PlanError: key, fields, types or dimensions do not fit; the message names both sides.
     """
     key = _key(index, schema, declared_key)
+    if index.pattern is not None:
+        _check_pattern(index, key, schema)
+    if index.time_field is not None:
+        _check_stream(index, key, schema)
     columns = tuple(column_of(index, field) for field in schema)
     notes = []
     if pipeline := index.settings.get("index.default_pipeline"):
         notes.append(f"documents pass the ingest pipeline {pipeline}")
     return Plan(index, key, columns, tuple(notes))
+
+
+def _check_pattern(index: Index, key: tuple[str, ...], schema: pa.Schema) -> None:
+    assert index.pattern is not None
+    index.pattern.check(schema)
+    outside = [column for column in index.pattern.columns if column not in key]
+    if key and outside:
+        raise PlanError(
+            f"{index.name}: the index is made from {', '.join(outside)}, which PRIMARY KEY ({', '.join(key)}) leaves"
+            " out: a row whose value changes would stay in its old index as well; take the column into the key, or"
+            " declare no key"
+        )
+
+
+def _check_stream(index: Index, key: tuple[str, ...], schema: pa.Schema) -> None:
+    if key:
+        raise PlanError(
+            f"{index.name} is a data stream, which takes new documents only, no updates and no deletes: leave out"
+            f" PRIMARY KEY ({', '.join(key)}), or name an index"
+        )
+    if index.time_field not in schema.names:
+        raise PlanError(
+            f"{index.name} is a data stream, whose documents need {index.time_field}: it is not among the columns sent:"
+            f" {', '.join(schema.names)}"
+        )
 
 
 def _key(index: Index, schema: pa.Schema, declared: Sequence[str]) -> tuple[str, ...]:

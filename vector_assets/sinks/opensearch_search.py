@@ -10,8 +10,8 @@ from vector_assets.clients.opensearch import Client, RefusedError
 from vector_assets.engine.abilities import DISTANCE, Finding, SearchQuery, SearchResult
 from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.registry import nearest
+from vector_assets.sinks.opensearch_index import Index, describe
 from vector_assets.sinks.opensearch_options import OpenSearchOptions
-from vector_assets.sinks.opensearch_plan import Index, describe
 from vector_assets.sinks.opensearch_tokens import INDEX
 
 _HYBRID = {
@@ -47,7 +47,7 @@ def search(client: Client, options: OpenSearchOptions, query: SearchQuery) -> Se
     else:
         how = _by_vector(index, field, query, body)
     try:
-        hits = client.ask("POST", f"/{options.index}/_search", body)["hits"]["hits"]
+        hits = client.ask("POST", f"/{options.address}/_search", body)["hits"]["hits"]
     except RefusedError as error:
         raise ConfigError(str(error)) from error
     rows = pa.Table.from_pylist([{"_id": hit["_id"], **hit["_source"]} for hit in hits])
@@ -114,17 +114,27 @@ def _by_text(client: Client, index: Index, field: str, query: SearchQuery, body:
 
 
 def _model(client: Client, index: Index, field: str) -> tuple[str, str]:
+    made = made_by(client, index).get(field)
+    if made is None:
+        raise PlanError(
+            f"opensearch: {index.name}: no ingest pipeline of its own fills {field}, so no model is known for a text:"
+            " search by vector"
+        )
+    return made
+
+
+def made_by(client: Client, index: Index) -> dict[str, tuple[str, str]]:
+    """Vector fields that the index's own ingest pipeline fills: model and text field."""
     name = index.settings.get("index.default_pipeline")
     found = client.find(f"/_ingest/pipeline/{name}") if name else None
-    for processor in (found or {}).get(name, {}).get("processors", []):
-        embedding = processor.get("text_embedding", {})
-        for text, vector in embedding.get("field_map", {}).items():
-            if vector == field:
-                return embedding["model_id"], text
-    raise PlanError(
-        f"opensearch: {index.name}: no ingest pipeline of its own fills {field}, so no model is known for a text:"
-        " search by vector"
-    )
+    processors = (found or {}).get(name, {}).get("processors", [])
+    made = (each["text_embedding"] for each in processors if "text_embedding" in each)
+    return {
+        vector: (each["model_id"], text)
+        for each in made
+        for text, vector in each.get("field_map", {}).items()
+        if isinstance(vector, str)
+    }
 
 
 def findings(client: Client, options: OpenSearchOptions) -> Iterator[Finding]:
@@ -135,7 +145,7 @@ def findings(client: Client, options: OpenSearchOptions) -> Iterator[Finding]:
     if index is None:
         yield Finding("problem", f"index {options.index} does not exist", "vector-assets target create SCRIPT")
         return
-    health = client.ask("GET", f"/_cluster/health/{index.concrete}")["status"]
+    health = client.ask("GET", f"/_cluster/health/{index.name}")["status"]
     if health == "red":
         yield Finding(
             "problem", f"index {options.index} is red: shards are missing", "see GET _cluster/allocation/explain"

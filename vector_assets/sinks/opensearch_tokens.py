@@ -130,6 +130,15 @@ class Tokens:
                 f"opensearch: {self.target}: somebody else committed a batch of pipeline {self.pipeline} meanwhile"
             ) from error
 
+    def begin(self, token: BatchToken) -> bool:
+        """Note that documents of a batch are about to be written; True when an attempt of it was noted before."""
+        name = self._id("begun")
+        found = self._client.find(f"/{INDEX}/_doc/{name}")
+        if found is not None and found["_source"]["body"]["token"] == token.id:
+            return True
+        self._put(name, 0, {"token": token.id})
+        return False
+
     def find(self, token: BatchToken, incarnation: str | None) -> Found:
         """Whether the batch is applied; ABSENT only when the positions are where it starts.
 
@@ -252,6 +261,23 @@ class Tokens:
 
 
 _CONFLICT = 409
+
+
+def family_of(client: Client, target: str) -> dict[str, Any] | None:
+    """What was noted of a target's indices when they were last looked at; None where nothing was."""
+    found = client.find(f"/{INDEX}/_doc/{_family_id(target)}")
+    body: dict[str, Any] | None = found["_source"]["body"] if found else None
+    return body
+
+
+def note_family(client: Client, target: str, body: dict[str, Any]) -> None:
+    """Note of which indices a target consists."""
+    document = {"scope": _family_id(target), "pipeline": "", "seq": 0, "body": body}
+    client.ask("PUT", f"/{INDEX}/_doc/{_family_id(target)}", document)
+
+
+def _family_id(target: str) -> str:
+    return "indices:" + hashlib.sha256(target.encode()).hexdigest()[:32]
 
 
 def is_missing(client: Client) -> bool:

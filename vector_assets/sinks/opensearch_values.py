@@ -3,6 +3,7 @@
 A reason never repeats the value.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.engine.core import POSITION
+from vector_assets.engine.core import POSITION, BatchToken
 from vector_assets.sinks.kinds import kind_of
 from vector_assets.sinks.opensearch_plan import Column, Plan
 from vector_assets.sinks.refusals import Mask, Refusals
@@ -27,26 +28,55 @@ _TEXT_KINDS = frozenset({"DATE", "TIME", "TIMESTAMP"})
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Good rows in order: `lines` are what a bulk request says of each, newlines included."""
+    """Good rows in order: `lines` are what a bulk request says of each, newlines included.
+
+    `names` are the indices that the lines name, None where all go to the target's own name.
+    """
 
     ids: pa.Array
     positions: pa.Array
     lines: pa.Array
+    names: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def without(self, ids: Collection[str]) -> "Documents":
+        """The documents that have none of these ids."""
+        kept = pc.invert(pc.is_in(self.ids, value_set=pa.array(sorted(ids), pa.string())))
+        names = None if self.names is None else self.names.filter(kept)
+        return Documents(self.ids.filter(kept), self.positions.filter(kept), self.lines.filter(kept), names)
 
-def stored(plan: Plan, rows: pa.Table) -> tuple[pa.Table, dict[int, str]]:
+    def at_home(self, homes: Mapping[str, str], otherwise: str) -> "Documents":
+        """The same where each document names the index that holds it, `otherwise` where none does."""
+        if not homes or not len(self):
+            return self
+        known = pa.array(list(homes), pa.string())
+        found = pa.array(list(homes.values()), pa.string()).take(pc.index_in(self.ids, value_set=known))
+        names = _whole(pc.fill_null(found, otherwise))
+        # all lines begin alike: {"index":{"_id": or {"delete":{"_id":
+        start = self.lines[0].as_py().index('"_id"')
+        head, rests = self.lines[0].as_py()[:start], pc.binary_replace_slice(self.lines, 0, start, "")
+        lines = pc.binary_join_element_wise(f'{head}"_index":"', names, '",', rests, "")
+        return Documents(self.ids, self.positions, _whole(lines), names)
+
+
+def stored(plan: Plan, rows: pa.Table, token: str = "") -> tuple[pa.Table, dict[int, str]]:
     """The rows that can be sent, in the types that documents are read back in, and why the others cannot (by
-    position); hidden columns are kept."""
+    position); hidden columns are kept. `token` names the batch in the ids of documents that have no key."""
     refusals = Refusals()
     arrays = {column.name: _checked(column, rows.column(column.name), refusals) for column in _sent(plan, rows)}
-    ids = _ids(plan, rows)
+    ids = _ids(plan, rows) if plan.key else _made_ids(rows, token)
     for name in plan.key:
         refusals.of(name)(_mask(pc.is_null(rows.column(name))), "is null, and part of the key")
     refusals.of("_id")(_mask(pc.greater(pc.fill_null(pc.binary_length(ids), 0), MOST_ID_BYTES)), "the key is too long")
     table = pa.table({**arrays, POSITION: rows.column(POSITION), _ID: ids})
+    if (pattern := plan.index.pattern) is not None:
+        names = pattern.names(rows)
+        refusals.of(", ".join(pattern.columns))(
+            _mask(pc.is_null(names)), f"makes no name of an index by {pattern.text}"
+        )
+        table = table.append_column(_INDEX, names)
     if not refusals.reasons:
         return table, {}
     positions = rows.column(POSITION).to_numpy()
@@ -56,19 +86,23 @@ def stored(plan: Plan, rows: pa.Table) -> tuple[pa.Table, dict[int, str]]:
     return table.filter(pa.array(kept)), reasons
 
 
-_ID = "_id"
+_ID, _INDEX = "_id", "_index"
 
 
-def upserts(plan: Plan, rows: pa.Table, seq: int, base: int) -> tuple[Documents, dict[int, str]]:
-    """Rows as index actions of a bulk request."""
-    table, reasons = stored(plan, rows)
+def upserts(plan: Plan, rows: pa.Table, token: BatchToken, base: int) -> tuple[Documents, dict[int, str]]:
+    """Rows as actions of a bulk request: of a key as they are to be, of no key as new documents."""
+    table, reasons = stored(plan, rows, token.id)
     fields = ", ".join(f"{_quoted(column.name)}: {_selected(column)}" for column in _sent(plan, rows))
-    return _documents(table, "index", f"to_json({{{fields}}})::VARCHAR || chr(10)", seq, base), reasons
+    action = "index" if plan.key else "create"
+    return _documents(table, action, f"to_json({{{fields}}})::VARCHAR || chr(10)", token.seq, base), reasons
 
 
 def deletes(plan: Plan, keys: pa.Table, seq: int, base: int) -> Documents:
     """Keys as delete actions of a bulk request."""
     table = pa.table({POSITION: keys.column(POSITION), _ID: _ids(plan, keys)})
+    if plan.index.pattern is not None:
+        table = table.append_column(_INDEX, plan.index.pattern.names(keys))
+        table = table.filter(pc.is_valid(table.column(_INDEX)))
     return _documents(table.filter(pc.is_valid(table.column(_ID))), "delete", "''", seq, base)
 
 
@@ -76,14 +110,33 @@ def _documents(table: pa.Table, action: str, source: str, seq: int, base: int) -
     ordinals = pc.min_element_wise(table.column(POSITION), pa.scalar(_MOST_ORDINAL, pa.int64()))
     versions = pc.add(ordinals, pa.scalar((base + seq) << VERSION_SHIFT, pa.int64()))
     rows = table.append_column("_version", versions)
-    head = (
-        f'\'{{"{action}":{{"_id":\' || to_json("{_ID}")::VARCHAR || \',"version":\' || "_version" ||'
-        ' \',"version_type":"external"}}\' || chr(10)'
-    )
+    is_named = _INDEX in table.column_names
+    named = f'"_index":\' || to_json("{_INDEX}")::VARCHAR || \',' if is_named else ""
+    # a new document has no version to be given: that it is there already says as much
+    version = "" if action == "create" else ',"version":\' || "_version" || \',"version_type":"external"'
+    head = f'\'{{"{action}":{{{named}"_id":\' || to_json("{_ID}")::VARCHAR || \'{version}}}}}\' || chr(10)'
     with duckdb.connect() as connection:
         connection.register("rows", rows)
         lines = connection.sql(f"SELECT {head} || {source} AS line FROM rows").to_arrow_table()
-    return Documents(_whole(table.column(_ID)), _whole(table.column(POSITION)), _whole(lines.column("line")))
+    names = _whole(table.column(_INDEX)) if is_named else None
+    return Documents(_whole(table.column(_ID)), _whole(table.column(POSITION)), _whole(lines.column("line")), names)
+
+
+def _made_ids(rows: pa.Table, token: str) -> pa.Array:
+    """Ids of documents without a key: batch, place in the batch, and number among the rows of one record.
+
+    They are equal whenever the batch is made again, whatever rows beside them are refused by then.
+    """
+    positions = rows.column(POSITION).to_numpy()
+    starts = np.flatnonzero(np.concatenate([[True], positions[1:] != positions[:-1]])) if len(positions) else positions
+    number = np.arange(len(positions)) - np.repeat(starts, np.diff(np.append(starts, len(positions))))
+    texts = pc.binary_join_element_wise(token[:_TOKEN], pa.array(positions).cast(pa.string()), "-")
+    more = pc.binary_join_element_wise(texts, pa.array(number).cast(pa.string()), "-")
+    return pc.if_else(pa.array(number > 0), more, texts)
+
+
+_TOKEN = 24
+"""Characters of a batch's name in an id: 96 bits."""
 
 
 def ids_of(plan: Plan, keys: pa.Table) -> pa.Array:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from vector_assets.clients.opensearch import Client, MissingError, reason_of
+from vector_assets.clients.opensearch import BLOCKED, Client, MissingError, reason_of
 from vector_assets.engine.errors import BudgetError, FencedError, TargetReplacedError, TransientError
 from vector_assets.sinks.opensearch_options import OpenSearchOptions
 from vector_assets.sinks.opensearch_values import Documents
@@ -35,12 +35,27 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A batch as documents; `limit` is how many the server may refuse, `superseded` says that later versions win."""
+    """A batch as documents; `limit` is how many the server may refuse, with `is_replay` later versions win.
+
+    With `is_append` the documents are new ones: one whose id is there was written by an earlier attempt.
+    """
 
     deletes: Documents | None
     upserts: Documents
     limit: int | None
     is_replay: bool
+    is_append: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a request's rows: `busy` ones are to be sent again, `doubted` ones apart from each other, for an
+    ingest pipeline that asks a model for several texts at once refuses them all because of one, or of one answer."""
+
+    applied: int
+    busy: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    doubted: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -58,6 +73,7 @@ class Landing:
     deleted: int = 0
     superseded: int = 0
     refused: dict[int, str] = field(default_factory=dict)
+    has_pipeline: bool = False
 
     def send(self) -> None:
         """Deletes, then rows; what the server refuses is left out.
@@ -70,26 +86,31 @@ class Landing:
         """
         if self.work.deletes is not None and len(self.work.deletes):
             self.deleted = self._put(self.work.deletes)
-        self.written = self._put(self.work.upserts)
+        self.written += self._put(self.work.upserts)
 
-    def _put(self, documents: Documents) -> int:
+    def _put(self, documents: Documents, rows: Rows | None = None) -> int:
         """Send documents; how many of them the index holds now as they are."""
-        pending: Rows = np.arange(len(documents))
+        pending: Rows = np.arange(len(documents)) if rows is None else rows
         applied, attempt, last = 0, 0, ""
+        doubted: list[Rows] = []
         while len(pending):
             self.guard()
             again: list[Rows] = []
-            for rows, answer in self._sent(documents, pending):
-                busy, done, reason = self._judge(documents, rows, answer)
-                applied += done
-                again += [busy] if len(busy) else []
-                last = reason or last
+            for sent, answer in self._sent(documents, pending):
+                verdict = self._judge(documents, sent, answer)
+                applied += verdict.applied
+                again += [verdict.busy] if len(verdict.busy) else []
+                doubted += [verdict.doubted] if len(verdict.doubted) else []
+                last = verdict.reason or last
             if sum(map(len, again)) == len(pending):
                 attempt += 1
                 if attempt > self.options.most_retries:
                     raise TransientError(f"{self.client.place}: {len(pending)} documents are not taken: {last}")
                 time.sleep(self._pause(attempt))
             pending = np.concatenate(again) if again else pending[:0]
+        for group in doubted:
+            middle = len(group) - len(group) // 2
+            applied += self._put(documents, group[:middle]) + self._put(documents, group[middle:])
         return applied
 
     def _pause(self, attempt: int) -> float:
@@ -120,16 +141,17 @@ class Landing:
         params: dict[str, Any] = {"filter_path": _FILTER}
         if self.options.refresh == "wait_for":
             params["refresh"] = "wait_for"
+        path = f"/{self.options.index}/_bulk" if documents.names is None else "/_bulk"
         try:
-            return self.client.ask("POST", f"/{self.options.index}/_bulk", _body(documents.lines, rows), params=params)
+            return self.client.ask("POST", path, _body(documents.lines, rows), params=params)
         except MissingError as error:
             raise TargetReplacedError(f"{self.client.place} was dropped: {error}") from error
 
-    def _judge(self, documents: Documents, rows: Rows, answer: Any) -> tuple[Rows, int, str]:
-        """Of one request's rows: those to send again, how many were applied, and why the last was not."""
+    def _judge(self, documents: Documents, rows: Rows, answer: Any) -> "Verdict":
+        """What became of one request's rows."""
         if not answer["errors"]:
-            return rows[:0], len(rows), ""
-        busy, applied, last = [], 0, ""
+            return Verdict(applied=len(rows))
+        busy, doubted, applied, last = [], [], 0, ""
         for row, item in zip(rows.tolist(), answer["items"], strict=True):
             (outcome,) = item.values()
             status = outcome["status"]
@@ -141,12 +163,14 @@ class Landing:
                 applied += self._is_applied(reason)
             elif status == _ABSENT and kind == "index_not_found_exception":
                 raise TargetReplacedError(f"{self.client.place} was dropped")
-            elif status in _BUSY or kind == "cluster_block_exception":
+            elif status in _BUSY or kind in BLOCKED:
                 busy.append(row)
                 last = f"{status} {reason}"
+            elif self.has_pipeline and len(rows) > 1:
+                doubted.append(row)
             else:
                 self._refuse(int(documents.positions[row].as_py()), reason)
-        return np.array(busy, np.int64), applied, last
+        return Verdict(applied, np.array(busy, np.int64), np.array(doubted, np.int64), last)
 
     def _is_applied(self, reason: str) -> bool:
         """True when the document has this very version; a later one is counted in a replay.
@@ -154,6 +178,8 @@ class Landing:
         Raises:
             FencedError: a later version, and this is no replay.
         """
+        if self.work.is_append:
+            return True
         found = _CURRENT.search(reason)
         if found and found[1] == found[2]:
             return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.clients.paimon import LostRaceError, translated
 from vector_assets.engine.abilities import Maintained, MaintenanceTask, Recalled, Upkeep
@@ -38,9 +39,9 @@ from vector_assets.engine.errors import (
 )
 from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks.paimon_create import check_database, check_existing
-from vector_assets.sinks.paimon_evolve import alter, evolve
+from vector_assets.sinks.paimon_evolve import alter, evolve, wanted
 from vector_assets.sinks.paimon_options import PaimonOptions
-from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for
+from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for, table_rows
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
 from vector_assets.sinks.paimon_tokens import Marks, Tokens
 
@@ -54,11 +55,14 @@ _ATTEMPTS = 20
 
 @dataclass(slots=True)
 class _Payload:
-    """A staged batch: rows and deletes in the table's types, or the data files they were written to."""
+    """A staged batch: rows and deletes in the table's types, or the data files they were written to.
+
+    `replaces` is the number of the batch whose rows have to go first."""
 
     rows: pa.Table
     deletes: pa.Table | None
     files: "list[CommitMessage] | None"
+    replaces: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,8 @@ class PaimonSink:
             if not self.options.auto_create:
                 raise PlanError(f"{self.options.target()} does not exist, and 'auto-create' is false")
             self.create_target(schema, declared_key)
+        elif self.batch_column is not None:
+            evolve(self.storage, pa.schema([pa.field(self.batch_column, pa.int64())]), (), ())
         opened = self._open(schema, declared_key)
         self._begin(opened)
         guarantee: Guarantee = "exactly-once" if self.storage.creates_exclusively() else "at-least-once"
@@ -113,7 +119,8 @@ class PaimonSink:
             raise PlanError(f"{self.options.target()} does not exist, and 'auto-create' is false")
         check_database(self.storage)
         key = self._declared(declared_key)
-        wanted = table_for(schema, self.table, key, self.options, self.pipeline)
+        rows = table_rows(schema, self.options, key)
+        wanted = table_for(rows, self.table, key, self.options, self.pipeline)
         columns = {field.name: str(field.type) for field in wanted.fields}
         return Target(self.options.target(), key, columns, "none", guarantee, ("the table will be created",))
 
@@ -143,7 +150,9 @@ class PaimonSink:
             self._open(schema, declared_key)
             return (f"{self.options.target()} is there already",)
         check_database(self.storage)
-        wanted = table_for(schema, self.table, self._declared(declared_key), self.options, self.pipeline)
+        key = self._declared(declared_key)
+        rows = table_rows(schema, self.options, key)
+        wanted = table_for(rows, self.table, key, self.options, self.pipeline)
         with translated(self.storage.place):
             SchemaManager(self.storage.file_io, self.storage.path).create_table(wanted)
         kind = f"PRIMARY KEY ({', '.join(wanted.primary_keys)})" if wanted.primary_keys else "append table"
@@ -186,7 +195,7 @@ class PaimonSink:
             BudgetError: more rows are refused than the batch may lose.
             TransientError: the store failed.
         """
-        from vector_assets.sinks.paimon_write import delete_rows, write_files
+        from vector_assets.sinks.paimon_write import delete_rows, sync_files, write_files
 
         opened = self._prepared()
         self._check_kinds(batch)
@@ -201,16 +210,20 @@ class PaimonSink:
                 f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit}; the"
                 f" first: {next(iter(reasons.values()))}"
             )
-        files = None
+        files, root = None, token.seq if batch.root is None else batch.root
+        rows = opened.plan.of_batch(rows, root)
         if not opened.plan.key:
             with translated(self._place):
                 files = write_files(opened.table, self._user(token), token.seq, rows) if rows.num_rows else []
+                if self.storage.is_local:
+                    # the commit does it too, one batch after the other: here it is done beside others
+                    sync_files(files)
         return Staged(
             token=token,
             committable={"incarnation": opened.incarnation},
             rejected=rejects(list(reasons), "write", list(reasons.values())),
             counts=Counts(refused=len(reasons)),
-            payload=_Payload(rows, deletes, files),
+            payload=_Payload(rows, deletes, files, root if batch.rewrites and self.batch_column else None),
         )
 
     def _check_kinds(self, batch: Batch) -> None:
@@ -265,17 +278,40 @@ class PaimonSink:
                 files = []
                 if payload.rows.num_rows or deleted:
                     files = write_files(opened.table, user, token.seq, payload.rows, payload.deletes)
+            removed = self._removed(opened, marks, user, payload.replaces)
             try:
                 number = commit_files(
-                    self.storage, opened.table, marks.latest, user, token.seq, files, marks.after(token, counts)
-                )
+                    self.storage, opened.table, marks.latest, user, token.seq, [*files, *removed],
+                    marks.after(token, counts),
+                )  # fmt: skip
             except LostRaceError:
-                if payload.files is None:
-                    drop_files(opened.table, files)
+                drop_files(opened.table, [*removed, *(files if payload.files is None else ())])
                 raise
         # the snapshot is the commit; what the tag lacks is found in the snapshots that follow it
         self._tokens.remember(opened.table, number)
         return Receipt(token.id, str(number), counts)
+
+    def _removed(self, opened: _Opened, marks: Marks, user: str, root: int | None) -> "list[CommitMessage]":
+        """What takes the rows of a batch that is rewritten out of the newest snapshot."""
+        from vector_assets.sinks.paimon_replace import without_batch
+
+        if root is None or marks.latest is None or self.batch_column is None:
+            return []
+        return without_batch(opened.table, marks.latest, user, self.batch_column, root)
+
+    @property
+    def batch_column(self) -> str | None:
+        """The column that holds the number of the batch whose records a row was made of."""
+        return self.options.batch_column
+
+    def rows_of_batch(self, root: int) -> int:
+        """How many rows the table has now that were made of this batch's records."""
+        from vector_assets.sinks.paimon_replace import count_of
+
+        if self.batch_column is None:
+            return 0
+        with translated(self._place):
+            return count_of(self._existing(), self.batch_column, root)
 
     def _check_incarnation(self, expected: str) -> None:
         found = self.storage.incarnation()
@@ -350,7 +386,8 @@ class PaimonSink:
             PlanError: a change the table cannot make; nothing was changed.
         """
         opened = self._prepared()
-        made = evolve(self.storage, schema, opened.plan.key, opened.plan.partition)
+        rows = table_rows(schema, self.options, opened.plan.key)
+        made = evolve(self.storage, rows, opened.plan.key, opened.plan.partition)
         self._open(schema, ())
         return made
 
@@ -360,9 +397,16 @@ class PaimonSink:
         key, partition = (table.primary_keys, table.partition_keys) if table is not None else ((), ())
         return alter(self.storage, changes, tuple(key), tuple(partition))
 
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
+        """What `evolve` would change, and its errors; nothing is changed."""
+        table = self.storage.load()
+        if table is None:
+            return ()
+        return wanted(self.storage, schema, tuple(table.primary_keys), tuple(table.partition_keys))[1]
+
     def as_stored(self, rows: pa.Table) -> pa.Table:
         """Rows of the pipeline as the table would hold them, hidden columns kept, without those it would refuse."""
-        return self._stored(rows, self._prepared().plan.schema.names)
+        return self._stored(rows, self._prepared().plan.stored.names)
 
     def as_stored_keys(self, keys: pa.Table) -> pa.Table:
         """Key columns of the pipeline in the table's types, with `_position`."""
@@ -370,7 +414,7 @@ class PaimonSink:
 
     def _stored(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
         plan = self._prepared().plan
-        table, reasons = (plan.rows if len(names) == len(plan.schema) else plan.keys)(rows)
+        table, reasons = (plan.rows if len(names) == len(plan.stored) else plan.keys)(rows)
         kept = rows
         if reasons:
             bad = pa.array(list(reasons), pa.int64())
@@ -382,7 +426,7 @@ class PaimonSink:
     def scan(self) -> Iterator[pa.RecordBatch]:
         """Every row of the table as it was when the first batch was asked for."""
         opened = self._prepared()
-        return batches_of(self.storage, self._existing(), opened.plan.schema)
+        return batches_of(self.storage, self._existing(), opened.plan.stored)
 
     def rows_of(self, keys: pa.Table) -> pa.Table:
         """The rows that have one of these keys now."""
@@ -390,14 +434,17 @@ class PaimonSink:
         wanted, _ = plan.keys(keys)
         return keys_filter(self.storage, self._existing(), plan.schema, wanted)
 
-    def relation(self) -> pa.RecordBatchReader:
-        """The table as it is now, in bounded memory."""
+    def relation(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """The table as it is now, in bounded memory; partitions that speak against `where` are not read."""
         from pypaimon.schema.data_types import PyarrowFieldParser
 
         table = self._existing()
         schema = PyarrowFieldParser.from_paimon_schema(table.table_schema.fields)
-        schema = pa.schema([field.remove_metadata() for field in schema])
-        return pa.RecordBatchReader.from_batches(schema, batches_of(self.storage, table, schema))
+        kept = [field.remove_metadata() for field in schema if columns is None or field.name in columns]
+        schema = pa.schema(kept)
+        return pa.RecordBatchReader.from_batches(schema, batches_of(self.storage, table, schema, where))
 
     def maintain(self, task: MaintenanceTask, upkeep: Upkeep) -> Maintained:
         """Compact small files, expire snapshots, or remove orphans.

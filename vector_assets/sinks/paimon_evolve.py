@@ -1,6 +1,7 @@
 """A Paimon table's columns follow the pipeline's: added at the end, widened, dropped, renamed (by field id)."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -9,6 +10,9 @@ from vector_assets.engine.errors import PlanError
 from vector_assets.engine.schema import ColumnChange
 from vector_assets.sinks.paimon_plan import fits, paimon_type
 
+if TYPE_CHECKING:
+    from pypaimon.schema.schema_change import SchemaChange
+
 
 def evolve(storage: Storage, schema: pa.Schema, key: tuple[str, ...], partition: tuple[str, ...]) -> tuple[str, ...]:
     """Change the table so that it takes rows of `schema`; one sentence for each change.
@@ -16,13 +20,29 @@ def evolve(storage: Storage, schema: pa.Schema, key: tuple[str, ...], partition:
     Raises:
         PlanError: a change the table cannot make; nothing was changed.
     """
+    from pypaimon.schema.schema_manager import SchemaManager
+
+    changes, told = wanted(storage, schema, key, partition)
+    if changes:
+        with translated(storage.place):
+            SchemaManager(storage.file_io, storage.path).commit_changes(changes)
+    return told
+
+
+def wanted(
+    storage: Storage, schema: pa.Schema, key: tuple[str, ...], partition: tuple[str, ...]
+) -> "tuple[list[SchemaChange], tuple[str, ...]]":
+    """The changes that `evolve` makes, and a sentence for each.
+
+    Raises:
+        PlanError: a change the table cannot make.
+    """
     from pypaimon.schema.data_types import PyarrowFieldParser
     from pypaimon.schema.schema_change import SchemaChange
     from pypaimon.schema.schema_manager import SchemaManager
 
     with translated(storage.place):
-        manager = SchemaManager(storage.file_io, storage.path)
-        found = manager.latest()
+        found = SchemaManager(storage.file_io, storage.path).latest()
     if found is None:
         raise PlanError(f"{storage.place} does not exist")
     present = {field.name: field.type for field in found.fields}
@@ -44,10 +64,7 @@ def evolve(storage: Storage, schema: pa.Schema, key: tuple[str, ...], partition:
         kind = paimon_type(storage.place, field.name, field.type, nullable=present[field.name].nullable)
         changes.append(SchemaChange.update_column_type(field.name, kind))
         made.append(f"column {field.name} was widened from {present[field.name]} to {kind}")
-    if changes:
-        with translated(storage.place):
-            manager.commit_changes(changes)
-    return tuple(made)
+    return changes, tuple(made)
 
 
 def alter(
@@ -90,13 +107,13 @@ def _altered(
     if change.kind == "type":
         if fields[name].type.nullable or not change.column.type.nullable:
             return ()
-        wanted = SchemaChange.update_column_nullability(name, new_nullability=True)
+        update = SchemaChange.update_column_nullability(name, new_nullability=True)
     elif change.kind == "drop":
-        wanted = SchemaChange.drop_column(name)
+        update = SchemaChange.drop_column(name)
     else:
-        wanted = SchemaChange.rename_column(source, name)
+        update = SchemaChange.rename_column(source, name)
     if source in (*key, *partition):
         raise PlanError(f"{storage.place}: {change}: it is in the key or the partition, which stay as they were made")
     with translated(storage.place):
-        manager.commit_changes([wanted])
+        manager.commit_changes([update])
     return (str(change),)

@@ -82,9 +82,9 @@ def _compact(storage: Storage, table: "FileStoreTable", tokens: Tokens, upkeep: 
         grouped[tuple(entry.partition.values), entry.bucket].append(entry)
     messages: list[CommitMessage] = []
     notes: list[str] = []
-    for (partition, bucket), group in grouped.items():
+    for group in grouped.values():
         for chosen in _chosen(table, group, upkeep.target_bytes, notes):
-            messages.append(_rewritten(table, partition, bucket, chosen, base))
+            messages.append(rewritten(table, chosen, rows_of_files(table, chosen, base)))
     if not messages:
         return Maintained("compact", len(entries), len(entries), _size(entries), _size(entries), notes=tuple(notes))
     number = _publish(storage, table, tokens, messages)
@@ -123,21 +123,17 @@ def _chosen(
         yield pile
 
 
-def _rewritten(
-    table: "FileStoreTable",
-    partition: tuple[Any, ...],
-    bucket: int,
-    chosen: "list[ManifestEntry]",
-    base: "Snapshot",
-) -> CommitMessage:
-    """The rows of some files of a bucket in new files; nothing is visible yet."""
+def rewritten(
+    table: "FileStoreTable", chosen: "list[ManifestEntry]", rows: pa.Table, user: str = _USER
+) -> CommitMessage:  # fmt: skip
+    """`rows`, which are those of some files of one bucket or a part of them, in new files; nothing is visible yet."""
+    partition, bucket = tuple(chosen[0].partition.values), chosen[0].bucket
     old = [entry.file for entry in chosen]
     first = min(file.min_sequence_number for file in old)
     newest = max(file.max_sequence_number for file in old)
-    write = Files(table, _USER)
+    write = Files(table, user)
     if not table.is_primary_key_table:
         write.disable_rolling()
-    rows = _rows(table, chosen, base)
     if table.is_primary_key_table:
         # rows keep a place before whatever is written next; that they had different ones among them is settled
         write.max_seq_numbers[partition] = {bucket: newest - rows.num_rows}
@@ -153,7 +149,7 @@ def _rewritten(
     return CommitMessage(partition, bucket, new, deleted_files=old, total_buckets=chosen[0].total_buckets)
 
 
-def _rows(table: "FileStoreTable", chosen: "list[ManifestEntry]", base: "Snapshot") -> pa.Table:
+def rows_of_files(table: "FileStoreTable", chosen: "list[ManifestEntry]", base: "Snapshot") -> pa.Table:
     """The rows that some files of one bucket hold, merged by key where there is one."""
     from pypaimon.schema.data_types import PyarrowFieldParser
 

@@ -45,6 +45,9 @@ class PaimonOptions(SinkOptions):
     partition: str | None = Field(None, alias="partition")
     """Partition columns, separated by commas; of a table with a primary key they belong to the key. (As in Paimon,
     instead of PARTITIONED BY.)"""
+    batch_column: str | None = Field(None, alias="batch_column", pattern=r"^[^\s.]+$")
+    """Column of a table without a primary key, BIGINT and made where it is missing, that takes beside each row the
+    number of the batch whose records it was made of: `replay --rewrite` can then replace a batch's rows."""
     file_format: Literal["parquet", "orc"] = Field("parquet", alias="file.format")
     """Format of data files."""
     compression: Literal["zstd", "lz4", "snappy", "gzip", "none"] = Field("zstd", alias="file.compression")

@@ -41,10 +41,23 @@ class Plan:
     columns: dict[str, str]
     lengths: dict[str, int]
     notes: tuple[str, ...] = ()
+    batch_column: str | None = None
+
+    @property
+    def stored(self) -> pa.Schema:
+        """The table's columns but the one for the batch's number."""
+        return pa.schema([field for field in self.schema if field.name != self.batch_column])
 
     def rows(self, rows: pa.Table) -> tuple[pa.Table, dict[int, str]]:
-        """Rows in the table's columns and types, and what it refuses: position to reason."""
-        return _converted(rows, self.schema, [field.name for field in self.schema], self.lengths)
+        """Rows in the `stored` columns and types, and what the table refuses: position to reason."""
+        return _converted(rows, self.schema, self.stored.names, self.lengths)
+
+    def of_batch(self, rows: pa.Table, root: int) -> pa.Table:
+        """`stored` rows with the number of the batch whose records they were made of, where the table takes it."""
+        if self.batch_column is None:
+            return rows
+        numbers = pa.repeat(pa.scalar(root, pa.int64()), rows.num_rows)
+        return rows.append_column(self.batch_column, numbers).select(self.schema.names).cast(self.schema)
 
     def keys(self, rows: pa.Table) -> tuple[pa.Table, dict[int, str]]:
         """Key columns in the table's types, and the keys it refuses."""
@@ -80,6 +93,28 @@ def _converted(
     return kept, {int(positions[row]): reason for row, reason in sorted(refusals.reasons.items())}
 
 
+def table_rows(schema: pa.Schema, options: PaimonOptions, key: Sequence[str]) -> pa.Schema:
+    """The columns that the table needs: the pipeline's, and the one for the batch's number.
+
+    Raises:
+        PlanError: the pipeline has a column of that name itself, or the table has a primary key.
+    """
+    column = options.batch_column
+    if column is None:
+        return schema
+    place = options.target()
+    if key:
+        raise PlanError(
+            f"{place}: 'batch_column' is for tables without a primary key: rows with one are replaced by it"
+        )  # fmt: skip
+    if column.lower() in {name.lower() for name in schema.names}:
+        raise PlanError(
+            f"{place}: option 'batch_column' names {column}, which is a column of the pipeline: name another one, which"
+            " is written here only"
+        )
+    return schema.append(pa.field(column, pa.int64()))
+
+
 def make_plan(
     table: "FileStoreTable", source: pa.Schema, declared_key: tuple[str, ...], options: PaimonOptions
 ) -> Plan:
@@ -98,6 +133,7 @@ def make_plan(
     if declared_key and set(declared_key) != set(key):
         found = f"PRIMARY KEY ({', '.join(key)})" if key else "no primary key"
         raise PlanError(f"{place}: PRIMARY KEY ({', '.join(declared_key)}) is declared, the table has {found}")
+    source = table_rows(source, options, key)
     known = schema.names
     for field in source:
         if field.name not in known:
@@ -113,7 +149,8 @@ def make_plan(
     left_out = [name for name in known if name not in sent]
     notes = (f"columns the pipeline does not send stay null: {', '.join(left_out)}",) if left_out else ()
     spelled = {field.name: str(field.type) for field in table.table_schema.fields}
-    return Plan(place, source, schema, key, tuple(table.partition_keys), spelled, _lengths(spelled), notes)
+    partition, lengths = tuple(table.partition_keys), _lengths(spelled)
+    return Plan(place, source, schema, key, partition, spelled, lengths, notes, options.batch_column)
 
 
 def _lengths(spelled: dict[str, str]) -> dict[str, int]:

@@ -4,20 +4,44 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vector_assets.clients.paimon import Storage, translated
+from vector_assets.sinks import pruning
 
 if TYPE_CHECKING:
+    from pypaimon.read.split import Split
     from pypaimon.table.file_store_table import FileStoreTable
 
 
-def batches_of(storage: Storage, table: "FileStoreTable", schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Every row of the newest snapshot at the first call, in the table's columns and types."""
+def batches_of(
+    storage: Storage, table: "FileStoreTable", schema: pa.Schema, where: pc.Expression | None = None
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """Every row of the newest snapshot at the first call, in the columns of `schema` and its types; without partitions
+    that hold no row for `where`."""
     with translated(storage.place):
-        builder = table.new_read_builder()
+        builder = table.new_read_builder().with_projection(schema.names)
         splits = builder.new_scan().plan().splits()
-        for batch in builder.new_read().to_arrow_batch_reader(splits, parallelism=1):
+        known = [_known(split, schema) for split in splits]
+        chosen = [splits[number] for number in pruning.possible(known, schema, where)]
+        for batch in builder.new_read().to_arrow_batch_reader(chosen, parallelism=1):
             yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
+
+
+def _known(split: "Split", schema: pa.Schema) -> pc.Expression | None:
+    """What a split's partition says of its rows."""
+    values = zip(split.partition.fields, split.partition.values, strict=True)
+    return pruning.every(
+        [
+            pruning.equal(field.name, pa.scalar(value, schema.field(field.name).type))
+            for field, value in values
+            if field.name in schema.names and _is_plain(schema.field(field.name).type)
+        ]
+    )
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date32(kind))
 
 
 def keys_filter(storage: Storage, table: "FileStoreTable", schema: pa.Schema, keys: pa.Table) -> pa.Table:

@@ -64,7 +64,6 @@ class MySqlCdcSource:
         self._follows, self._times_as_text = follows, times_as_text
         self._cursor = Cursor(self._open, self._is_wanted, follows=follows)
         self._found: list[MySqlTable] | None = None
-        self._is_mariadb: bool | None = None
         self._quiet: tuple[str, Place] | None = None
 
     @property
@@ -224,6 +223,7 @@ class MySqlCdcSource:
                 chunk = None
                 if not self._follows or self._again(table) == table.columns:
                     raise
+            self._server.settle()
             now = Place.now(self._server.binlog())
             if chunk is not None and (not self._follows or self._again(table) == table.columns):
                 return chunk, now
@@ -308,6 +308,12 @@ class MySqlCdcSource:
         """Transactions between the two (those of other tables included); at least 1 during the initial snapshot."""
         return counted(position, frontier)
 
+    def count(self) -> int | None:
+        """Rows of the tables now; None where the startup mode leaves out some."""
+        if self._options.startup_mode != "initial":
+            return None
+        return sum(int(self._server.value(f"SELECT COUNT(*) FROM {table.quoted}")) for table in self._tables())
+
     def locate(self, where: str) -> Position:
         """`initial` (all rows anew), `earliest`, `latest`, `<file>:<position>`, or a set of GTIDs."""
         return {SPLIT: self._modes.locate(where, self._checked()).token}
@@ -365,12 +371,10 @@ class MySqlCdcSource:
         return self._modes.is_wanted(table)
 
     def _open(self, place: Place) -> BinlogStream:
-        if self._is_mariadb is None:
-            self._is_mariadb = self._server.is_mariadb
         return BinlogStream(
-            self._options.login, server_id=self._options.replica_id, is_mariadb=self._is_mariadb, gtids=place.gtids,
-            file=place.file, pos=place.pos, databases=self._options.database_name, tables=self._options.table_name,
-            only=self._options.only,
+            self._options.login, server_id=self._options.replica_id, is_mariadb=self._server.is_mariadb,
+            gtids=place.gtids, file=place.file, pos=place.pos, databases=self._options.database_name,
+            tables=self._options.table_name, only=self._options.only,
         )  # fmt: skip
 
     def _check_place(self, place: Place, binlog: Binlog) -> None:

@@ -54,7 +54,7 @@ class Cursor:
         here, left_rows, left_bytes, was_there = start, most_rows, most_bytes, False
         skip = start.skip or (0, 0)
         self.ddl = None
-        events = self._from(start)
+        events, is_kept = self._from(start)
         self._at = None
         for event in events:
             if isinstance(event, Ended):
@@ -90,14 +90,17 @@ class Cursor:
                 if left_rows <= 0 or left_bytes <= 0:
                     return (yield self._stop(replace(here, skip=(event.number + 1, 0)), events))
         self.close()
-        yield here
+        if is_kept and here == start and not was_there:
+            # the stream ended at what was the end when it was opened
+            yield from self.read(start, end, most_rows=most_rows, most_bytes=most_bytes)
+        else:
+            yield here
         return None
 
     def peek(self, start: Place) -> Place | None:
         """None when there is something to be read after a place, else how far there is nothing."""
         here, seen = start, []
-        is_old = self._at == _name(start)
-        events = self._from(start)
+        events, is_kept = self._from(start)
         for event in events:
             seen.append(event)
             if not isinstance(event, Ended):
@@ -106,7 +109,7 @@ class Cursor:
             here = _after(here, event)
         self.close()
         # a stream that was open may have been told the end before there was more
-        return self.peek(here) if is_old else here
+        return self.peek(here) if is_kept else here
 
     def _stop(self, here: Place, events: Iterator[Event]) -> Place:
         """The place that was reached; the stream stays open there."""
@@ -119,12 +122,14 @@ class Cursor:
         here = _next_epoch(here) if self._follows else here
         return here if ended is None else _after(here, ended)
 
-    def _from(self, start: Place) -> Iterator[Event]:
-        if self._at != _name(start):
+    def _from(self, start: Place) -> tuple[Iterator[Event], bool]:
+        """What comes after a place, and whether by a stream that was open there already."""
+        is_kept = self._at == _name(start)
+        if not is_kept:
             self.close()
             self._stream = self._open(start)
             self._events = self._stream.events()
-        return self._events
+        return self._events, is_kept
 
     def close(self) -> None:
         """Give back connections; idempotent."""

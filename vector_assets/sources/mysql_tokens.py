@@ -82,7 +82,7 @@ class Place:
 
 def gtid_of(gtids: Gtids, binlog: Binlog) -> str | None:
     """A server's GTIDs as a token has them: None where they are off."""
-    return str(gtids) if binlog.is_mariadb or gtids else None
+    return str(gtids) if binlog.has_gtids else None
 
 
 def file_number(file: str) -> int:
