@@ -309,7 +309,7 @@ def test_a_run_that_fails_ends_the_demo_with_what_dagster_said(placeholders, mon
 
 
 def test_the_demo_needs_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo_dagster, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(demo_dagster, "PIPELINES", tmp_path)
     with pytest.raises(ConfigError, match="the demo needs the repository"):
         steps.demo()
 

@@ -71,7 +71,7 @@ def demo(
     It is checked that every record is accounted for, and what landed is compared with what was sent, value by value. A
     second call changes nothing.
     """
-    if not (demo_dagster.CHECKOUT / "pipelines" / "car_info.sql").is_file():
+    if not (demo_dagster.PIPELINES / "car_info.sql").is_file():
         raise ConfigError(
             f"the demo needs the repository, and {demo_dagster.CHECKOUT} is none: clone it, run `make demo` in it"
         )
@@ -87,8 +87,7 @@ def demo(
     with env.overridden(**_secrets(known, chosen)), _quiet_about(chosen):
         for part in chosen.values():
             _steps(part, part.before)
-        for folder in dict.fromkeys(part.folder for part in chosen.values()):
-            _materialize([part for part in chosen.values() if part.folder == folder])
+        _materialize([part for part in chosen.values() if part.pipelines])
         # in turns: what changes one part's databases is done before another part lands what is there
         for turn in zip_longest(*(part.after for part in chosen.values())):
             for part, step in zip(chosen.values(), turn, strict=True):
@@ -139,14 +138,18 @@ def _shown(part: "Part") -> list[tuple[str, str]]:
 
 def _seeing(part: "Part") -> AbstractContextManager[None]:
     """For the length of the block, the declarations are those of the part's folder."""
-    return env.overridden(VECTOR_ASSETS_PIPELINES=str(demo_dagster.CHECKOUT / "pipelines" / part.folder))
+    return env.overridden(VECTOR_ASSETS_PIPELINES=str(demo_dagster.PIPELINES / part.folder))
 
 
 def _materialize(parts: "Sequence[Part]") -> None:
-    """Materialize the assets of parts that share a folder for the open hour, if they have any."""
-    if hourly := [name for part in parts for name in part.pipelines]:
-        with _seeing(parts[0]):
-            _step("asset", lambda progress: demo_dagster.materialize(progress, hourly))
+    """Materialize the assets of parts for the open hour, by one start of Dagster whatever their folders."""
+    if not parts:
+        return
+    folders = [*dict.fromkeys(demo_dagster.PIPELINES / part.folder for part in parts)]
+    folder = folders[0] if len(folders) == 1 else demo_dagster.together(folders)
+    with env.overridden(VECTOR_ASSETS_PIPELINES=str(folder)):
+        names = [name for part in parts for name in part.pipelines]
+        _step("asset", lambda progress: demo_dagster.materialize(progress, names))
 
 
 @contextmanager
