@@ -13,6 +13,7 @@ from vector_assets.declare.cdc_names import RouteRule, TablePatterns, routed
 from vector_assets.declare.flink_type_text import type_of
 from vector_assets.declare.yaml_text import Document
 from vector_assets.engine import captures
+from vector_assets.engine.abilities import Evolving
 from vector_assets.engine.core import KIND, POSITION, RowKind
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.ledger import Ledger
@@ -314,3 +315,14 @@ def test_the_example_of_the_docs_compiles():
     found = {each.name: each for each in Capture(document, offline=True).pipelines(tables)}
     assert list(found) == ["shop_shop_orders", "shop_shop_people"]
     assert found["shop_shop_orders"].schema.names == [*(each.split()[0] for each in columns), "total", "shard"]
+
+
+def test_the_kafka_source_of_the_docs_compiles_without_its_secrets():
+    text = (Path(__file__).parents[2] / "docs" / "cdc.md").read_text()
+    (example,) = re.findall(r"```text\n(source:.*?)```", text, re.DOTALL)
+    (document,) = Document.all_of(example + "  schema.inference.strategy: STATIC\nsink:\n  type: blackhole\n", "k.yaml")
+    (found,) = Capture(document, offline=True).pipelines([table()])
+    assert (found.name, found.source_connector, found.format) == ("k_shop_orders", "kafka", "canal-json")
+    assert isinstance(found.decoder, Evolving)
+    assert not found.decoder.evolves
+    assert found.sink_table.primary_key == ("id",)
