@@ -64,6 +64,7 @@ SLOW_PATHS = {
     "declare/cdc_kafka.py:_newest": "the few records that a look for tables reads",
     "formats/enveloped.py:EnvelopedDecoder._wants": "the first record that names columns as no other does",
     "formats/enveloped.py:EnvelopedDecoder._drift": "the one record that stops the pipeline",
+    "formats/enveloped_scan.py:_distinct": "the distinct names of members",
     "formats/enveloped_scan.py:_texts_seen": "the few texts of types that the tables of a batch had",
     "formats/enveloped_scan.py:debezium_seen": "values of a member that is new, at most 1,000",
     "formats/captured.py:CapturedDecoder.decode": "the few layouts that the tables of a batch had",
