@@ -42,6 +42,7 @@ SLOW_PATHS = {
     "cli/demo_orders.py:_show_query": "the six rows of the demo's query",
     "sinks/opensearch_write.py:Landing._judge": "items of a bulk answer that holds refusals",
     "cli/demo_people.py:_show_nearest": "the five rows of the demo's search on a screen",
+    "cli/demo_articles.py:_show_nearest": "the few documents of the demo's search on a screen",
     "cli/dead_letters.py:_show_trial": "dead letters on a screen",
     "cli/job_preview.py:_rows": "the few rows of a preview on a screen",
     "cli/job_preview.py:_show": "the few dead letters of a preview on a screen",
