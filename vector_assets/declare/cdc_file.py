@@ -84,8 +84,9 @@ def source_form(
             what = f"source mysql: unknown option {name!r}{nearest(name, known)}; known options: {', '.join(known)}"
             raise ConfigError(what, document.place_of_key(("source", *_path(document, name))))
     mine = fill_texts({name: texts[name] for name in texts if name in own}, places, secrets, offline=offline)
-    form = MySqlCaptureOptions.parse(mine.values, "source mysql", places)
-    places |= dict.fromkeys(_OWN, document.place_of(("source",)))
+    at = document.place_of(("source",))
+    form = MySqlCaptureOptions.parse(mine.values, "source mysql", {"connector": at, **places})
+    places |= dict.fromkeys(_OWN, at)
     return form, {name: text for name, text in texts.items() if name not in own}, places
 
 
