@@ -202,6 +202,8 @@ def test_its_rows_so_far_cannot_be_read_of_a_keyless_table(cdc_world, maxcompute
     world.write(world.source(), maxcompute_sink(maxcompute))
     with pytest.raises(PlanError, match="latest-offset"):
         world.run()
+    named = CliRunner().invoke(app, ["plan", str(world.file)])
+    assert re.search(rf"shop\.yaml:1:1: shop_\w+{name}: \S+ has neither a primary key", named.output)
 
 
 def test_partition_keys_make_partitions(cdc_world, maxcompute):
