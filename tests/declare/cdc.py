@@ -14,6 +14,12 @@ SOURCE = """source:
   password: secret
   tables: shop.\\.*
 """
+KAFKA = """source:
+  type: kafka
+  properties.bootstrap.servers: 127.0.0.1:1
+  topic: changes
+  scan.startup.mode: earliest-offset
+"""
 BLACKHOLE = "sink:\n  type: blackhole\n"
 MAXCOMPUTE = """sink:
   type: maxcompute

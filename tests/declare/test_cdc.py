@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.declare.cdc import MAXCOMPUTE, SOURCE, capture, pipelines, table
+from tests.declare.cdc import KAFKA, MAXCOMPUTE, SOURCE, capture, pipelines, table
 from tests.declare.seeds import seed
 from vector_assets.clients.maxcompute_types import type_text
 from vector_assets.declare.cdc_job import Capture
@@ -13,6 +13,7 @@ from vector_assets.declare.cdc_names import RouteRule, TablePatterns, routed
 from vector_assets.declare.flink_type_text import type_of
 from vector_assets.declare.yaml_text import Document
 from vector_assets.engine import captures
+from vector_assets.engine.abilities import Evolving
 from vector_assets.engine.core import KIND, POSITION, RowKind
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.ledger import Ledger
@@ -124,8 +125,14 @@ def test_what_is_wrong_in_a_transform_is_named_with_its_place(lines, place, mess
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SOURCE.replace("mysql", "oracle"), "shop.yaml:4:9: source: unknown type 'oracle'; known: mysql"),
-        (SOURCE.replace("mysql", "kafka"), "type kafka is not built yet"),
+        (SOURCE.replace("mysql", "oracle"), "shop.yaml:4:9: source: unknown type 'oracle'; known: kafka, mysql"),
+        (KAFKA + "  tabels: a.b\n", "source kafka: unknown option 'tabels' (did you mean 'tables'?); known options: "),
+        (KAFKA + "  canal-json.table.include: x\n", "source kafka: unknown option 'canal-json.table.include'"),
+        (KAFKA + "  debezium-json.schema: x\n", "unknown option 'debezium-json.schema'"),
+        (KAFKA + "  key.format: json\n", "source kafka: key.format is not built"),
+        (KAFKA + "  value.format: json\n", "option 'value.format'"),
+        (KAFKA.replace("earliest-offset", "initial"), "known: earliest-offset, latest-offset, group-offsets"),
+        (KAFKA + "  topic-pattern: x\n", "option 'topic' or 'topic-pattern' is required, and only one of them"),
         (SOURCE + "  tabels: a.b\n", "source mysql: unknown option 'tabels' (did you mean 'tables'?); known options: "),
         (SOURCE + "  debezium.snapshot.mode: never\n", "source mysql: unknown option 'debezium.snapshot.mode'"),
         (SOURCE.replace("shop.\\.*", "shop"), "'shop', which is refused: want database.table"),
@@ -309,3 +316,14 @@ def test_the_example_of_the_docs_compiles():
     found = {each.name: each for each in Capture(document, offline=True).pipelines(tables)}
     assert list(found) == ["shop_shop_orders", "shop_shop_people"]
     assert found["shop_shop_orders"].schema.names == [*(each.split()[0] for each in columns), "total", "shard"]
+
+
+def test_the_kafka_source_of_the_docs_compiles_without_its_secrets():
+    text = (Path(__file__).parents[2] / "docs" / "cdc.md").read_text()
+    (example,) = re.findall(r"```text\n(source:.*?)```", text, re.DOTALL)
+    (document,) = Document.all_of(example + "  schema.inference.strategy: STATIC\nsink:\n  type: blackhole\n", "k.yaml")
+    (found,) = Capture(document, offline=True).pipelines([table()])
+    assert (found.name, found.source_connector, found.format) == ("k_shop_orders", "kafka", "canal-json")
+    assert isinstance(found.decoder, Evolving)
+    assert not found.decoder.evolves
+    assert found.sink_table.primary_key == ("id",)

@@ -68,7 +68,7 @@ def _looked(
     from vector_assets.engine import captures
 
     is_done = forget is not None and captures.forget(ledger, capture.name, forget)
-    with working(f"asking {capture.mysql.login.where}"):
+    with working(f"asking {capture.reading.where}"):
         found = look(capture, ledger) if asks else Look()
     tables = captures.captured(ledger, capture.name)
     restarted: list[str] = []
@@ -105,7 +105,7 @@ def _read_anew(capture: "Capture", tables: "list[CapturedTable]", joined: str) -
         if pipeline.name in targets:
             with books() as open_books, Session(pipeline, open_books) as session:
                 if session.ledger.is_activated(pipeline.name, pipeline.target):
-                    reset(session, "initial", reason=f"table {joined} joined")
+                    reset(session, capture.reading.restart, reason=f"table {joined} joined")
                     moved.append(pipeline.name)
     return moved
 

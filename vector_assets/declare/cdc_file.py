@@ -1,6 +1,8 @@
 """What a Flink CDC YAML file says, part by part; everything but expressions and the sink."""
 
 from vector_assets.declare.cdc_form import MySqlCaptureOptions, PipelineForm
+from vector_assets.declare.cdc_kafka import kafka_reading
+from vector_assets.declare.cdc_reading import MySqlReading, Reading, check_options
 from vector_assets.declare.cdc_sinks import options_at
 from vector_assets.declare.flink_options import Secrets, fill_texts
 from vector_assets.declare.lake_form import read
@@ -60,36 +62,29 @@ def pipeline_form(document: Document) -> tuple[PipelineForm, dict[str, str], dic
     return read(PipelineForm, document, ("pipeline",), "pipeline", passed_over=list(settings)), settings, places
 
 
-def source_form(
-    document: Document, secrets: Secrets, *, offline: bool
-) -> tuple[MySqlCaptureOptions, dict[str, str], dict[str, Place]]:
-    """What `source:` says: its own options, and those of connector `mysql-cdc` as they are written."""
+def reading_of(document: Document, secrets: Secrets, *, offline: bool) -> Reading:
+    """What `source:` says.
+
+    Raises:
+        ConfigError: at the option that is wrong.
+    """
     texts = options_at(document, "source")
-    places = {name: document.place_of(("source", name)) for name in texts}
     kind = texts.get("type")
     if kind is None:
         raise ConfigError("source: key 'type' is required", document.place_of_key(("source",)))
     if kind == "kafka":
-        what = "type kafka is not built yet: a topic of debezium-json or canal-json is a source of Flink SQL scripts"
-        raise document.error(f"source: {what}", ("source", "type"))
+        return kafka_reading(document, texts, secrets, offline=offline)
     if kind != "mysql":
-        raise document.error(
-            f"source: unknown type {kind!r}{nearest(kind, ['mysql'])}; known: mysql", ("source", "type")
-        )
+        known = ["kafka", "mysql"]
+        what = f"source: unknown type {kind!r}{nearest(kind, known)}; known: {', '.join(known)}"
+        raise document.error(what, ("source", "type"))
+    places = {name: document.place_of(("source", name)) for name in texts}
     own = [*MySqlCaptureOptions.known()]
     mysql = [name for name in MySqlCdcOptions.known() if name not in _OWN]
-    for name in texts:
-        if name not in own and name not in mysql:
-            known = sorted({*own, *mysql})
-            what = f"source mysql: unknown option {name!r}{nearest(name, known)}; known options: {', '.join(known)}"
-            raise ConfigError(what, document.place_of_key(("source", *_path(document, name))))
+    check_options(document, "mysql", texts, [*own, *mysql])
     mine = fill_texts({name: texts[name] for name in texts if name in own}, places, secrets, offline=offline)
     at = document.place_of(("source",))
     form = MySqlCaptureOptions.parse(mine.values, "source mysql", {"connector": at, **places})
     places |= dict.fromkeys(_OWN, at)
-    return form, {name: text for name, text in texts.items() if name not in own}, places
-
-
-def _path(document: Document, name: str) -> tuple[str, ...]:
-    """The keys of an option, whether it is written with dots or nested."""
-    return (name,) if document.value(("source", name)) is not None else tuple(name.split("."))
+    rest = {name: text for name, text in texts.items() if name not in own}
+    return MySqlReading(document, form, rest, places, secrets, offline=offline)

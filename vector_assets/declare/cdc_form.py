@@ -19,8 +19,10 @@ def _lower(text: Any) -> Any:
     return text.lower() if isinstance(text, str) else text
 
 
-def _patterns(text: str) -> str:
-    TablePatterns(text)
+def patterns(text: str | None) -> str | None:
+    """The text, if it is made of patterns of tables."""
+    if text is not None:
+        TablePatterns(text)
     return text
 
 
@@ -41,7 +43,7 @@ class Route(Options):
     description: str | None = None
     """For people."""
 
-    _is_patterns = field_validator("source_table")(_patterns)
+    _is_patterns = field_validator("source_table")(patterns)
 
     @model_validator(mode="after")
     def _names_a_table(self) -> Self:
@@ -78,7 +80,7 @@ class TransformRule(Options):
     description: str | None = None
     """For people; the description of the asset."""
 
-    _is_patterns = field_validator("source_table")(_patterns)
+    _is_patterns = field_validator("source_table")(patterns)
 
     @field_validator("table_options")
     @classmethod
@@ -142,7 +144,37 @@ class PipelineForm(Options):
         return text
 
 
-class MySqlCaptureOptions(Options):
+class CaptureForm(Options):
+    """What `source:` says whatever its type: which tables are read, and whether their columns are followed."""
+
+    name: str | None = None
+    """Name of the source, for people."""
+    tables: str
+    exclude: str | None = Field(None, alias="tables.exclude")
+    metadata: str | None = Field(None, alias="metadata.list")
+
+    _is_patterns = field_validator("tables", "exclude")(patterns)
+
+    @property
+    def follows(self) -> bool:
+        """Columns may change."""
+        return True
+
+    @field_validator("metadata")
+    @classmethod
+    def _is_known(cls, text: str | None) -> str | None:
+        for name in names_of(text):
+            if name not in METADATA_NAMES:
+                raise ValueError(f"unknown metadata {name!r}; known: {', '.join(METADATA_NAMES)}")
+        return text
+
+    def wants(self, database: str, table: str) -> bool:
+        """True of a table that is read."""
+        is_excluded = self.exclude is not None and TablePatterns(self.exclude).matches(database, table)
+        return not is_excluded and TablePatterns(self.tables).matches(database, table)
+
+
+class MySqlCaptureOptions(CaptureForm):
     """What `source:` of type `mysql` may say, beside the options of connector `mysql-cdc` but `database-name`,
     `table-name` and `connector`."""
 
@@ -174,8 +206,6 @@ class MySqlCaptureOptions(Options):
     comments: Flag | None = Field(None, alias="include-comments.enabled")
     """Without effect: comments are always taken along."""
 
-    _is_patterns = field_validator("tables", "exclude")(_patterns)
-
     @field_validator("boolean_tinyint")
     @classmethod
     def _is_boolean(cls, flag: bool) -> bool:  # noqa: FBT001
@@ -183,15 +213,7 @@ class MySqlCaptureOptions(Options):
             raise ValueError("TINYINT(1) is always BOOLEAN here; make the column TINYINT(2) where it holds numbers")
         return flag
 
-    @field_validator("metadata")
-    @classmethod
-    def _is_known(cls, text: str | None) -> str | None:
-        for name in names_of(text):
-            if name not in METADATA_NAMES:
-                raise ValueError(f"unknown metadata {name!r}; known: {', '.join(METADATA_NAMES)}")
-        return text
-
-    def wants(self, database: str, table: str) -> bool:
-        """True of a table that is read."""
-        is_excluded = self.exclude is not None and TablePatterns(self.exclude).matches(database, table)
-        return not is_excluded and TablePatterns(self.tables).matches(database, table)
+    @property
+    def follows(self) -> bool:
+        """Columns may change."""
+        return self.follows_ddl

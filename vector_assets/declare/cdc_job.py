@@ -1,45 +1,33 @@
 """A Flink CDC YAML file: one pipeline for every table of the target, over exactly the tables that are routed to it."""
 
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from vector_assets.declare.cdc_file import check_keys, items, pipeline_form, source_form
-from vector_assets.declare.cdc_form import (
-    METADATA_NAMES,
-    Route,
-    TransformRule,
-    names_of,
-)
+from vector_assets.declare.cdc_file import check_keys, items, pipeline_form, reading_of
+from vector_assets.declare.cdc_form import METADATA_NAMES, CaptureForm, Route, TransformRule, names_of
 from vector_assets.declare.cdc_names import Place as Target
 from vector_assets.declare.cdc_names import TablePatterns, routed
+from vector_assets.declare.cdc_reading import Reading, TableReading, Wanted
 from vector_assets.declare.cdc_select import Projected, ProjectionTransform, Written, project
 from vector_assets.declare.cdc_sinks import CdcSink, TableEnd, sink_of
-from vector_assets.declare.flink_options import Secrets, fill_texts, parse
+from vector_assets.declare.flink_options import Secrets
 from vector_assets.declare.lake_form import read
 from vector_assets.declare.yaml_text import Document
 from vector_assets.engine import env
-from vector_assets.engine.captured import CAPTURED_SCHEMA
 from vector_assets.engine.captures import CapturedTable
-from vector_assets.engine.core import Decoder, Transform
+from vector_assets.engine.core import Transform
 from vector_assets.engine.errors import ConfigError, Place
-from vector_assets.engine.metadata import Metadata
 from vector_assets.engine.pipeline import Pipeline, PipelineSettings
 from vector_assets.engine.schema import Column, LogicalType, Table
 from vector_assets.engine.widening import common
-from vector_assets.formats.captured import CapturedDecoder
 from vector_assets.formats.captured_plan import Behavior
-from vector_assets.sources.mysql import MySqlCdcSource
-from vector_assets.sources.mysql_metadata import METADATA
-from vector_assets.sources.mysql_options import MySqlCdcOptions
 from vector_assets.transforms.changes import InsertsOnly, SoftDelete
 
 _TEXT = LogicalType("VARCHAR", nullable=False)
-_TIME = LogicalType("TIME", 0)
 _SPOKEN: Mapping[str, tuple[str, LogicalType]] = {
     "__namespace_name__": ("database_name", _TEXT),
     "__schema_name__": ("database_name", _TEXT),
@@ -49,9 +37,6 @@ _SPOKEN: Mapping[str, tuple[str, LogicalType]] = {
 }
 """Metadata in expressions: the key of the source, and the type. A MySQL database is namespace and schema at once: Flink
 CDC's documents say the one, its code the other."""
-_SERVER_IDS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?")
-_LEAST_SERVER_ID = 6400
-"""Flink CDC and `mysql-cdc` take numbers below by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +62,13 @@ class Capture:
             ConfigError: at the key or the value that is wrong.
         """
         self.document = document
-        self._secrets, self._offline = secrets, offline
         check_keys(document)
         self.form, self._settings, self._setting_places = pipeline_form(document)
         self.routes = [read(Route, document, ("route", number), "route") for number in items(document, "route")]
         self.rules = [
             read(TransformRule, document, ("transform", number), "transform") for number in items(document, "transform")
         ]
-        self.source, self._mysql, self._source_places = source_form(document, secrets, offline=offline)
+        self.reading: Reading = reading_of(document, secrets, offline=offline)
         self.sink: CdcSink = sink_of(document, secrets, offline=offline)
         PipelineSettings.parse(self._settings, "pipeline", self._setting_places)
 
@@ -101,9 +85,9 @@ class Capture:
         return self.document.place
 
     @property
-    def mysql(self) -> MySqlCdcOptions:
-        """The options of a source of every table there is."""
-        return self._mysql_options(".*", ".*", None, None)
+    def source(self) -> CaptureForm:
+        """What `source:` says of its tables."""
+        return self.reading.form
 
     def targets_of(self, table: CapturedTable) -> list[Target]:
         """Where a table's rows go.
@@ -218,17 +202,17 @@ class Capture:
             group.target, group.facts, is_keyed=bool(found.key), partition=names_of(form.partition_keys), more=more
         )
         self._check_changes(end.options.refusal_of_changes() if found.key else None, group)
-        source_columns = (*columns, *(written.metadata[each] for each in found.used))
+        used = tuple(written.metadata[each] for each in found.used)
+        name = self.pipeline_name(group.target)
+        reading = self.reading.of(Wanted(name, number, group.tables, columns, used, self.behavior, self.sink.stored))
         made = _Made(
-            self.pipeline_name(group.target), form.description or comment or "",
-            Table(first.table, source_columns, first.key, comment=first.comment, place=self.place),
+            name, form.description or comment or "",
+            Table(first.table, (*columns, *used), first.key, comment=first.comment, place=self.place),
             Table(group.target.table, found.columns, found.key, comment=comment, place=self.place),
-            self._reading(group, number), end,
+            reading, end,
             (projection, *self._of_changes(form, found.columns, is_keyed=bool(found.key))),
-            CapturedDecoder(columns, self.behavior, is_merged=len(group.tables) > 1),
-            tuple((written.metadata[each], METADATA[_SPOKEN[each][0]]) for each in found.used),
         )  # fmt: skip
-        return self._assembled(made, found, self._reports(group, end.reports))
+        return self._assembled(made, found, self._reports(group, (*reading.reports, *end.reports)))
 
     def _assembled(self, made: "_Made", found: Projected, reports: tuple[str, ...]) -> Pipeline:
         settings = {**self._settings, "pipeline.name": made.name}
@@ -238,29 +222,22 @@ class Capture:
             description=made.description,
             source_table=made.source_table,
             sink_table=made.sink_table,
-            source_connector="mysql-cdc",
+            source_connector=made.reading.connector,
             sink_connector=made.end.connector,
-            format=None,
-            source_options=made.mysql,
-            format_options=None,
+            format=made.reading.format,
+            source_options=made.reading.options,
+            format_options=made.reading.format_options,
             sink_options=made.end.options,
             settings=PipelineSettings.parse(settings, "pipeline", self._setting_places),
             schema=found.schema,
             transform_text=found.selection.text,
-            decoder=made.decoder,
+            decoder=made.reading.decoder,
             transforms=made.transforms,
-            raw_schema=CAPTURED_SCHEMA,
-            metadata=made.metadata,
+            raw_schema=made.reading.raw_schema,
+            metadata=made.reading.metadata,
             reads=found.selection.reads,
             notes=found.selection.notes,
-            open_source=partial(
-                MySqlCdcSource,
-                made.mysql,
-                made.source_table,
-                pipeline=made.name,
-                follows=True,
-                times_as_text=self.sink.stored(_TIME) != _TIME,
-            ),
+            open_source=partial(made.reading.open_source, made.source_table),
             open_sink=partial(made.end.make, made.end.options, made.sink_table, pipeline=made.name),
             reports=reports,
         )
@@ -268,7 +245,7 @@ class Capture:
     @property
     def behavior(self) -> Behavior:
         """What becomes of columns that change."""
-        return self.form.behavior if self.source.follows_ddl else "ignore"
+        return self.form.behavior if self.source.follows else "ignore"
 
     def _columns(self, group: Group) -> tuple[Column, ...]:
         """The columns of the tables together, each of the type that holds those of all.
@@ -305,47 +282,14 @@ class Capture:
             what = f"sink: table {group.target} gets updates and deletes, {remedy}"
             raise ConfigError(what, self.document.place_of(("sink", option)))
 
-    def _reading(self, group: Group, number: int) -> MySqlCdcOptions:
-        """The source of exactly these tables, under a number of its own among the server's replicas."""
-        databases = "|".join(sorted({re.escape(table.database) for table in group.tables}))
-        tables = "|".join(sorted({re.escape(table.table) for table in group.tables}))
-        only = ",".join(table.name for table in group.tables)
-        return self._mysql_options(databases, tables, only, self._server_id(group, number))
-
-    def _server_id(self, group: Group, number: int) -> str:
-        """Two readers of one number throw each other out, so each pipeline has its own."""
-        written = self._mysql.get("server-id")
-        if written is None:
-            spread = (1 << 32) - 1 - _LEAST_SERVER_ID
-            return str(_LEAST_SERVER_ID + zlib.crc32(self.pipeline_name(group.target).encode()) % spread)
-        match = _SERVER_IDS.fullmatch(written)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if match is not None and first + number > last:
-            raise self.document.error(
-                f"source: server-id {written} has {last - first + 1} numbers; every table of the target reads the"
-                f" binlog by itself, so at least {number + 1} are wanted: give a longer range, or leave it out",
-                ("source", "server-id"),
-            )
-        return str(first + number)
-
-    def _mysql_options(self, database: str, table: str, only: str | None, server_id: str | None) -> MySqlCdcOptions:
-        given = {"connector": "mysql-cdc", "database-name": database, "table-name": table}
-        if only is not None:
-            given["vector-assets.only-tables"] = only
-        if server_id is not None:
-            given["server-id"] = server_id
-        written = fill_texts(self._mysql | given, self._source_places, self._secrets, offline=self._offline)
-        options: MySqlCdcOptions = parse(MySqlCdcSource, written, "source mysql")
-        return options
-
-    def _reports(self, group: Group, of_sink: Sequence[str]) -> tuple[str, ...]:
+    def _reports(self, group: Group, of_ends: Sequence[str]) -> tuple[str, ...]:
         """What has no effect; the columns that cannot be read are said as well."""
         left_out = (
             f"column {column} of table {table.name} cannot be read and is left out"
             for table in group.tables
             for column in table.left_out
         )
-        found = (*self.form.reports(), *self.source.reports(), *self._reading(group, 0).reports(), *of_sink, *left_out)
+        found = (*self.form.reports(), *self.source.reports(), *of_ends, *left_out)
         return tuple(f"{self.place}: CDC pipeline {self.name}: {report}" for report in found)
 
 
@@ -357,11 +301,9 @@ class _Made:
     description: str
     source_table: Table
     sink_table: Table
-    mysql: MySqlCdcOptions
+    reading: TableReading
     end: TableEnd
     transforms: tuple[Transform, ...]
-    decoder: Decoder
-    metadata: tuple[tuple[Column, Metadata], ...]
 
 
 _EVERYTHING = TransformRule.model_validate({"source-table": "none.none"})

@@ -4,15 +4,12 @@ import logging
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from vector_assets.clients.mysql import Login, MySql
-from vector_assets.clients.mysql_schema import MySqlTable, discover
 from vector_assets.declare.cdc_job import Capture
 from vector_assets.engine import captures, env
 from vector_assets.engine.captures import CapturedTable
 from vector_assets.engine.errors import ConfigError, VectorAssetsError
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
-from vector_assets.engine.schema import Column
 from vector_assets.engine.store import is_there
 
 log = logging.getLogger(__name__)
@@ -42,13 +39,13 @@ def look(capture: Capture, ledger: Ledger, *, connect_seconds: int | None = None
     """
     known = captures.captured(ledger, capture.name)
     names = {table.name for table in known}
-    there = _tables(capture, connect_seconds)
-    fresh = [table for table in there if table.full_name not in names]
+    there = capture.reading.discover(connect_seconds)
+    fresh = [table for table in there if table.name not in names]
     facts = capture.sink.ask() if fresh else {}
     taken, waiting, refused = list(known), list[CapturedTable](), list[tuple[str, str]]()
     running = set(ledger.known())
     for found in fresh:
-        table = replace(_captured(found), facts=facts)
+        table = replace(found, facts=facts)
         why = _waits(capture, table, taken, running)
         if why is not None:
             waiting.append(replace(table, waits=why))
@@ -58,7 +55,7 @@ def look(capture: Capture, ledger: Ledger, *, connect_seconds: int | None = None
             taken.append(table)
     new = tuple(taken[len(known) :])
     captures.note(ledger, capture.name, (*new, *waiting))
-    present = {table.full_name for table in there}
+    present = {table.name for table in there} if capture.reading.tells_all else names
     gone = tuple(sorted(name for name in names if name not in present and _is_wanted(capture, name)))
     return Look(new, tuple(waiting), tuple(refused), gone)
 
@@ -101,32 +98,9 @@ def _first_look(capture: Capture) -> list[CapturedTable]:
         return captures.captured(ledger, capture.name)
 
 
-def _tables(capture: Capture, connect_seconds: int | None) -> list[MySqlTable]:
-    login = capture.mysql.login
-    if connect_seconds is not None:
-        seconds = min(connect_seconds, login.connect_seconds)
-        login = Login(login.host, login.port, login.user, login.password, seconds)
-    with closing(MySql(login)) as server:
-        return discover(server, ".*", ".*", capture.source.wants)
-
-
 def _is_wanted(capture: Capture, name: str) -> bool:
     database, _, table = name.partition(".")
     return capture.source.wants(database, table)
-
-
-def _captured(table: MySqlTable) -> CapturedTable:
-    columns, left_out = [], []
-    for each in table.columns:
-        kind = each.logical
-        if kind is None:
-            left_out.append(f"{each.name} ({each.full_type})")
-            continue
-        # what is not of the key may be null: dates with zeros in them are, and columns that are dropped later
-        columns.append(
-            Column(each.name, replace(kind, nullable=each.name not in table.key), comment=each.comment or None)
-        )
-    return CapturedTable(table.full_name, tuple(columns), table.key, table.comment or None, tuple(left_out))
 
 
 def _waits(capture: Capture, table: CapturedTable, taken: list[CapturedTable], running: set[str]) -> str | None:
