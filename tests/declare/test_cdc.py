@@ -137,6 +137,7 @@ def test_what_is_wrong_in_a_transform_is_named_with_its_place(lines, place, mess
         (SOURCE + "  debezium.snapshot.mode: never\n", "source mysql: unknown option 'debezium.snapshot.mode'"),
         (SOURCE.replace("shop.\\.*", "shop"), "'shop', which is refused: want database.table"),
         (SOURCE.replace("  username: reader\n", ""), "source mysql: option 'username' is required"),
+        (SOURCE.replace("  tables: shop.\\.*\n", ""), "source mysql: option 'tables' is required"),
         (SOURCE + "  metadata.list: es_timestamp\n", "unknown metadata 'es_timestamp'; known: op_ts"),
         ("sink:\n  type: doris\n", "sink: unknown type 'doris'; known: adbpg, blackhole, iceberg, maxcompute, milvus"),
         ("sink:\n  type: adbpg\n  tablename: x\n", "option 'tablename' is said by the routes"),

@@ -47,6 +47,13 @@ def test_tables_of_a_database_become_delta_tables_that_follow(cdc_world, maxcomp
     assert cdc_world.run() == 0
 
 
+def test_a_delta_table_is_compared_with_what_should_be_there_after_deletes(cdc_world, maxcompute):
+    table = maxcompute.fresh_name("compared")
+    cdc_world.fill(table)
+    cdc_world.write(cdc_world.source(), maxcompute_sink(maxcompute))
+    cdc_world.check_that_it_lands_and_follows(table)
+
+
 def test_column_types_are_those_of_the_seed(cdc_world, maxcompute):
     name = maxcompute.fresh_name("types")
     cdc_world.mysql.sql(
@@ -195,6 +202,8 @@ def test_its_rows_so_far_cannot_be_read_of_a_keyless_table(cdc_world, maxcompute
     world.write(world.source(), maxcompute_sink(maxcompute))
     with pytest.raises(PlanError, match="latest-offset"):
         world.run()
+    named = CliRunner().invoke(app, ["plan", str(world.file)])
+    assert re.search(rf"shop\.yaml:1:1: shop_\w+{name}: \S+ has neither a primary key", named.output)
 
 
 def test_partition_keys_make_partitions(cdc_world, maxcompute):

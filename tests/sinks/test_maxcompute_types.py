@@ -23,6 +23,7 @@ SIMPLE = {
     "e float": (LogicalType("FLOAT"), 1.5),
     "f double": (LogicalType("DOUBLE"), -2.25),
     "g decimal(12,3)": (LogicalType("DECIMAL", 12, 3), Decimal("-123.450")),
+    "whole decimal(20,0)": (LogicalType("DECIMAL", 20, 0), Decimal(18446744073709551615)),
     "h char(3)": (LogicalType("CHAR", 3), "abc"),
     "i varchar(5)": (LogicalType("VARCHAR", 5), "äöü"),
     "j string": (LogicalType("VARCHAR"), "中文"),
@@ -142,3 +143,24 @@ def test_a_missing_table_is_made_from_the_declared_one(make_lot, is_delta):
     values = (*(value for _, value in types.values()), "x")
     assert sink.commit(sink.stage(Batch(rows_of(values, schema=schema)), token())).counts.written == 1
     assert lot.rows("id, ds") == [(1, "x")]
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [("a", 1), ("it's", 1), ("back\\slash", 1), ("no such", 0)],
+    ids=["plain", "quote", "slash", "none"],
+)
+def test_rows_of_a_delta_table_are_found_by_their_keys(make_lot, text, taken):
+    lot = make_lot(
+        "name string NOT NULL, id int NOT NULL, v decimal(20,0), PRIMARY KEY (name, id)",
+        "TBLPROPERTIES ('transactional'='true', 'write.bucket.num'='4')",
+    )
+    schema = pa.schema([("name", pa.string()), ("id", pa.int32()), ("v", pa.decimal128(20, 0))])
+    sink = lot.sink(schema, ("name", "id"), **UPSERT)
+    names = ["a", "it's", "back\\slash"]
+    rows = rows_of(*[(name, at, Decimal(at)) for name in names for at in (1, 2)], schema=schema)
+    sink.commit(sink.stage(Batch(rows), token()))
+    keys = pa.table({"name": [text], "id": pa.array([2], pa.int32()), "_position": pa.array([0], pa.int64())})
+    assert sink.as_stored_keys(keys).equals(keys)
+    found = sink.rows_of(keys)
+    assert found.to_pylist() == [{"name": text, "id": 2, "v": Decimal(2)}][:taken]

@@ -69,12 +69,16 @@ def _chosen(what: str | None, *, offline: bool) -> "list[Pipeline]":
 def _online(chosen: "list[Pipeline]") -> "Iterable[dict[str, Any]]":
     from vector_assets.cli.description import describe_online
     from vector_assets.cli.survey import ask
+    from vector_assets.engine.errors import PlanError
 
     states = _states(chosen)
     positions = [state.position for state in states]
     answers = ask(chosen, positions)
     for state, answer in zip(states, answers, strict=True):
-        yield describe_online(state.pipeline, answer, state.position, state.fresh)
+        try:
+            yield describe_online(state.pipeline, answer, state.position, state.fresh)
+        except PlanError as error:
+            raise PlanError(f"{state.pipeline.place}: {state.pipeline.name}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,11 @@ _RENAMED = re.compile(
     rf"\bRENAME\s+COLUMN\s+(?:IF\s+EXISTS\s+)?{_NAME}\s+TO\s+{_NAME}"
     rf"|\bCHANGE\s+(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?{_NAME}\s+{_NAME}", re.I,
 )  # fmt: skip
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.S)
+_DROPPED = re.compile(
+    r"\bDROP\s+(?:COLUMN\s+(?:IF\s+EXISTS\s+)?|(?:IF\s+EXISTS\s+)?(?!(?:COLUMN|IF|INDEX|KEY|PRIMARY|FOREIGN|CONSTRAINT|CHECK"
+    rf"|PARTITION|DEFAULT|SYSTEM|PERIOD)\b)){_NAME}", re.I,
+)  # fmt: skip
+_QUOTED = re.compile(r"""(`(?:[^`]|``)+`)|'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*\"""", re.S)
 
 
 class PlaceLostError(Exception):
@@ -115,11 +119,13 @@ class Ddl:
 
     @property
     def renamed(self) -> tuple[tuple[str, str], ...]:
-        """Columns that an ALTER calls otherwise, by the old name and the new one."""
+        """Columns that an ALTER calls otherwise, by the old name and the new one, and those it drops (new: none)."""
         if self.verb != "ALTER":
             return ()
-        found = (match.groups() for match in _RENAMED.finditer(_QUOTED.sub("''", self.statement)))
-        pairs = ((_bare(a or c), _bare(b or d)) for a, b, c, d in found)
+        text = _QUOTED.sub(lambda match: match[1] or "''", _COMMENT.sub(" ", self.statement))
+        found = (match.groups() for match in _RENAMED.finditer(text))
+        pairs = [(_bare(a or c), _bare(b or d)) for a, b, c, d in found]
+        pairs += [(_bare(match[1]), "") for match in _DROPPED.finditer(text)]
         return tuple((old, new) for old, new in pairs if old != new)
 
 

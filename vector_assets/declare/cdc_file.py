@@ -83,7 +83,8 @@ def reading_of(document: Document, secrets: Secrets, *, offline: bool) -> Readin
     mysql = [name for name in MySqlCdcOptions.known() if name not in _OWN]
     check_options(document, "mysql", texts, [*own, *mysql])
     mine = fill_texts({name: texts[name] for name in texts if name in own}, places, secrets, offline=offline)
-    form = MySqlCaptureOptions.parse(mine.values, "source mysql", places)
-    places |= dict.fromkeys(_OWN, document.place_of(("source",)))
+    at = document.place_of(("source",))
+    form = MySqlCaptureOptions.parse(mine.values, "source mysql", {"connector": at, **places})
+    places |= dict.fromkeys(_OWN, at)
     rest = {name: text for name, text in texts.items() if name not in own}
     return MySqlReading(document, form, rest, places, secrets, offline=offline)

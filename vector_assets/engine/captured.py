@@ -24,7 +24,7 @@ CAPTURED_SCHEMA = RAW_SCHEMA.set(_VALUE, pa.field("value", pa.struct(_OWN)))
 """What a pipeline of captured tables declares as its raw schema: real batches have more children."""
 
 Renames = tuple[tuple[int, tuple[tuple[str, str], ...]], ...]
-"""By epoch, in order: the names that a statement took away and those it gave, all at once."""
+"""By epoch, in order: the names that a statement took away and those it gave (none: dropped), all at once."""
 
 
 @dataclass(frozen=True, slots=True)

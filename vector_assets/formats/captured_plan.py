@@ -71,7 +71,7 @@ class Planner:
         return Wish(what, entry, refusal, renamed)
 
     def _follow_renames(self, before: dict[str, tuple[str, int | None]]) -> bool:
-        """Give columns their new names, all of a statement at once; whether there was one."""
+        """Give columns their new names, all of a statement at once, without what it drops; whether there was one."""
         since = self._known.epoch if self._known is not None else -1
         names = [pairs for epoch, pairs in self._layout.renames if epoch > since]
         for pairs in names:
@@ -79,6 +79,7 @@ class Planner:
             if self._keeps:
                 # under another name it is another column, and the old one is gone
                 continue
+            taken.pop("", None)
             before |= taken
         return bool(names)
 

@@ -406,6 +406,18 @@ class MaxComputeSink:
 
         return as_stored(self._prepared(), rows)
 
+    def as_stored_keys(self, keys: pa.Table) -> pa.Table:
+        """Key columns of the sink's schema with `_position`, as a Delta table would hold them."""
+        from vector_assets.sinks.maxcompute_scan import as_stored_keys
+
+        return as_stored_keys(self._prepared(), keys)
+
+    def rows_of(self, keys: pa.Table) -> pa.Table:
+        """The rows of a Delta table that have one of these keys now."""
+        from vector_assets.sinks.maxcompute_scan import rows_of
+
+        return rows_of(self.service, self._prepared(), keys)
+
     def scan(self) -> Iterator[pa.RecordBatch]:
         """Every row of the table (of the partitions that the option `partition` leaves), in bounded memory."""
         from vector_assets.sinks.maxcompute_scan import scan
