@@ -292,6 +292,26 @@ def test_a_follower_lands_new_records_until_it_is_told_to_stop(world):
     assert ids(world) == [*ALL, 900]
 
 
+def test_records_that_came_while_a_batch_was_written_linger_from_then_on(world, monkeypatch):
+    world.settings |= {"vector-assets.linger": "100 ms"}
+    looks = []
+    with world.session() as session:
+        runner = Runner(session)
+        list(runner.catch_up())
+        monkeypatch.setattr(type(session.source), "frontier", _counting(type(session.source).frontier, looks))
+        world.source.splits["t@a/0"] += numbers([900])
+        runner._await_records()
+    assert len(looks) == 1
+
+
+def _counting(method, looks):
+    def counted(self):
+        looks.append(self)
+        return method(self)
+
+    return counted
+
+
 def test_a_batch_that_is_not_full_waits_no_longer_than_the_sink_s_limit(world):
     world.settings |= {"vector-assets.linger": "10 min"}
     world.sink.wire = replace(world.sink.wire, linger_seconds=0.01)

@@ -428,7 +428,8 @@ class Runner:
         name, where = self.pipeline.name, self.pipeline.target
         settings = self.pipeline.settings
         linger = min(settings.linger.total_seconds(), self.session.sink.wire.linger_seconds)
-        seen_at: float | None = None
+        # what the first look sees came while the last batches were written, or since
+        seen_at: float | None = time.monotonic()
         pause = HANDOVER_SECONDS
         poll = self.pipeline.source_options.poll_seconds()
         while not self.stop.wait(pause):
@@ -439,6 +440,7 @@ class Runner:
             )
             lag = self.session.source.lag(position, frontier)
             if lag == 0 and not self.ledger.unfinished(name, where):
+                seen_at = None
                 continue
             now = time.monotonic()
             seen_at = now if seen_at is None else seen_at
