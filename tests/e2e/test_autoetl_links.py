@@ -57,6 +57,25 @@ def test_both_sides_give_the_same_documents_and_vectors(place, mysql, opensearch
         run("reconcile", name)
 
 
+def test_vectors_that_are_brought_along_are_not_made_again_by_the_index(place, mysql, opensearch, embeddings):
+    index, d = embedding_index(place, opensearch, embeddings), mysql.database
+    link = call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id")
+    (place / "pipelines" / "client.sql").write_text(SETTINGS + CLIENT + link)
+    before = embeddings.counters()["texts"]
+    assert "do not pass the ingest pipeline" in run("plan", index)
+    run("run", index)
+    assert embeddings.counters()["texts"] - before == 2
+    assert {key for key, each in opensearch.documents(index).items() if each["my_vector"]} == {"1", "2"}
+    run("reconcile", index)
+    # a pipeline that does more is not left out
+    whole = opensearch.ask("GET", f"_ingest/pipeline/pipeline_{index}")[f"pipeline_{index}"]
+    whole["processors"].append({"set": {"field": "number", "value": 7}})
+    opensearch.ask("PUT", f"_ingest/pipeline/pipeline_{index}", whole, status=200)
+    mysql.sql("UPDATE a SET s = 'the dog barks' WHERE id = 2")
+    run("run", index)
+    assert opensearch.documents(index)["2"]["number"] == 7
+
+
 def links() -> dict[str, dict[str, str]]:
     return {each["link"]: each for each in json.loads(run("autoetl", "list", "--json"))["links"]}
 
