@@ -171,7 +171,13 @@ def test_a_link_in_a_file_is_paused_and_resumed_but_dropped_in_the_file(place, m
     assert links()[index]["state"] == "RUNNING"
     run("autoetl", "pause", index)
     assert links()[index]["state"] == "PAUSED"
+    refused = CliRunner().invoke(app, ["run", index])
+    assert refused.exit_code == 1
+    assert f"link {index} is paused: vector-assets autoetl resume {index}" in refused.stderr
+    assert opensearch.documents(index) == {}
     run("autoetl", "resume", index)
+    run("run", index)
+    assert set(opensearch.documents(index)) == {"1", "2", "3"}
     assert links()[index]["state"] == "RUNNING"
     refused = CliRunner().invoke(app, ["autoetl", "drop", index, "--yes"])
     assert refused.exit_code == 1
