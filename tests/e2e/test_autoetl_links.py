@@ -160,7 +160,12 @@ def test_a_request_that_cannot_be_made_is_told_to_the_client_and_hurts_nobody(pl
         assert f"pipeline name {taken} is taken by" in third
         assert "links.sql" in third
         load(place / "pipelines")
-        assert links()[index]["state"] == "WRONG"
+        listed = json.loads(run("autoetl", "list", "--json"))["links"]
+        assert [each["state"] for each in listed if each["link"] == index] == ["WRONG"]
+        of_file, of_client = [each for each in listed if each["link"] == taken]
+        assert (of_file["state"], of_client["state"]) == ("RUNNING", "WRONG")
+        assert "its name is taken by" in of_client["status"]
+        assert "links.sql" in of_client["status"]
     finally:
         mysql.sql("DROP DATABASE dbms_etl")
 
