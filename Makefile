@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	fi
 	@touch $@
 
-demo: $(STAMP) ## whole jobs on embedded services; DEMO="adbpg milvus lake maxcompute" chooses parts
+demo: $(STAMP) ## whole jobs on embedded services; DEMO="adbpg milvus lake maxcompute mysql search" chooses parts
 	$(BIN)/vector-assets demo $(DEMO)
 
 test: $(STAMP) ## all tests, real services included, in WORKERS processes with services of their own

@@ -54,6 +54,11 @@ def test_every_definition_of_the_repository_loads_with_a_placeholder_environment
         "maxcompute_project": "local",
         "maxcompute_access_id": "somebody",
         "maxcompute_access_key": "something",
+        # tables that nobody looked for yet are looked for: nobody answers there
+        "mysql_host": "127.0.0.1",
+        "mysql_port": "1",
+        "mysql_user": "somebody",
+        "mysql_password": "something",
     }.items():
         monkeypatch.setenv(secret_variable(name), value)
     import vector_assets.definitions
@@ -66,7 +71,7 @@ def test_every_definition_of_the_repository_loads_with_a_placeholder_environment
         "maxcompute/local/demo_customers", "maxcompute/local/demo_visits", "orders", *upkeep("orders"),
         "orders_archive", *upkeep("orders_archive"), "people", "visit_counts", "visits",
     ]  # fmt: skip
-    assert list(tmp_path.iterdir()) == []
+    assert {file.name.partition("-")[0] for file in tmp_path.iterdir()} <= {"ledger.db"}
 
 
 def upkeep(table: str) -> list[str]:

@@ -19,16 +19,29 @@ from pymilvus import MilvusClient
 
 from tests.fix_services import PREFIX, unavailable
 from vector_assets.cli import demo as steps
-from vector_assets.cli import demo_cars, demo_dagster, demo_orders, demo_people, demo_visits
+from vector_assets.cli import (
+    demo_articles,
+    demo_books,
+    demo_cars,
+    demo_dagster,
+    demo_fetch,
+    demo_orders,
+    demo_people,
+    demo_visits,
+)
+from vector_assets.declare import load_folder
+from vector_assets.declare.search_setup import read_setup
 from vector_assets.engine import env
-from vector_assets.engine.errors import ConfigError, FatalError
+from vector_assets.engine.errors import ConfigError, FatalError, TransientError
 from vector_assets.engine.hours import Calendar
 from vector_assets.engine.session import Books
+from vector_assets.local import demo_articles as articles
+from vector_assets.local import demo_books as bookshop
 from vector_assets.local import demo_cars as world
 from vector_assets.local import demo_orders as shop
 from vector_assets.local import demo_people as people
 from vector_assets.local import demo_visits as visits
-from vector_assets.local import process, services
+from vector_assets.local import opensearch_home, process, services
 from vector_assets.local.demo_postgres import connected
 
 REPOSITORY = Path(__file__).parents[2]
@@ -104,6 +117,16 @@ def test_the_visits_have_strangers_and_customers_who_are_new_on_the_last_day_onl
     assert len({row[0] for rows in world.visits.values() for row in rows}) == len(visits.DAYS) * visits.ROWS
 
 
+def test_books_are_of_authors_and_sales_of_books_whatever_comes_later():
+    rows = bookshop.world()
+    authors, books = ({row[0] for row in rows[table]} for table in ("authors", "books"))
+    assert {row[1] for row in rows["books"]} <= authors
+    assert {row[1] for row in rows["sales"]} <= books
+    assert len(rows["sales"]) > bookshop.SALES
+    assert bookshop.SALES + 1 in {row[0] for row in rows["sales"]}
+    assert bookshop.BOOKS + 1 in books
+
+
 def vars_of(person: people.Person) -> dict[str, object]:
     return {"id": person.id, "name": person.name, "age": person.age, "vec": list(person.vec)}
 
@@ -156,14 +179,51 @@ VISITS = {
 }
 
 
+BOOKS = {
+    "all there": (demo_books.Account("books", 309, 309, 0, 0), True),
+    "a row too many": (demo_books.Account("books", 309, 310, 1, 0), False),
+    "another value": (demo_books.Account("books", 309, 309, 1, 0), False),
+    "a dead letter": (demo_books.Account("books", 309, 309, 0, 1), False),
+    "no rows at all": (demo_books.Account("books", 0, 0, 0, 0), False),
+}
+
+
+ARTICLES = {
+    "all there": (demo_articles.Account(16, 16, 16, 16, 0), True),
+    "a document that should have gone": (demo_articles.Account(16, 17, 16, 16, 0), False),
+    "an old text": (demo_articles.Account(16, 16, 15, 16, 0), False),
+    "the vector of an old text": (demo_articles.Account(16, 16, 16, 15, 0), False),
+    "no rows at all": (demo_articles.Account(0, 0, 0, 0, 0), False),
+}
+
+
+def test_rows_are_compared_value_by_value():
+    assert demo_books.differing([(1, "a"), (2, None)], [(1, "a"), (2, None)]) == 0
+    assert demo_books.differing([(1, "a"), (2, None)], [(1, "b"), (2, "")]) == 2
+    assert demo_books.differing([(1, "a"), (2, None)], [(1, "a")]) == 1
+
+
+def test_a_document_is_compared_with_its_row_and_the_vector_of_its_text():
+    rows = [(1, "t", "b"), (2, "u", "c"), (3, "v", "d")]
+    documents = {
+        "1": {"id": 1, "title": "t", "body": "b", articles.VECTOR: [0.5, 0.25]},
+        "2": {"id": 2, "title": "u", "body": "old", articles.VECTOR: [0.5, 0.26]},
+        "3": {"id": 3, "title": "v", "body": "d"},
+    }
+    found = demo_articles.account(rows, documents, [[0.5, 0.25]] * 3, 0)
+    assert found == demo_articles.Account(rows=3, documents=3, equal=2, right_vectors=1, letters=0)
+
+
 @pytest.mark.parametrize(
     ("account", "adds_up"),
-    [*ACCOUNTS.values(), *PEOPLE.values(), *ORDERS.values(), *VISITS.values()],
+    [*ACCOUNTS.values(), *PEOPLE.values(), *ORDERS.values(), *VISITS.values(), *BOOKS.values(), *ARTICLES.values()],
     ids=[
         *ACCOUNTS,
         *(f"people: {name}" for name in PEOPLE),
         *(f"orders: {name}" for name in ORDERS),
         *(f"visits: {name}" for name in VISITS),
+        *(f"books: {name}" for name in BOOKS),
+        *(f"articles: {name}" for name in ARTICLES),
     ],
 )
 def test_the_numbers_must_add_up(account, adds_up):
@@ -177,6 +237,50 @@ def placeholders(monkeypatch, tmp_path):
     monkeypatch.setenv("VECTOR_ASSETS_PIPELINES", str(REPOSITORY / "pipelines"))
     for name, value in steps._secrets(steps._known_parts(), {}).items():
         monkeypatch.setenv(name, value)
+
+
+def test_the_search_part_s_files_are_right_and_nobody_else_reads_them(placeholders):
+    folder = env.pipelines_dir()
+    assert [each.name for each in load_folder(folder / articles.FOLDER, offline=True).pipelines] == [articles.PIPELINE]
+    assert articles.PIPELINE not in {each.name for each in load_folder(folder, offline=True).pipelines}
+    found = read_setup(folder / articles.FOLDER / articles.SET_UP)
+    assert (found.index.name, found.dimensions) == (articles.PIPELINE, {articles.VECTOR: 1024})
+
+
+@pytest.fixture
+def nothing_fetched(monkeypatch, tmp_path) -> Path:
+    """A cache without OpenSearch."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_without_a_network_the_demo_goes_on_without_the_part_that_needs_the_download(
+    nothing_fetched, monkeypatch, capsys
+):
+    def fetch(progress):
+        raise TransientError("cannot download OpenSearch 2.19.1: no network")
+
+    monkeypatch.setattr(opensearch_home, "fetch", fetch)
+    parts = steps._known_parts()
+    why = "cannot download OpenSearch 2.19.1: no network"
+    assert demo_fetch.left_out(parts, is_needed=False) == {"search": why}
+    said = capsys.readouterr().out
+    assert "OpenSearch 2.19.1 for search: 440 MB are downloaded, once; 134 MB stay in" in said
+    with pytest.raises(TransientError, match=why):
+        demo_fetch.left_out(parts, is_needed=True)
+    assert demo_fetch.left_out({"mysql": parts["mysql"]}, is_needed=True) == {}
+
+
+def test_a_download_is_measured_by_what_it_has_brought(nothing_fetched):
+    building = opensearch_home.folder().with_name(f"{opensearch_home.folder().name}.abc") / "repository" / "org"
+    building.mkdir(parents=True)
+    (building / "a.zip").write_bytes(b"x" * 100)
+    seen: dict[Path, int] = {}
+    opensearch_home.measure(seen)
+    (building / "a.zip").unlink()
+    (building / "b.jar").write_bytes(b"x" * 7)
+    opensearch_home.measure(seen)
+    assert sum(seen.values()) == 107
 
 
 HOURS = ["2026-03-01-10:00", "2026-03-01-11:00"]
@@ -205,7 +309,7 @@ def test_a_run_that_fails_ends_the_demo_with_what_dagster_said(placeholders, mon
 
 
 def test_the_demo_needs_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo_dagster, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(demo_dagster, "PIPELINES", tmp_path)
     with pytest.raises(ConfigError, match="the demo needs the repository"):
         steps.demo()
 
@@ -289,6 +393,22 @@ VISITS_TOLD = (
 )
 
 
+BOOKS_TOLD = (
+    r"vector-assets capture pipelines/bookshop.yaml: \S+ new tables",
+    r"^authors +30 +30 +0 +0$",
+    r"^books +309 +309 +0 +0$",
+    r"^sales +([\d,]+) +\1 +0 +0$",
+    r"^en +\d+ +\d",
+)
+ARTICLES_TOLD = (
+    r"rows in MySQL +16$",
+    r"documents +16$",
+    r"with the row's values +16$",
+    r"with the vector of their text +16, of 1,024 numbers each$",
+    r"Sloths hang in trees",
+)
+
+
 @pytest.mark.service
 def test_the_demo_works_from_nothing_part_by_part_and_a_second_one_changes_nothing(demo_home):
     first = run(demo_home, "demo", "milvus", "lake")
@@ -304,18 +424,27 @@ def test_the_demo_works_from_nothing_part_by_part_and_a_second_one_changes_nothi
         jobs = (people.PIPELINE, *shop.PIPELINES)
         batches = [books_of(name) for name in jobs]
         whole = run(demo_home, "demo")
-        tells(whole, *CARS_TOLD, *PEOPLE_TOLD, *LAKE_TOLD, *VISITS_TOLD)
+        tells(whole, *CARS_TOLD, *PEOPLE_TOLD, *LAKE_TOLD, *VISITS_TOLD, *BOOKS_TOLD, *ARTICLES_TOLD)
         tells(whole, "collection people is there", "people_changes: already there", "archive: already there")
         assert (collection(), [books_of(name) for name in jobs]) == (left, batches)
         tour(demo_home)
-        before = table(), visits.landed(), [books_of(name) for name in (world.PIPELINE, *visits.PIPELINES)]
-        again = run(demo_home, "demo", "adbpg", "maxcompute")
-        tells(again, "ds=20260303: already there; no new batches", *CARS_TOLD, *VISITS_TOLD)
-        assert again.stdout.count("already there") == 5
-        assert (table(), visits.landed(), [books_of(n) for n in (world.PIPELINE, *visits.PIPELINES)]) == before
+        before = landed()
+        again = run(demo_home, "demo", "adbpg", "maxcompute", "mysql", "search")
+        tells(again, "ds=20260303: already there; no new batches", "run articles: no new batches")
+        assert not re.search(r"\d+ new (batches|tables)", again.stdout)
+        tells(again, *CARS_TOLD, *VISITS_TOLD, *BOOKS_TOLD, *ARTICLES_TOLD)
+        assert again.stdout.count("already there") == 10
+        assert landed() == before
     down = run(demo_home, "services", "down", "--json")
     assert down.returncode == 0, down.stderr
     assert not started(demo_home)
+
+
+def landed() -> tuple[object, ...]:
+    """What the parts that are run again have landed, and what their books say."""
+    jobs = (world.PIPELINE, *visits.PIPELINES, *bookshop.PIPELINES, articles.PIPELINE)
+    delta = {name: bookshop.landed_rows(name, names) for name, names in bookshop.columns().items()}
+    return table(), visits.landed(), delta, articles.documents(), [books_of(name) for name in jobs]
 
 
 def tour(home: Path) -> None:

@@ -45,14 +45,18 @@ class LakeSink(MemorySink):
         if self.outages:
             self.outages -= 1
             raise TransientError("busy")
+        made = self.would_evolve(schema)
+        fields = {each.name: each for each in self.schema}
+        self.schema = pa.schema(list((fields | {each.name: each for each in schema}).values()))
+        self.log += made
+        return made
+
+    def would_evolve(self, schema: pa.Schema) -> tuple[str, ...]:
         fields = {each.name: each for each in self.schema}
         for each in schema:
             if each.name in fields and each.type != fields[each.name].type and each.name in self.refuses:
                 raise PlanError(f"{each.name} stays {fields[each.name].type}")
-        made = tuple(each.name for each in schema if each.name not in fields or fields[each.name] != each)
-        self.schema = pa.schema(list((fields | {each.name: each for each in schema}).values()))
-        self.log += made
-        return made
+        return tuple(each.name for each in schema if each.name not in fields or fields[each.name] != each)
 
     def stage(self, batch: Batch, token: BatchToken) -> Staged:
         hidden = [name for name in (KIND, POSITION) if name in batch.upserts.column_names]

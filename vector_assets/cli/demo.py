@@ -1,16 +1,19 @@
 """`vector-assets demo`: whole jobs from nothing, on services of their own, shown step by step."""
 
+import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vector_assets.cli import demo_dagster
-from vector_assets.cli.output import Spinner, command, heading, say, show_pairs, working
+from vector_assets.cli import demo_dagster, demo_fetch
+from vector_assets.cli.output import Spinner, command, heading, say, show_pairs, warn, working
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.registry import nearest
@@ -18,8 +21,13 @@ from vector_assets.engine.registry import nearest
 if TYPE_CHECKING:
     from vector_assets.cli.demo_part import Part, Step
 
-PARTS = ("adbpg", "milvus", "lake", "maxcompute")
-_STAND_INS = {"port": "1", "bootstrap_servers": "127.0.0.1:1", "maxcompute_endpoint": "http://127.0.0.1:1"}
+PARTS = ("adbpg", "milvus", "lake", "maxcompute", "mysql", "search")
+_STAND_INS = {
+    "port": "1",
+    "bootstrap_servers": "127.0.0.1:1",
+    "maxcompute_endpoint": "http://127.0.0.1:1",
+    "url": "http://127.0.0.1:1",
+}
 _STAND_IN = "127.0.0.1"
 """A secret that compiles as a host, a name or a password; those that end as above want something else."""
 
@@ -53,10 +61,17 @@ def demo(
     maxcompute: partitions of a table on a local MaxCompute, joined with a table of customers, become rows of PostgreSQL
     and a count per customer; then one more partition comes (pipelines/visits.sql, pipelines/visit_counts.sql).
 
+    mysql: three tables of a MySQL become Delta tables of MaxCompute (pipelines/bookshop.yaml); then rows are inserted,
+    updated and deleted, a column is added, and the Delta tables follow.
+
+    search: a table of MySQL becomes an index of OpenSearch, each document with the vector of its text, from one CALL
+    (pipelines/_search/articles.sql), follows, and is searched by text. OpenSearch is fetched once: 440 MB. Where it
+    cannot be had, a demo of all parts goes on without this one.
+
     It is checked that every record is accounted for, and what landed is compared with what was sent, value by value. A
     second call changes nothing.
     """
-    if not (demo_dagster.CHECKOUT / "pipelines" / "car_info.sql").is_file():
+    if not (demo_dagster.PIPELINES / "car_info.sql").is_file():
         raise ConfigError(
             f"the demo needs the repository, and {demo_dagster.CHECKOUT} is none: clone it, run `make demo` in it"
         )
@@ -65,23 +80,29 @@ def demo(
     if unknown:
         raise ConfigError(f"unknown part {unknown[0]!r}{nearest(unknown[0], PARTS)}; known: {', '.join(PARTS)}")
     chosen = {name: part for name, part in known.items() if not parts or name in parts}
+    left_out = demo_fetch.left_out(chosen, is_needed=bool(parts))
+    chosen = {name: part for name, part in chosen.items() if name not in left_out}
 
     _step("services", lambda progress: _start_services(progress, chosen))
-    with env.overridden(**_secrets(known, chosen), VECTOR_ASSETS_PIPELINES=str(demo_dagster.CHECKOUT / "pipelines")):
+    with env.overridden(**_secrets(known, chosen)), _quiet_about(chosen):
         for part in chosen.values():
-            _steps(part.before)
-        if hourly := [name for part in chosen.values() for name in part.pipelines]:
-            _step("asset", lambda progress: demo_dagster.materialize(progress, hourly))
-        for part in chosen.values():
-            _steps(part.after)
-        steps = [step for part in chosen.values() for step in part.show()]
+            _steps(part, part.before)
+        _materialize([part for part in chosen.values() if part.pipelines])
+        # in turns: what changes one part's databases is done before another part lands what is there
+        for turn in zip_longest(*(part.after for part in chosen.values())):
+            for part, step in zip(chosen.values(), turn, strict=True):
+                _steps(part, [step] if step else [])
+        steps = [step for part in chosen.values() for step in _shown(part)]
     _show_next_steps(steps, is_whole=len(chosen) == len(known))
+    for name, why in left_out.items():
+        warn(f"part {name} was left out: {why}; `make demo DEMO={name}` tries again")
 
 
 def _known_parts() -> "Mapping[str, Part]":
-    from vector_assets.cli import demo_cars, demo_orders, demo_people, demo_visits
+    from vector_assets.cli import demo_articles, demo_books, demo_cars, demo_orders, demo_people, demo_visits
 
-    return dict(zip(PARTS, (demo_cars.PART, demo_people.PART, demo_orders.PART, demo_visits.PART), strict=True))
+    modules = (demo_cars, demo_people, demo_orders, demo_visits, demo_books, demo_articles)
+    return dict(zip(PARTS, (module.PART for module in modules), strict=True))
 
 
 def _secrets(known: "Mapping[str, Part]", chosen: "Mapping[str, Part]") -> dict[str, str]:
@@ -102,9 +123,45 @@ def _secrets(known: "Mapping[str, Part]", chosen: "Mapping[str, Part]") -> dict[
     return {env.secret_variable(name): value for name, value in found.items()}
 
 
-def _steps(steps: "Sequence[Step]") -> None:
-    for name, work in steps:
-        _step(name, work)
+def _steps(part: "Part", steps: "Sequence[Step]") -> None:
+    with _seeing(part):
+        for name, work in steps:
+            _step(name, work)
+
+
+def _shown(part: "Part") -> list[tuple[str, str]]:
+    """Let the part show its results; what to type next, whole, and what it is for."""
+    before = f"env VECTOR_ASSETS_PIPELINES=pipelines/{part.folder} " if part.folder else ""
+    with _seeing(part):
+        return [(f"{before}{_own_name()} {words}", why) for words, why in part.show()]
+
+
+def _seeing(part: "Part") -> AbstractContextManager[None]:
+    """For the length of the block, the declarations are those of the part's folder."""
+    return env.overridden(VECTOR_ASSETS_PIPELINES=str(demo_dagster.PIPELINES / part.folder))
+
+
+def _materialize(parts: "Sequence[Part]") -> None:
+    """Materialize the assets of parts for the open hour, by one start of Dagster whatever their folders."""
+    if not parts:
+        return
+    folders = [*dict.fromkeys(demo_dagster.PIPELINES / part.folder for part in parts)]
+    folder = folders[0] if len(folders) == 1 else demo_dagster.together(folders)
+    with env.overridden(VECTOR_ASSETS_PIPELINES=str(folder)):
+        names = [name for part in parts for name in part.pipelines]
+        _step("asset", lambda progress: demo_dagster.materialize(progress, names))
+
+
+@contextmanager
+def _quiet_about(chosen: "Mapping[str, Part]") -> Iterator[None]:
+    """Without part mysql its tables may not be known yet, and each look into the folder would warn of it."""
+    logger = logging.getLogger("vector_assets.declare.cdc_look")
+    level = logger.level
+    logger.setLevel(level if "mysql" in chosen else logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _step(name: str, work: Callable[[Spinner], str]) -> None:
@@ -130,7 +187,7 @@ def _show_next_steps(steps: "list[tuple[str, str]]", *, is_whole: bool) -> None:
             *([] if is_whole else others),
             ("make dev", "Dagster's UI over these pipelines: http://127.0.0.1:3000"),
             (f"{me} status", "where each pipeline stands"),
-            *((f"{me} {words}", why) for words, why in steps),
+            *steps,
             ("make services-down", "stop the services; their data stays"),
         ]
     )

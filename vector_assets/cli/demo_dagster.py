@@ -1,5 +1,6 @@
 """The demo's calls of Dagster, as one would make them by hand in the checkout."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ _PARTITIONS = f"{vector_assets.__name__}.defs.partitions"
 """Asked in a process of its own: the command line does without Dagster."""
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+PIPELINES = CHECKOUT / "pipelines"
 _RUNS = 3
 """Runs of the assets at most: a drain ends with its hour, and an hour may turn in the middle of one, not of two."""
 
@@ -56,6 +58,15 @@ def materialize_partitions(progress: Progress, names: Sequence[str]) -> str:
     return f"{_shown(arguments)}: {_batches_done(names) - before or 'no'} new batches"
 
 
+def together(folders: Sequence[Path]) -> Path:
+    """A folder with copies of several folders' declarations: Dagster, whose start takes its time, loads one folder."""
+    made = env.home() / "demo" / "pipelines"
+    shutil.rmtree(made, ignore_errors=True)
+    for folder in folders:
+        shutil.copytree(folder, made, ignore=shutil.ignore_patterns("_*", ".*"), dirs_exist_ok=True)
+    return made
+
+
 def _materializing(names: Sequence[str], partition: str) -> list[str]:
     # this one command of Dagster does not look into pyproject.toml by itself
     module = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["dagster"]["module_name"]
@@ -65,7 +76,9 @@ def _materializing(names: Sequence[str], partition: str) -> list[str]:
 
 def _shown(arguments: Sequence[str]) -> str:
     """As it can be typed."""
-    return " ".join(arguments[1:] if arguments[1] == "dagster" else ["python", *arguments])
+    folder = env.pipelines_dir()
+    before = [] if folder == PIPELINES else [f"VECTOR_ASSETS_PIPELINES={folder}"]
+    return " ".join([*before, *(arguments[1:] if arguments[1] == "dagster" else ["python", *arguments])])
 
 
 def _refuse_failed(arguments: Sequence[str], done: subprocess.CompletedProcess[str]) -> None:

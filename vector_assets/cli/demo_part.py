@@ -25,8 +25,9 @@ class Part:
     """Jobs of the demo: what they need, how their world is made, and what is shown once their assets are materialized.
 
     `pipelines` are those whose assets are materialized for the open hour, all parts together, after every `before` and
-    before any `after`. `show` raises FatalError when the numbers do not add up; it gives commands worth trying next and
-    what they are for.
+    before any `after`; of these the first of each part comes first, then the second. `show` raises FatalError when the
+    numbers do not add up; it gives commands worth trying next and what they are for. `folder`, below that of the
+    pipelines, holds the part's declarations, which alone its steps see.
     """
 
     pipelines: tuple[str, ...]
@@ -34,6 +35,7 @@ class Part:
     before: tuple[Step, ...]
     show: Callable[[], list[tuple[str, str]]]
     after: tuple[Step, ...] = ()
+    folder: str = ""
 
 
 def letters_of(session: "Session") -> "list[DeadLetter]":
@@ -50,6 +52,19 @@ def read_and_unread(session: "Session") -> tuple[int, int]:
     done = [batch for batch in session.ledger.batches(name, target) if batch.state is State.DONE]
     read = sum(batch.counts.records for batch in done if batch.kind is BatchKind.RECORDS)
     return read, session.source.lag(session.ledger.position(name, target), session.source.frontier())
+
+
+def run_now(names: Sequence[str], progress: Progress) -> str:
+    """Do what `vector-assets run` does, for each pipeline; it in one line."""
+    from vector_assets.cli.declared import opened
+    from vector_assets.engine.run import Runner
+
+    told = []
+    for name in names:
+        progress(f"vector-assets run {name}")
+        with opened(name) as session:
+            told.append(f"vector-assets run {name}: {len(list(Runner(session).catch_up())) or 'no'} new batches")
+    return "; ".join(told)
 
 
 def show_letters(left: "Sequence[DeadLetter]") -> None:

