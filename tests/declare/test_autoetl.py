@@ -46,6 +46,13 @@ WRONG = {
         {2: "i.id=d.a.id,i.no=d.b.a_id"},
         "argument 3, item 2: field no is no key of d.a, the first table",
     ),
+    **{
+        f"an index {name}": (
+            {1: f"{name}.body(d.a.s)", 2: f"{name}.id=d.a.id"},
+            f"argument 2, item 1: index {name}: want a lower-case name",
+        )
+        for name in ("_i", "-i", "+i", "I", "i*", "i?", "i|j", "i:j", "i/j", "i\\j", "i#", "i<j>")
+    },
     "half a key": (
         {2: "i.id=d.a.id,i.no=d.a.s,i.id=d.b.a_id"},
         "argument 3: d.b has no column for no",
@@ -194,7 +201,7 @@ def test_a_script_is_a_pipeline_whose_documents_are_rows():
         (SETTINGS + "SET 'embedding.mode' = 'client';" + CALL, "4:33", "needs SET 'embedding.field-map'"),
         (SETTINGS.replace("'u'", "''") + CALL, "2:60", "option 'username'"),
         (SETTINGS + "SET 'mysql.server-id' = '5400';" + JOINED, "4:25", "2 tables have a reader each: want a range"),
-        (SETTINGS + CALL.replace("i.", "I."), "4:1", "an index has a lower-case name"),
+        (SETTINGS + CALL.replace("i.", "I."), "5:4", "index I: want a lower-case name"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_script_is_said_with_its_place(text, place, message):

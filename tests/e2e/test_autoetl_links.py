@@ -57,6 +57,25 @@ def test_both_sides_give_the_same_documents_and_vectors(place, mysql, opensearch
         run("reconcile", name)
 
 
+def test_vectors_that_are_brought_along_are_not_made_again_by_the_index(place, mysql, opensearch, embeddings):
+    index, d = embedding_index(place, opensearch, embeddings), mysql.database
+    link = call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id")
+    (place / "pipelines" / "client.sql").write_text(SETTINGS + CLIENT + link)
+    before = embeddings.counters()["texts"]
+    assert "do not pass the ingest pipeline" in run("plan", index)
+    run("run", index)
+    assert embeddings.counters()["texts"] - before == 2
+    assert {key for key, each in opensearch.documents(index).items() if each["my_vector"]} == {"1", "2"}
+    run("reconcile", index)
+    # a pipeline that does more is not left out
+    whole = opensearch.ask("GET", f"_ingest/pipeline/pipeline_{index}")[f"pipeline_{index}"]
+    whole["processors"].append({"set": {"field": "number", "value": 7}})
+    opensearch.ask("PUT", f"_ingest/pipeline/pipeline_{index}", whole, status=200)
+    mysql.sql("UPDATE a SET s = 'the dog barks' WHERE id = 2")
+    run("run", index)
+    assert opensearch.documents(index)["2"]["number"] == 7
+
+
 def links() -> dict[str, dict[str, str]]:
     return {each["link"]: each for each in json.loads(run("autoetl", "list", "--json"))["links"]}
 
@@ -141,7 +160,12 @@ def test_a_request_that_cannot_be_made_is_told_to_the_client_and_hurts_nobody(pl
         assert f"pipeline name {taken} is taken by" in third
         assert "links.sql" in third
         load(place / "pipelines")
-        assert links()[index]["state"] == "WRONG"
+        listed = json.loads(run("autoetl", "list", "--json"))["links"]
+        assert [each["state"] for each in listed if each["link"] == index] == ["WRONG"]
+        of_file, of_client = [each for each in listed if each["link"] == taken]
+        assert (of_file["state"], of_client["state"]) == ("RUNNING", "WRONG")
+        assert "its name is taken by" in of_client["status"]
+        assert "links.sql" in of_client["status"]
     finally:
         mysql.sql("DROP DATABASE dbms_etl")
 
@@ -152,7 +176,13 @@ def test_a_link_in_a_file_is_paused_and_resumed_but_dropped_in_the_file(place, m
     assert links()[index]["state"] == "RUNNING"
     run("autoetl", "pause", index)
     assert links()[index]["state"] == "PAUSED"
+    refused = CliRunner().invoke(app, ["run", index])
+    assert refused.exit_code == 1
+    assert f"link {index} is paused: vector-assets autoetl resume {index}" in refused.stderr
+    assert opensearch.documents(index) == {}
     run("autoetl", "resume", index)
+    run("run", index)
+    assert set(opensearch.documents(index)) == {"1", "2", "3"}
     assert links()[index]["state"] == "RUNNING"
     refused = CliRunner().invoke(app, ["autoetl", "drop", index, "--yes"])
     assert refused.exit_code == 1

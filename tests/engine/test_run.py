@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from tests.engine.memory import MemorySource, TextDecoder, World, numbers
-from vector_assets.engine import operate
+from vector_assets.engine import links, operate
 from vector_assets.engine.core import BatchKind, State
 from vector_assets.engine.errors import (
     BudgetError,
@@ -290,6 +290,41 @@ def test_a_follower_lands_new_records_until_it_is_told_to_stop(world):
             if len(world.cell.rows) == 71:
                 stop.set()
     assert ids(world) == [*ALL, 900]
+
+
+def test_following_rests_while_the_pipeline_is_paused(world):
+    stop, seen = threading.Event(), []
+    links.pause(world.books.ledger, "numbers", paused=True)
+    timer = threading.Timer(0.2, lambda: links.pause(world.books.ledger, "numbers", paused=False))
+    with world.session() as session:
+        timer.start()
+        for _ in Runner(session, stop).follow():
+            seen.append(links.is_paused(world.books.ledger, "numbers"))
+            if len(world.cell.rows) == 70:
+                stop.set()
+    timer.join()
+    assert not any(seen)
+    assert ids(world) == ALL
+
+
+def test_records_that_came_while_a_batch_was_written_linger_from_then_on(world, monkeypatch):
+    world.settings |= {"vector-assets.linger": "100 ms"}
+    looks = []
+    with world.session() as session:
+        runner = Runner(session)
+        list(runner.catch_up())
+        monkeypatch.setattr(type(session.source), "frontier", _counting(type(session.source).frontier, looks))
+        world.source.splits["t@a/0"] += numbers([900])
+        runner._await_records()
+    assert len(looks) == 1
+
+
+def _counting(method, looks):
+    def counted(self):
+        looks.append(self)
+        return method(self)
+
+    return counted
 
 
 def test_a_batch_that_is_not_full_waits_no_longer_than_the_sink_s_limit(world):

@@ -197,6 +197,8 @@ def test_a_model_slower_than_the_request_may_take_is_waited_for(tmp_path, opense
 def own_node(services_home: Path) -> Iterator[OpenSearch]:
     """A node that minds its disk and may be killed."""
     disk = {"cluster.routing.allocation.disk.threshold_enabled": "true", "cluster.info.update.interval": "10s"}
+    # a node is forgotten to have been full, and indices may be made again, so long after the last reroute: 60 s else
+    disk["cluster.routing.allocation.disk.reroute_interval"] = "1s"
     small = {"cluster.routing.allocation.disk.watermark." + level: "1mb" for level in ("low", "high", "flood_stage")}
     service = OpenSearchService(services_home / "own_opensearch_faults", {**disk, **small})
     start(service)

@@ -63,6 +63,19 @@ def test_a_batch_sent_again_after_its_documents_were_written_counts_them_as_writ
     assert (receipt.counts.written, receipt.counts.deleted) == (2, 1)
 
 
+def test_a_later_batch_opens_no_database_of_its_own(cars_index, monkeypatch):
+    import duckdb
+
+    feed = Feed(cars_index.sink())
+    feed.apply(car(1))
+
+    def connect(*_, **__):
+        raise AssertionError("opens a database")
+
+    monkeypatch.setattr(duckdb, "connect", connect)
+    assert feed.apply(car(2), deletes=(1,)).counts.written == 1
+
+
 def test_an_older_batch_moves_no_document_backwards_and_brings_no_deleted_one_back(cars_index):
     sink = cars_index.sink()
     feed = Feed(sink)

@@ -3,6 +3,7 @@
 import datetime as dt
 import decimal
 import random
+import ssl
 import threading
 import time
 
@@ -12,6 +13,7 @@ import pytest
 from tests.fix_mysql import on_both_servers
 from tests.sources.mysql_model import apply, batches, change, rows_of, source_of
 from tests.sources.reading import NO_LIMIT, drain, read
+from vector_assets.clients.mysql import MySql
 from vector_assets.engine.core import BatchLimit
 from vector_assets.engine.errors import ConfigError, FatalError, PlanError, PositionLostError
 from vector_assets.engine.schema import LogicalType
@@ -408,3 +410,22 @@ def test_what_comes_after_the_end_was_read_is_planned_at_once(table, opened):
         table.sql("UPDATE t SET n = n + 1")
         tables, position = drain(source, position)
         assert [row["n"] for found in tables for row in rows_of(found)] == [number + 1, number + 2]
+
+
+def test_a_connection_reads_no_certificates_of_the_system_and_takes_tls_where_there_is_some(table, monkeypatch):
+    def read(*_):
+        raise AssertionError("reads the certificates of the system")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", read)
+    options = MySqlCdcOptions.parse(table.options("t"), "mysql-cdc")
+    server = MySql(options.login)
+    table.sql("INSERT INTO t VALUES (1, 1, 'a')")
+    source = source_of(table, "t", COLUMNS)
+    try:
+        assert len(drain(source, source.start())[0]) == 1
+        ((_, cipher),) = server.rows("SHOW STATUS LIKE 'Ssl_cipher'")
+        has_tls = server.variables("have_ssl").get("have_ssl") == "YES"
+        assert bool(cipher) == has_tls
+    finally:
+        source.close()
+        server.close()

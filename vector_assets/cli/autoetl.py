@@ -11,6 +11,7 @@ from vector_assets.engine.errors import ConfigError, VectorAssetsError
 if TYPE_CHECKING:
     from vector_assets.declare.autoetl_folder import RequestScript
     from vector_assets.declare.autoetl_requests import Request
+    from vector_assets.engine.errors import Place
     from vector_assets.engine.ledger import Ledger
     from vector_assets.engine.pipeline import Pipeline
 
@@ -90,6 +91,7 @@ def list_(*, as_json: JsonOption = False) -> None:
     A link that was taken up is a pipeline: run, status, search, dead-letters and the like know it by its name.
     """
     from vector_assets.cli.declared import books, sound
+    from vector_assets.declare import is_asked_for
 
     scripts = _scripts()
     with books() as open_books:
@@ -97,10 +99,11 @@ def list_(*, as_json: JsonOption = False) -> None:
         asked = {request.name: (script, request) for script in scripts for request in _refreshed(script, ledger)}
         found, errors = sound()
         shown = [_row(each, asked, ledger) for each in found if _is_link(each)]
-        known = {each["link"] for each in shown}
+        known = {each.name for each in found if _is_link(each) and is_asked_for(each)}
+        places = {each.name: each.place for each in found if each.name not in known}
         shown += [
             {"link": name, "state": "WRONG", "index": "", "tables": "", "asked": f"by {request.asked_by}",
-             "status": _wrong(script, request)}
+             "status": _wrong(script, request, places.get(name))}
             for name, (script, request) in asked.items()
             if name not in known and not request.is_dropped
         ]  # fmt: skip
@@ -122,12 +125,12 @@ def _refreshed(script: "RequestScript", ledger: "Ledger") -> "list[Request]":
         return script.noted(ledger)
 
 
-def _wrong(script: "RequestScript", request: "Request") -> str:
+def _wrong(script: "RequestScript", request: "Request", taken: "Place | None") -> str:
     try:
         script.pipeline(request)
     except ConfigError as error:
         return str(error)
-    return "its name is taken by another pipeline"
+    return f"its name is taken by {taken}" if taken else "its index is another pipeline's"
 
 
 def _is_link(pipeline: "Pipeline") -> bool:

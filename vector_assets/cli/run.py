@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vector_assets.cli.output import JsonOption, PipelineArgument, command, emit, show_table, stderr, usage
-from vector_assets.engine.errors import TransientError, VectorAssetsError
+from vector_assets.engine.errors import ConfigError, TransientError, VectorAssetsError
 
 if TYPE_CHECKING:
     from vector_assets.engine.run import Outcome
@@ -75,6 +75,8 @@ def run(
             from vector_assets.engine import lost
 
             lost.start_at(session, start_at)
+        if not follow:
+            _refuse_paused(session)
         runner = Runner(session, stop)
         if partition is not None:
             outcomes = runner.read_partition(session.partitioning.key(partition))
@@ -84,6 +86,29 @@ def run(
         if partition is None and not stop.is_set() and (waiting := _waiting(session)):
             bar.note(f"{pipeline}: {waiting}")
     _report(pipeline, summary, as_json=as_json)
+
+
+def _refuse_paused(session: "Session") -> None:
+    """Refuse a link that is paused, or that its MySQL client has dropped.
+
+    Raises:
+        ConfigError: it is.
+    """
+    from vector_assets.declare import is_asked_for
+    from vector_assets.declare.autoetl_folder import request_scripts
+    from vector_assets.engine import env, links
+
+    name = session.pipeline.name
+    for script in request_scripts(env.pipelines_dir()) if is_asked_for(session.pipeline) else []:
+        try:
+            newest = [each for each in script.refresh(session.ledger) if each.name == name][-1:]
+        except VectorAssetsError as error:
+            log.info("%s: requests as they were last seen: %s", script.path, error)
+            continue
+        if newest and newest[0].is_dropped:
+            raise ConfigError(f"link {name} was dropped by a MySQL client")
+    if links.is_paused(session.ledger, name):
+        raise ConfigError(f"link {name} is paused: vector-assets autoetl resume {name}")
 
 
 def _waiting(session: "Session") -> str | None:

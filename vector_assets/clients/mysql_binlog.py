@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pymysql
-import pymysql.connections
 from pymysqlreplication import BinLogStreamReader
 from pymysqlreplication.constants import QUERY_EVENT
 from pymysqlreplication.event import (
@@ -32,7 +31,7 @@ from pymysqlreplication.row_event import (
     WriteRowsEvent,
 )
 
-from vector_assets.clients.mysql import Login, translated
+from vector_assets.clients.mysql import Connection, Login, translated
 from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.clients.mysql_image import Field, Layout
 from vector_assets.engine.errors import FatalError, PlanError, UnavailableError
@@ -276,7 +275,7 @@ class BinlogStream:
             return
 
 
-class _Connection(pymysql.connections.Connection):  # type: ignore[misc]  # the library has no types
+class _Connection(Connection):
     """A connection that sends no byte more than a packet's header says.
 
     The library's request for a dump (MariaDB, 1.0.17) is one byte too long. The server leaves the byte unread, so its

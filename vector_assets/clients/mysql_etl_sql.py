@@ -222,8 +222,10 @@ BEGIN
     CALL dbms_etl.check_table(database_1, key_column, columns_of, at_table = 1);
     SET at_table = at_table + 1;
   END WHILE;
-  IF BINARY index_1 <> BINARY LOWER(index_1) THEN
-    CALL dbms_etl.refuse(CONCAT('argument 2, item 1: index ', index_1, ': names of indices are lower-case'));
+  IF LOCATE('{{', index_1) = 0 AND (BINARY index_1 <> BINARY LOWER(index_1) OR LEFT(index_1, 1) IN ('-', '_', '+')
+      OR index_1 REGEXP '[*?<>|#:/]' OR LOCATE(CHAR(92), index_1)) THEN
+    CALL dbms_etl.refuse(CONCAT('argument 2, item 1: index ', index_1,
+      ': want a lower-case name that begins with none of -_+ and has none of * ? < > | # : / ', CHAR(92)));
   END IF;
   IF EXISTS (SELECT 1 FROM dbms_etl.sync_links WHERE live = index_1) THEN
     CALL dbms_etl.refuse(CONCAT('index ', index_1, ' has a link already; CALL dbms_etl.drop_sync_link(''', index_1,

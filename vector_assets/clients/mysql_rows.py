@@ -13,7 +13,7 @@ import pymysql
 from pymysql.connections import MySQLResult
 from pymysql.constants import COMMAND
 
-from vector_assets.clients.mysql import Login, translated
+from vector_assets.clients.mysql import Connection, Login, translated
 from vector_assets.clients.mysql_cells import Bytes, Ints, gather
 from vector_assets.clients.mysql_schema import GEOMETRIES, MySqlColumn, quote
 from vector_assets.engine.errors import PlanError
@@ -37,7 +37,7 @@ class Select:
     def __init__(self, login: Login, statement: str, values: Sequence[Any] = ()) -> None:
         self._login = login
         with translated(login.where):
-            self._connection = pymysql.connect(**login.settings())
+            self._connection = Connection(**login.settings())
             self._statement = self._connection.cursor().mogrify(statement, tuple(values) or None)
 
     def blocks(self, columns: Sequence[MySqlColumn]) -> Iterator[tuple[list[Any], list[int]]]:

@@ -19,6 +19,9 @@ KEY_FORM = "index.field=database.table.column"
 _FIELD = re.compile(rf"({NAME})\.({NAME})\s*\(\s*({NAME})\.({NAME})\.({NAME})\s*\)")
 _KEY = re.compile(rf"({NAME})\.({NAME})\s*=\s*({NAME})\.({NAME})\.({NAME})")
 _MOST_SHOWN = 40
+_NEVER = frozenset("*?<>|#:/\\")
+INDEX_FORM = "want a lower-case name that begins with none of -_+ and has none of * ? < > | # : / \\"
+"""What an index may be called."""
 EMPTY_REASON = "has to be empty: nothing is known that it could say"
 """Why arguments 4 and 5 take nothing."""
 
@@ -113,7 +116,15 @@ def parse(arguments: Sequence[str]) -> SyncMap:
     _check_place(found)
     _check_fields(found)
     _check_keys(found)
+    _check_index(found.fields[0])
     return found
+
+
+def _check_index(first: Mapped) -> None:
+    """A name that an index can have; what is made from columns is looked at later."""
+    name = first.index
+    if "{" not in name and (name != name.lower() or name[0] in "-_+" or not _NEVER.isdisjoint(name)):
+        raise MapError(f"argument 2, item 1: index {name}: {INDEX_FORM}", 2, first.at)
 
 
 def _items(text: str, pattern: re.Pattern[str], form: str, argument: int) -> Iterator[Mapped]:

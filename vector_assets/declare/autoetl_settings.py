@@ -21,7 +21,8 @@ class AutoEtlSettings(Options):
     as well; one script a server."""
     mode: Literal["server", "client"] = Field("server", alias="embedding.mode")
     """Who makes the vectors: `server`, the index's ingest pipeline; or `client`, this pipeline, by the model that
-    `embedding.url` and `embedding.model` name. An index for `client` has no such ingest pipeline."""
+    `embedding.url` and `embedding.model` name, past an ingest pipeline of the index that would make the same fields
+    and nothing else."""
     fields: str | None = Field(None, alias="embedding.field-map")
     """For `client`: text fields and the vector fields made of them, `my_text:my_vector`, separated by commas."""
 

@@ -17,6 +17,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vector_assets.engine import links
 from vector_assets.engine.abilities import Doubting
 from vector_assets.engine.captured import gathered
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Json, Position, Receipt, Span, Split, State
@@ -46,6 +47,7 @@ IN_FLIGHT = 3
 WORKERS = 2
 _UNLIMITED = 1 << 62
 _IDLE_SECONDS = 0.05
+_PAUSED_SECONDS = 0.5
 HANDOVER_SECONDS = 0.15  # longer than a waiting worker's look at the lease, so that a backfill gets in between
 _ORPHAN_SECONDS = 3600.0
 
@@ -98,8 +100,14 @@ class Runner:
                 return
 
     def follow(self) -> Iterator[Outcome]:
-        """Drain again and again until `stop` is set or a bound is reached, with the lease taken anew for each round."""
+        """Drain again and again until `stop` is set or a bound is reached, with the lease taken anew for each round.
+
+        While the pipeline is paused it rests.
+        """
         while not self.stop.is_set():
+            if links.is_paused(self.ledger, self.pipeline.name):
+                self.stop.wait(_PAUSED_SECONDS)
+                continue
             try:
                 yield from self.drain(self.session.partitioning.now())
             except LeaseHeldError as error:
@@ -428,7 +436,8 @@ class Runner:
         name, where = self.pipeline.name, self.pipeline.target
         settings = self.pipeline.settings
         linger = min(settings.linger.total_seconds(), self.session.sink.wire.linger_seconds)
-        seen_at: float | None = None
+        # what the first look sees came while the last batches were written, or since
+        seen_at: float | None = time.monotonic()
         pause = HANDOVER_SECONDS
         poll = self.pipeline.source_options.poll_seconds()
         while not self.stop.wait(pause):
@@ -439,6 +448,7 @@ class Runner:
             )
             lag = self.session.source.lag(position, frontier)
             if lag == 0 and not self.ledger.unfinished(name, where):
+                seen_at = None
                 continue
             now = time.monotonic()
             seen_at = now if seen_at is None else seen_at

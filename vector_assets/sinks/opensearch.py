@@ -90,6 +90,8 @@ class OpenSearchSink:
         return {"gc_deletes": f"{int(self.options.gc_deletes.total_seconds())}s"}
 
     def _inspected(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Plan:
+        from vector_assets.sinks.opensearch_search import brings_all
+
         index = describe(self._client(), self.options.index)
         if index is None:
             raise PlanError(
@@ -102,6 +104,9 @@ class OpenSearchSink:
             raise PlanError(f"opensearch: {error}") from error
         self.merge = Merge.LAST if plan.key else Merge.APPEND
         index = replace(index, uuid=self._incarnation_of(index, notes=False))
+        vectors = {column.name for column in plan.columns if column.is_vector}
+        if brings_all(self._client(), index, vectors):
+            plan = plan.direct()
         self._plan = replace(plan, index=index, delimiter=self.options.delimiter)
         return self._plan
 
@@ -162,10 +167,12 @@ class OpenSearchSink:
             return tokens.receipt_of(batch, token)
         tokens.check(state, token, self._incarnation)
         guard = self._guard(tokens, token)
-        work, there = place(self._client(), self._prepared(), work, lambda: tokens.begin(token), self._make)
+        plan = self._prepared()
+        work, there = place(self._client(), plan, work, lambda: tokens.begin(token), self._make)
         landing = Landing(
-            self._client(), self.options, guard, work, written=there, has_pipeline=self._prepared().index.has_pipeline
-        )
+            self._client(), self.options, guard, work, written=there, has_pipeline=plan.has_pipeline,
+            is_direct=plan.is_direct,
+        )  # fmt: skip
         landing.send()
         if landing.refused and staged.hides:
             raise RowsRefusedError(rejects(list(landing.refused), "write", list(landing.refused.values())))
@@ -315,12 +322,15 @@ class OpenSearchSink:
     def audit_vectors(self, sample: int) -> Iterator[Tally]:
         """Whether the index's ingest pipeline made every vector, and whether `sample` of them are right.
 
+        Nothing where the documents bring their vectors along.
+
         Raises:
             TransientError: the model does not answer.
         """
         from vector_assets.sinks.opensearch_vectors import audit
 
-        yield from audit(self._client(), self.options, sample)
+        if self._plan is None or not self._plan.is_direct:
+            yield from audit(self._client(), self.options, sample)
 
     def create_target(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> tuple[str, ...]:
         """Make the index where it is missing.

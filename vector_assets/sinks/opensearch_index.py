@@ -31,11 +31,9 @@ class Index:
     time_field: str | None = None
     pattern: Pattern | None = None
 
-    @property
-    def has_pipeline(self) -> bool:
-        """True where documents pass an ingest pipeline."""
-        names = (self.settings.get(f"index.{each}_pipeline") for each in ("default", "final"))
-        return any(name and name != "_none" for name in names)
+    def passes(self, which: str) -> bool:
+        """True where there is a `default` (or `final`) ingest pipeline."""
+        return self.settings.get(f"index.{which}_pipeline", "_none") not in {"", "_none"}
 
 
 def describe(client: Client, name: str) -> Index | None:

@@ -1,7 +1,7 @@
 """How the pipeline's columns meet an index: everything that can be known before the first row."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -18,6 +18,8 @@ _TEXT = frozenset(
 _OBJECT = frozenset({"object", "nested", "flat_object"})
 _WHOLE_KINDS = frozenset({"INT"})
 _NUMBER_KINDS = frozenset({"INT", "DOUBLE", "DECIMAL"})
+
+_PASSES = "documents pass the ingest pipeline {}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,30 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An index that the pipeline's rows fit into; without a `key` every row is a document of its own."""
+    """An index that the pipeline's rows fit into; without a `key` every row is a document of its own.
+
+    With `is_direct` documents leave out the index's own ingest pipeline: they bring all that it makes.
+    """
 
     index: Index
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     notes: tuple[str, ...] = ()
     delimiter: str = "_"
+    is_direct: bool = False
+
+    @property
+    def has_pipeline(self) -> bool:
+        """True where documents pass an ingest pipeline."""
+        return self.index.passes("final") or (self.index.passes("default") and not self.is_direct)
+
+    def direct(self) -> "Plan":
+        """The plan with documents that leave out the index's own ingest pipeline."""
+        name = self.index.settings["index.default_pipeline"]
+        notes = [note for note in self.notes if note != _PASSES.format(name)]
+        made = ", ".join(column.name for column in self.columns if column.is_vector)
+        notes.append(f"documents bring {made} along, and do not pass the ingest pipeline {name}, which makes it")
+        return replace(self, notes=tuple(notes), is_direct=True)
 
     @property
     def is_searched_first(self) -> bool:
@@ -65,7 +84,7 @@ def make_plan(index: Index, schema: pa.Schema, declared_key: Sequence[str]) -> P
     columns = tuple(column_of(index, field) for field in schema)
     notes = []
     if pipeline := index.settings.get("index.default_pipeline"):
-        notes.append(f"documents pass the ingest pipeline {pipeline}")
+        notes.append(_PASSES.format(pipeline))
     return Plan(index, key, columns, tuple(notes))
 
 

@@ -1,6 +1,6 @@
 """Documents nearest to a vector or to a text, and how an index is doing."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import orjson
@@ -135,6 +135,22 @@ def made_by(client: Client, index: Index) -> dict[str, tuple[str, str]]:
         for text, vector in each.get("field_map", {}).items()
         if isinstance(vector, str)
     }
+
+
+def brings_all(client: Client, index: Index, vectors: Collection[str]) -> bool:
+    """True where all that the index's own ingest pipeline makes is `vectors`, which documents bring along.
+
+    Of several indices each may have a pipeline of its own: false.
+    """
+    name = index.settings.get("index.default_pipeline")
+    if not name or name == "_none" or index.is_several or not vectors:
+        return False
+    processors = (client.find(f"/_ingest/pipeline/{name}") or {}).get(name, {}).get("processors", [])
+    maps = [each["text_embedding"].get("field_map", {}) for each in processors if set(each) == {"text_embedding"}]
+    if not maps or len(maps) != len(processors):
+        return False
+    made = [vector for each in maps for vector in each.values()]
+    return all(isinstance(vector, str) and vector in vectors for vector in made)
 
 
 def findings(client: Client, options: OpenSearchOptions) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ A reason never repeats the value.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import duckdb
 import numpy as np
@@ -115,11 +116,17 @@ def _documents(table: pa.Table, action: str, source: str, seq: int, base: int) -
     # a new document has no version to be given: that it is there already says as much
     version = "" if action == "create" else ',"version":\' || "_version" || \',"version_type":"external"'
     head = f'\'{{"{action}":{{{named}"_id":\' || to_json("{_ID}")::VARCHAR || \'{version}}}}}\' || chr(10)'
-    with duckdb.connect() as connection:
+    with _database().cursor() as connection:
         connection.register("rows", rows)
         lines = connection.sql(f"SELECT {head} || {source} AS line FROM rows").to_arrow_table()
     names = _whole(table.column(_INDEX)) if is_named else None
     return Documents(_whole(table.column(_ID)), _whole(table.column(POSITION)), _whole(lines.column("line")), names)
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """Kept, because to open one takes longer than a small batch; every batch has a cursor and a view of its own."""
+    return duckdb.connect()
 
 
 def _made_ids(rows: pa.Table, token: str) -> pa.Array:

@@ -62,7 +62,8 @@ class Verdict:
 class Landing:
     """One batch's documents being sent; the counts and `refused` (reason by position) say how it went.
 
-    `guard` is asked before each round whether the batch may still be written.
+    `guard` is asked before each round whether the batch may still be written. With `is_direct` documents do not pass
+    the index's own ingest pipeline.
     """
 
     client: Client
@@ -74,6 +75,7 @@ class Landing:
     superseded: int = 0
     refused: dict[int, str] = field(default_factory=dict)
     has_pipeline: bool = False
+    is_direct: bool = False
 
     def send(self) -> None:
         """Deletes, then rows; what the server refuses is left out.
@@ -141,6 +143,8 @@ class Landing:
         params: dict[str, Any] = {"filter_path": _FILTER}
         if self.options.refresh == "wait_for":
             params["refresh"] = "wait_for"
+        if self.is_direct:
+            params["pipeline"] = "_none"
         path = f"/{self.options.index}/_bulk" if documents.names is None else "/_bulk"
         try:
             return self.client.ask("POST", path, _body(documents.lines, rows), params=params)
