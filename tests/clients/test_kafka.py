@@ -265,7 +265,9 @@ def test_a_silent_server_leaves_no_thread_behind(proxy, secured):
     for _ in range(2):
         with pytest.raises(UnavailableError, match=r"no answer within 0.2 s"):
             control.topics()
-    assert set(threading.enumerate()) <= before
+    # but for those of the gate itself
+    left = {each for each in set(threading.enumerate()) - before if not each.name.endswith(("(_serve)", "(_pump)"))}
+    assert left == set()
     gate.swallow_responses = False
     control = ControlPlane(Properties({"bootstrap.servers": gate.address}), timeout_seconds=10)
     assert "cars" in control.topics()

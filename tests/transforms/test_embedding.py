@@ -136,8 +136,9 @@ def test_a_poison_text_costs_only_itself(embeddings) -> None:
     assert reason == "column v: EMBED: universal-sentence-encoder: HTTP 400: content is not allowed"
     assert made.rows.num_rows == 20
     counters = embeddings.counters()
-    # the trial text, once, beside the twenty
-    assert (counters["texts"], counters["repeated"]) == (21, 0)
+    # the twenty, and the trial text where none of them was answered before the poison
+    assert counters["texts"] in {20, 21}
+    assert counters["repeated"] == 0
     embeddings.service.ask("DELETE", "counters")
     again = transform(embeddings).apply(rows(texts))
     assert (again.usage["embedded"], again.usage["reused"]) == (0, 20)
