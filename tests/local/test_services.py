@@ -96,6 +96,13 @@ def test_up_publishes_what_down_withdraws(home: Path) -> None:
     assert [process.find(row.pid) for row in rows if row.pid] == [None] * len(rows)
 
 
+def test_the_help_names_every_service() -> None:
+    from vector_assets.cli.services import up
+
+    told = str(up.__annotations__["names"].__metadata__[0].help)
+    assert [name for name in SERVICES if name not in told] == []
+
+
 @pytest.mark.service
 def test_two_ups_at_once_start_one_server(home: Path) -> None:
     code = """if True:

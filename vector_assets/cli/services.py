@@ -19,15 +19,26 @@ app = typer.Typer(
 NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", help="Which services; all when none is named.")
 ]
+StartedArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Which of kafka, postgres, schema-registry, milvus, maxcompute, mysql, s3, embeddings, and by their names"
+        " only, as they are large or seldom needed, opensearch and mysql8; all of the others when none is named.",
+    ),
+]
 
 
-@command(app, "vector-assets services up", "vector-assets services up kafka postgres --json")
-def up(names: NamesArgument = None, *, as_json: JsonOption = False) -> None:
+@command(
+    app, "vector-assets services up", "vector-assets services up mysql opensearch embeddings",
+    "vector-assets services up kafka postgres --json",
+)  # fmt: skip
+def up(names: StartedArgument = None, *, as_json: JsonOption = False) -> None:
     """Start services that do not run yet, and publish their addresses as secrets for scripts.
 
     Scripts name them as ${secret_values.kafka_bootstrap_servers}, ${secret_values.postgres_address},
-    ${secret_values.postgres_user}, ${secret_values.postgres_password}, ${secret_values.milvus_endpoint} and
-    ${secret_values.milvus_port}. Data of an earlier start is kept.
+    ${secret_values.mysql_host}, ${secret_values.opensearch_url} and so on; the file that is named at the end has all.
+    Data of an earlier start is kept.
     """
     from vector_assets.local import services
 
