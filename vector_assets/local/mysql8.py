@@ -67,6 +67,11 @@ class MySql8Service(MySqlService):
             _libaio(progress)
         return folder / "bin" / "mysqld"
 
+    def _prepare(self, progress: Progress) -> None:
+        super()._prepare(progress)
+        # of a server that was killed: its number may be another process's by now, or nobody has waited for it yet
+        (self.data_dir / "mysql.sock.lock").unlink(missing_ok=True)
+
     def _create_tables(self, binary: Path, draft: Path) -> None:
         arguments = [*common(binary), f"--datadir={draft}", "--initialize-insecure", "--innodb-use-native-aio=OFF"]
         self._run_once([*arguments, "--skip-log-bin", "--innodb-redo-log-capacity=64M"], self.state_dir)
