@@ -51,7 +51,6 @@ class MySqlJoinedSource:
             split: MySqlCdcSource(options.of(number), Table(each.name, each.keys), pipeline=pipeline, clock=clock)
             for number, (split, each) in enumerate(zip(options.splits, options.tables, strict=True))
         }
-        self._is_mariadb: bool | None = None
         self._starts: Position = {}
 
     def start(self) -> Position:
@@ -156,9 +155,7 @@ class MySqlJoinedSource:
 
     def _seen(self) -> Gtids:
         """The transactions that a SELECT sees now."""
-        if self._is_mariadb is None:
-            self._is_mariadb = self._server.is_mariadb
-        if not self._is_mariadb:
+        if not self._server.is_mariadb:
             return Gtids.of(self._server.value("SELECT @@GLOBAL.gtid_executed") or "")
         # the only statement that ties what is seen to a place of the binlog
         self._server.rows("START TRANSACTION WITH CONSISTENT SNAPSHOT")
