@@ -124,8 +124,11 @@ def test_whatever_table_changes_while_it_is_read_the_rows_are_those_of_the_join(
             apply(state, table)
     writer.join()
     assert state == wanted(mysql)
-    # what is left are transactions of the other table, which count as lag until the next heartbeat
     assert source.plan(position, NO_LIMIT) is None
+    # transactions of the other table count as lag until the next heartbeat
+    beating = opened(mysql, kind, **{"heartbeat.interval": "1 ms"})
+    _, position = drain(beating, position)
+    assert beating.lag(position, beating.frontier()) == 0
 
 
 def test_a_row_of_another_table_fills_and_empties_the_fields_of_a_whole_row(tables, opened):
