@@ -4,6 +4,9 @@ The binlog of each table says which keys changed; their rows are then read by on
 that is not before the change. So a row is always whole, whatever table changed, and what was read is what the archive
 keeps: a replay gives the same rows. A key without a row in the driving table is a delete; another table without a row
 for it has NULLs.
+
+During the initial snapshot the target has the driving table's rows up to a key. Changes of another table bring no row
+that is beyond it: should that row be deleted before the snapshot comes to it, nothing would say so.
 """
 
 import time
@@ -18,6 +21,7 @@ import pyarrow.compute as pc
 
 from vector_assets.clients.mysql import MySql
 from vector_assets.clients.mysql_gtid import Gtids
+from vector_assets.clients.mysql_keys import Key
 from vector_assets.engine.abilities import Finding
 from vector_assets.engine.core import KIND, BatchLimit, Position, RowKind, Span, Split
 from vector_assets.engine.errors import ConfigError, PositionLostError, TransientError
@@ -94,25 +98,28 @@ class MySqlJoinedSource:
             PlanError: a table is not as declared.
             TransientError: the server does not show what its binlog has.
         """
-        ends = []
+        ends, up_to = [], None
         for number, part in enumerate(span.ranges):
             inner, share = Span((replace(part, split=SPLIT),)), self._shared(limit, None)
             with self._renamed(part.split):
                 raw, reached = _whole(self._readers[part.split].read(inner, share))
             (end,) = reached.ranges
+            here = Place.of(end.end)
+            if here.table is not None:
+                up_to = here.after
             if raw:
-                self._wait_for(Place.of(end.end))
+                self._wait_for(here)
             for batch in raw:
-                yield from self._rows(part.split, number, batch)
+                yield from self._rows(part.split, number, batch, up_to)
             ends.append(replace(end, split=part.split))
         return Span(tuple(ends))
 
-    def _rows(self, split: Split, number: int, raw: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def _rows(self, split: Split, number: int, raw: pa.RecordBatch, up_to: Key | None) -> Iterator[pa.RecordBatch]:
         """Records of one table with the join's rows in place of their own; keys that are no row's are left out."""
         which = self._options.splits.index(split)
         values = raw.column("value")
         asked = [pc.struct_field(values, [place]) for place in range(len(self._options.tables[which].keys))]
-        found = self._join.rows(asked)
+        found = self._join.rows(asked, up_to)
         is_kept = found.is_there if which else np.ones(len(values), np.bool_)
         if not is_kept.any():
             return
