@@ -65,7 +65,7 @@ class MySqlJoinedSource:
             PlanError: a table is missing, or cannot be read as declared.
         """
         self._check_visible()
-        return {split: self._readers[split].start()[SPLIT] for split in reversed(self._options.splits)}
+        return self._visible({split: self._readers[split].start()[SPLIT] for split in reversed(self._options.splits)})
 
     def frontier(self) -> Position:
         """The end of the binlog now, for every table."""
@@ -141,14 +141,24 @@ class MySqlJoinedSource:
             columns[at] = pc.if_else(there, columns[at], asked[place].cast(columns[at].type))
         return columns
 
+    def _visible(self, position: Position) -> Position:
+        """The position, when a SELECT sees everything before it: what nobody reads any more the snapshot has to see."""
+        for token in position.values():
+            self._wait_for(Place.of(token))
+        return position
+
     def _wait_for(self, place: Place) -> None:
-        """Return when a SELECT sees everything before a place of the binlog: a server may send a transaction to its
-        replicas a moment before it commits it itself.
+        """Return when a SELECT sees everything before a place of the binlog, and the transaction that the place is in:
+        a server may send a transaction to its replicas a moment before it commits it itself.
 
         Raises:
             TransientError: it still does not.
         """
         gtids = place.gtids
+        if place.skip is not None:
+            # the transaction is among those that the server has now
+            self._server.settle()
+            gtids = self._server.binlog().last
         if not gtids:
             return
         deadline = time.monotonic() + _VISIBLE_S
@@ -222,7 +232,7 @@ class MySqlJoinedSource:
         found = {}
         for number, (split, reader) in enumerate(self._readers.items()):
             found[split] = reader.locate("latest" if word == "initial" and number else where)[SPLIT]
-        return found
+        return self._visible(found)
 
     def diagnose(self) -> Iterator[Finding]:
         """The server and its binlog, and each table."""
