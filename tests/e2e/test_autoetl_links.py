@@ -57,6 +57,59 @@ def test_both_sides_give_the_same_documents_and_vectors(place, mysql, opensearch
         run("reconcile", name)
 
 
+def test_a_text_that_is_empty_has_no_vector_on_either_side(place, mysql, opensearch, embeddings):
+    server = embedding_index(place, opensearch, embeddings)
+    client = opensearch.create(PROPERTIES, knn=True)
+    link = {"my_text": f"{mysql.database}.a.s"}, f"{mysql.database}.a.id"
+    (place / "pipelines" / "server.sql").write_text(SETTINGS + call(server, *link))
+    (place / "pipelines" / "client.sql").write_text(SETTINGS + CLIENT + call(client, *link))
+    texts = {1: "a cat sleeps", 2: "rates rose", 3: None}
+    for changes in (
+        {4: "", 5: " \t\u00a0\n"},
+        {1: "", 2: None, 3: "", 4: "the dog barks", 5: ""},
+        {1: "a cat sleeps", 2: "", 3: None, 4: " ", 5: "rates rose"},
+    ):
+        for key, text in changes.items():
+            mysql.sql("REPLACE INTO a VALUES (%s, %s)", (key, text))
+        texts |= changes
+        for name in (server, client):
+            run("run", name)
+            found = {each["id"]: each for each in opensearch.documents(name).values()}
+            assert {key: each.get("my_text") for key, each in found.items()} == texts
+            vectors = {key for key, each in found.items() if each.get("my_vector") is not None}
+            assert vectors == {key for key, text in texts.items() if text and text.strip()}
+    for name in (server, client):
+        assert json.loads(run("dead-letters", "list", name, "--json"))["dead_letters"] == []
+        run("reconcile", name)
+
+
+def test_of_several_texts_an_empty_one_costs_the_others_no_vector(place, mysql, opensearch, embeddings):
+    index = embedding_index(place, opensearch, embeddings)
+    whole = opensearch.ask("GET", f"_ingest/pipeline/pipeline_{index}")[f"pipeline_{index}"]
+    whole["processors"][0]["text_embedding"]["field_map"]["title"] = "title_vector"
+    opensearch.ask("PUT", f"_ingest/pipeline/pipeline_{index}", whole, status=200)
+    more = {"title": {"type": "text"}, "title_vector": PROPERTIES["my_vector"]}
+    opensearch.ask("PUT", f"{index}/_mapping", {"properties": more}, status=200)
+    mysql.sql("ALTER TABLE a ADD COLUMN title TEXT")
+    mysql.sql("REPLACE INTO a VALUES (1, 'a cat sleeps', ''), (2, '', 'rates'), (3, NULL, ' '), (4, 'dog', 'dog')")
+    d = mysql.database
+    link = call(index, {"my_text": f"{d}.a.s", "title": f"{d}.a.title"}, f"{d}.a.id")
+    (place / "pipelines" / "server.sql").write_text(SETTINGS + link)
+    run("run", index)
+    found = [
+        [each.get("my_text"), each.get("title"), "my_vector" in each, "title_vector" in each]
+        for _, each in sorted(opensearch.documents(index).items())
+    ]
+    assert found == [
+        ["a cat sleeps", None, True, False],
+        [None, "rates", False, True],
+        [None, " ", False, False],
+        ["dog", "dog", True, True],
+    ]
+    assert json.loads(run("dead-letters", "list", index, "--json"))["dead_letters"] == []
+    run("reconcile", index)
+
+
 def test_vectors_that_are_brought_along_are_not_made_again_by_the_index(place, mysql, opensearch, embeddings):
     index, d = embedding_index(place, opensearch, embeddings), mysql.database
     link = call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id")

@@ -259,7 +259,7 @@ class Compiler:
         settings = self._settings(name)
         if vectors:
             embedding = self._embedding(written, place)
-            stages = (EmbeddingTransform(tuple(vectors), embedding, output, pipeline=name),)
+            stages = (EmbeddingTransform(tuple(vectors), embedding, output, pipeline=name, takes_blank=True),)
             if "max_rows" not in settings.model_fields_set:
                 settings = settings.model_copy(update={"max_rows": MOST_EMBEDDED_ROWS})
         origin = {each.field: end.names[each.table, each.column, each.field] for each in mapping.columns}
