@@ -1,6 +1,9 @@
 """Links in both embedding modes, over joined tables, and asked for in a MySQL client: taken up without a restart."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +14,9 @@ from tests.autoetl_world import CLIENT, PROPERTIES, SETTINGS, call, embedding_in
 from vector_assets.cli import app
 from vector_assets.defs import probe
 from vector_assets.defs.folder import load
+from vector_assets.engine import env
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.links import is_paused
 
 pytestmark = pytest.mark.service
 
@@ -80,6 +86,34 @@ def test_a_text_that_is_empty_has_no_vector_on_either_side(place, mysql, opensea
             assert vectors == {key for key, text in texts.items() if text and text.strip()}
     for name in (server, client):
         assert json.loads(run("dead-letters", "list", name, "--json"))["dead_letters"] == []
+        run("reconcile", name)
+
+
+def test_a_text_that_the_model_refuses_leaves_the_same_on_either_side(place, mysql, opensearch, embeddings):
+    server = embedding_index(place, opensearch, embeddings)
+    client = opensearch.create(PROPERTIES, knn=True)
+    link = {"my_text": f"{mysql.database}.a.s"}, f"{mysql.database}.a.id"
+    (place / "pipelines" / "server.sql").write_text(SETTINGS + call(server, *link))
+    (place / "pipelines" / "client.sql").write_text(SETTINGS + CLIENT + call(client, *link))
+    for name in (server, client):
+        run("run", name)
+    embeddings.fault(text="poison", status=400, message="not allowed", times=None)
+    try:
+        mysql.sql("UPDATE a SET s = 'poison' WHERE id = 2")
+        mysql.sql("INSERT INTO a VALUES (4, 'poison'), (5, 'the dog barks')")
+        for name in (server, client):
+            run("run", name)
+            assert len(json.loads(run("dead-letters", "list", name, "--json"))["dead_letters"]) == 2
+    finally:
+        embeddings.reset()
+    for name in (server, client):
+        found = {each["id"]: each.get("my_text") for each in opensearch.documents(name).values()}
+        # what is not as the table has it is not there; the model would take it by now, but nobody has asked it
+        assert found == {1: "a cat sleeps", 3: None, 5: "the dog barks"}
+        run("reconcile", name)
+    mysql.sql("UPDATE a SET s = 'well' WHERE id = 2")
+    for name in (server, client):
+        run("run", name)
         run("reconcile", name)
 
 
@@ -190,6 +224,75 @@ def test_a_client_s_call_is_taken_up_paused_resumed_and_dropped_without_a_restar
             assert dg.AssetKey([index]) in keys
     finally:
         probe.forget()
+        mysql.sql("DROP DATABASE dbms_etl")
+
+
+def status_of(mysql, index: str) -> str | None:
+    return next(row[3] for row in mysql.sql("CALL dbms_etl.show_sync_link()") if row[1] == index)
+
+
+def until(what: str, condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not seen within 60 s"
+        time.sleep(0.05)
+
+
+def test_who_follows_a_link_heeds_its_client_without_a_sensor(place, mysql, opensearch):
+    index, d = opensearch.create(PROPERTIES, knn=True), mysql.database
+    (place / "pipelines" / "requests.sql").write_text(SETTINGS + REQUESTS)
+    run("autoetl", "install")
+    wanted = call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id").rstrip(";\n")
+    try:
+        mysql.sql(wanted)
+        assert links()[index]["state"] == "RUNNING"
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("vector-assets"), "run", index, "--follow"], text=True, cwd=place,
+            env=env.child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        until("documents", lambda: set(opensearch.documents(index)) == {"1", "2", "3"})
+        ledger = Ledger(env.ledger_location())
+        mysql.sql(f"CALL dbms_etl.pause_sync_link('{index}')")
+        until("the pause", lambda: is_paused(ledger, index))
+        mysql.sql("INSERT INTO a VALUES (4, 'late')")
+        mysql.sql(f"CALL dbms_etl.resume_sync_link('{index}')")
+        until("the row", lambda: "4" in opensearch.documents(index))
+        mysql.sql(f"CALL dbms_etl.drop_sync_link('{index}')")
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert f"link {index} was dropped by a MySQL client" in err
+        ledger.close()
+        # the same CALL with another mapping goes on as another link
+        mysql.sql(call(index, {"my_text": f"{d}.a.s", "number": f"{d}.b.n"}, f"{d}.a.id", f"{d}.b.a_id").rstrip(";\n"))
+        assert links()[index]["state"] == "RUNNING"
+        run("run", index)
+        assert {each["number"] for each in opensearch.documents(index).values()} == {10, 30, None}
+    finally:
+        process.kill()
+        mysql.sql("DROP DATABASE dbms_etl")
+
+
+def test_who_runs_a_link_tells_its_client_how_it_went(place, mysql, opensearch):
+    index, d = opensearch.name(), mysql.database
+    (place / "pipelines" / "requests.sql").write_text(SETTINGS + REQUESTS)
+    run("autoetl", "install")
+    try:
+        mysql.sql(call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id").rstrip(";\n"))
+        assert links()[index]["state"] == "RUNNING"
+        refused = CliRunner().invoke(app, ["run", index])
+        assert refused.exit_code == 1
+        assert status_of(mysql, index).startswith(f"failed: opensearch: {index} does not exist")
+        body = {"settings": {"index.knn": True}, "mappings": {"properties": PROPERTIES}}
+        opensearch.ask("PUT", index, body, status=200)
+        run("run", index)
+        assert status_of(mysql, index) is None
+        assert len(opensearch.documents(index)) == 3
+        other = opensearch.name()
+        mysql.sql(call(other, {"number": f"{d}.b.n"}, f"{d}.b.a_id").rstrip(";\n"))
+        mysql.sql("ALTER TABLE b DROP INDEX a_id")
+        assert links()[other]["state"] == "WRONG"
+        assert f"{d}.b has no unique key on a_id" in status_of(mysql, other)
+    finally:
         mysql.sql("DROP DATABASE dbms_etl")
 
 
