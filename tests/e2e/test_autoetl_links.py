@@ -326,6 +326,17 @@ def test_a_request_that_cannot_be_made_is_told_to_the_client_and_hurts_nobody(pl
         mysql.sql("DROP DATABASE dbms_etl")
 
 
+def test_the_index_of_a_link_is_made_by_its_script(place, mysql, opensearch, embeddings):
+    index, d = opensearch.name(), mysql.database
+    script = place / "pipelines" / "links.sql"
+    script.write_text(SETTINGS + CLIENT + call(index, {"my_text": f"{d}.a.s", "number": f"{d}.a.id"}, f"{d}.a.id"))
+    assert "my_vector knn_vector" in run("target", "create", str(script))
+    run("run", index)
+    vector = opensearch.ask("GET", index)[index]["mappings"]["properties"]["my_vector"]
+    assert (vector["type"], vector["dimension"]) == ("knn_vector", 1024)
+    assert {key for key, each in opensearch.documents(index).items() if each["my_vector"]} == {"1", "2"}
+
+
 def test_a_link_in_a_file_is_paused_and_resumed_but_dropped_in_the_file(place, mysql, opensearch):
     index, d = opensearch.create(PROPERTIES, knn=True), mysql.database
     (place / "pipelines" / "links.sql").write_text(SETTINGS + call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id"))

@@ -159,9 +159,7 @@ class Expected:
         refused then, what today's declaration rejected is left as the dead letter that it is."""
         if self.stages.pipeline.embedding is None or batch.code_version != self.stages.code_version:
             return None
-        refused = self.stages.ledger.dead_letters.ordinals(
-            batch.pipeline, batch.target, [batch.seq], stage="transform"
-        )
+        refused = self.stages.ledger.dead_letters.ordinals(batch.pipeline, batch.target, [batch.seq], stage="transform")
         if not refused or root.archive is None:
             return None
         return np.setdiff1d(np.arange(root.archive.rows), np.array(refused, np.int64))
