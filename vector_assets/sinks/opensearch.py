@@ -161,10 +161,9 @@ class OpenSearchSink:
         if not isinstance(work, Work):
             raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
         self._check_same(token)
-        state = tokens.state()
-        batch = tokens.batch(token.seq, state)
-        if batch is not None:
-            return tokens.receipt_of(batch, token)
+        state = tokens.state(token.seq)
+        if state.batch is not None:
+            return tokens.receipt_of(state.batch, token)
         tokens.check(state, token, self._incarnation)
         guard = self._guard(tokens, token)
         plan = self._prepared()
@@ -268,7 +267,7 @@ class OpenSearchSink:
 
     def newest_seq(self, pipeline: str) -> int:
         """Highest sequence number of the pipeline's batches in this target, 0 for none."""
-        return self._tokens(pipeline).state().last_seq
+        return self._tokens(pipeline).newest_seq()
 
     def prune(self, pipeline: str, up_to: int) -> int:
         """Delete the documents of the pipeline's batches up to this number, but the newest."""
