@@ -11,7 +11,8 @@ from tests.declare.seeds import seed
 from tests.e2e.cdc_world import World, block, cdc_world, maxcompute_sink
 from vector_assets.cli import app
 from vector_assets.engine.errors import PlanError
-from vector_assets.engine.session import Books
+from vector_assets.engine.reconcile import reconcile
+from vector_assets.engine.session import Books, Session
 
 __all__ = ["cdc_world"]
 pytestmark = pytest.mark.service
@@ -81,6 +82,51 @@ def test_column_types_are_those_of_the_seed(cdc_world, maxcompute):
     }  # fmt: skip
     (row,) = maxcompute.rows(f"SELECT t, ts, ts6 FROM {name}")
     assert (row[0], str(row[1])[:19], str(row[2])) == ("-12:30:00", "2026-02-03 04:05:06", "2026-02-03 04:05:06.123456")
+
+
+UNSIGNED = (0, 2**63 - 1, 2**63, 2**64 - 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("BIGINT UNSIGNED", [str(value) for value in UNSIGNED]),
+        ("DECIMAL(12, 3)", ["-1.5", "0", "999999999.999", "2.125"]),
+        ("TIMESTAMP(6)", [f"'2026-01-0{day} 01:02:03.45678{day}'" for day in range(1, 5)]),
+        ("TIMESTAMP", [f"'2026-01-0{day} 01:02:03'" for day in range(1, 5)]),
+        ("DATETIME(3)", [f"'2026-01-0{day} 01:02:03.456'" for day in range(1, 5)]),
+        ("DATE", [f"'2026-01-0{day}'" for day in range(1, 5)]),
+        ("TIME(2)", [f"'-0{hour}:00:00.25'" for hour in range(1, 5)]),
+        ("YEAR", ["1999", "2000", "2001", "2155"]),
+        ("BINARY(4)", ["'abcd'", "x'00ff0102'", "x'ffffffff'", "x'00000000'"]),
+        ("ENUM('a', 'b', 'c', 'd')", ["'a'", "'b'", "'c'", "'d'"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_keys_of_all_these_types_are_keys_of_a_delta_table(cdc_world, maxcompute, key, values):
+    world, name = cdc_world, maxcompute.fresh_name("keys")
+    world.mysql.sql(f"CREATE TABLE {name} (k {key} NOT NULL, part INT, v INT, PRIMARY KEY (k, part))")
+    for value in values:
+        world.mysql.sql(f"INSERT INTO {name} VALUES ({value}, 1, 1), ({value}, 2, 1)")
+    world.write(world.source(), maxcompute_sink(maxcompute, **{"buckets-num": "3"}))
+    assert world.run() == 8
+    world.mysql.sql(f"UPDATE {name} SET v = 7 WHERE k = {values[-1]}")
+    world.mysql.sql(f"DELETE FROM {name} WHERE k = {values[0]} AND part = 1")
+    world.run()
+    assert sorted(maxcompute.rows(f"SELECT part, v FROM {name}")) == sorted(
+        [[1, 1], [1, 1], [1, 7], [2, 1], [2, 1], [2, 1], [2, 7]]
+    )
+    (pipeline,) = world.pipelines().values()
+    books = Books.open()
+    try:
+        with Session(pipeline, books) as session:
+            found = reconcile(session)
+    finally:
+        books.close()
+    assert (found.is_right(), found.target_rows) == (True, 7), found.findings
+    if key == "BIGINT UNSIGNED":
+        found = {int(row[0]) for row in maxcompute.rows(f"SELECT k FROM {name}")}
+        assert found == set(UNSIGNED)
 
 
 def test_several_tables_of_uneven_databases_go_into_one_by_a_route(cdc_world, maxcompute):
