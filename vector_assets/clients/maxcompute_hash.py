@@ -1,8 +1,10 @@
 """The bucket of a row of a Delta table, a column at a time: the hash of odps/tunnel/hasher.py.
 
-DECIMAL is hashed as the SDK for Java does it (its tests give the numbers that the tests here repeat), because pyodps
-0.13.2 takes the scale 0 for none and hashes a DECIMAL(p, 0) as one of 18 digits after the point. The hashes (int32) of the key columns are added up, a null counts as 0; the sum is mixed once and taken modulo the
+The hashes (int32) of the key columns are added up, a null counts as 0; the sum is mixed once and taken modulo the
 number of buckets, never below 0.
+
+DECIMAL is hashed as the SDK for Java does it (its tests give the numbers that the tests here repeat), because pyodps
+0.13.2 takes a scale of 0 for none, and hashes a DECIMAL(p, 0) as one of 18 digits after the point.
 """
 
 from collections.abc import Sequence
