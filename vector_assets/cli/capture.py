@@ -59,11 +59,11 @@ def capture(
     else:
         for each in results:
             _show(each)
-    for each, result in zip(found, results, strict=True):
+    for asked, result in zip(found, results, strict=True):
         if not known and not result["tables"] and not result["refused"]:
             from vector_assets.declare.cdc_look import nothing_found
 
-            raise nothing_found(each)
+            raise nothing_found(asked)
 
 
 def _looked(
