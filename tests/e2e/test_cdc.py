@@ -84,6 +84,35 @@ def test_column_types_are_those_of_the_seed(cdc_world, maxcompute):
     assert (row[0], str(row[1])[:19], str(row[2])) == ("-12:30:00", "2026-02-03 04:05:06", "2026-02-03 04:05:06.123456")
 
 
+def test_times_beyond_those_of_nanoseconds_are_dead_letters_until_they_are_cast_to_a_datetime(cdc_world, maxcompute):
+    world, name = cdc_world, maxcompute.fresh_name("ends")
+    world.mysql.sql(f"CREATE TABLE {name} (id INT PRIMARY KEY, ends DATETIME(6), day DATE, l3 TIMESTAMP(3) NULL)")
+    world.mysql.sql(
+        f"INSERT INTO {name} VALUES (1, '2026-01-01', '9999-12-31', NULL), (2, '9999-12-31 23:59:59.999', NULL, NULL)"
+    )
+    sink = maxcompute_sink(maxcompute)
+    world.write(world.source(), sink)
+    assert world.run() == 1
+    (pipeline,) = world.pipelines().values()
+    books = Books.open()
+    try:
+        ((reason, count),) = dict(books.ledger.dead_letters.reasons(pipeline.name)).items()
+    finally:
+        books.close()
+    assert (count, "ends" in reason, "1677 to 2262" in reason, "DATETIME holds it" in reason) == (1, True, True, True)
+    assert [str(row[0]) for row in maxcompute.rows(f"SELECT day FROM {name}")] == ["9999-12-31"]
+    maxcompute.sql(f"DROP TABLE {name}")
+    cast = ["transform:", rf"  - source-table: \.*.{name}",
+            r"    projection: id, CAST(ends AS TIMESTAMP_LTZ(3)) AS ends, day"]  # fmt: skip
+    world.write(world.source(), sink, *cast, block("pipeline", {"name": "cast"}))
+    assert world.run() == 2
+    assert str(maxcompute.odps.get_table(name).table_schema["ends"].type).upper() == "DATETIME"
+    found = [str(row[0]) for row in maxcompute.rows(f"SELECT ends FROM {name} ORDER BY id")]
+    assert [text[:23] for text in found] == ["2026-01-01 00:00:00", "9999-12-31 23:59:59.999"]
+    world.mysql.sql(f"UPDATE {name} SET ends = '0001-01-01 00:00:00' WHERE id = 1")
+    assert world.run() == 1
+
+
 UNSIGNED = (0, 2**63 - 1, 2**63, 2**64 - 1)
 
 
