@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.declare.seeds import seed
 from tests.e2e.cdc_world import World, block, cdc_world, maxcompute_sink
 from vector_assets.cli import app
-from vector_assets.engine.errors import PlanError
+from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.reconcile import reconcile
 from vector_assets.engine.session import Books, Session
 
@@ -403,6 +403,34 @@ def test_a_table_for_a_target_that_is_filled_waits_until_it_is_joined(cdc_world,
     assert said["read_anew"] == [f"shop_{target}"]
     world.run()
     assert maxcompute.rows(f"SELECT id FROM {target} ORDER BY id") == [[1], [2], [3]]
+
+
+def test_a_role_s_token_lets_in_and_a_new_one_after_it_has_expired(cdc_world, maxcompute):
+    world, name = cdc_world, maxcompute.fresh_name("role")
+    world.fill(name)
+
+    def write(token: str | None = None, seconds: float = 60) -> dict[str, str]:
+        key = maxcompute.service.ask("POST", "sts", {"seconds": seconds})
+        found = {"access-id": key["access_id"], "access-key": key["access_key"], "sts-token": token or key["token"]}
+        world.write(world.source(), maxcompute_sink(maxcompute, **found))
+        return found
+
+    key = write(token="not-this-one")
+    done = CliRunner().invoke(app, ["capture", str(world.file)])
+    assert done.exit_code == 1
+    assert "STS token" in done.stderr
+    assert not any(value in done.stderr for option, value in key.items() if option != "access-id")
+    key = write()
+    assert world.run() == 10
+    key = write(seconds=0)
+    world.mysql.sql(f"UPDATE {name} SET v = 5 WHERE id < 2")
+    with pytest.raises(ConfigError, match="token has expired") as raised:
+        world.run()
+    assert not any(value in str(raised.value) for option, value in key.items() if option != "access-id")
+    write()
+    assert world.run() == 2
+    assert sorted(maxcompute.rows(f"SELECT id FROM {name} WHERE v = 5")) == [[0], [1]]
+    assert "sts-token" in CliRunner().invoke(app, ["plan", str(world.file)]).stdout
 
 
 def test_a_look_that_finds_nothing_names_what_is_near(cdc_world, own_mysql, maxcompute):
