@@ -226,7 +226,7 @@ def check_binlog(server: MySql) -> None:
     """
     wanted = {
         "log_bin": "ON", "binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_row_metadata": "FULL",
-        "log_bin_compress": "OFF", "binlog_transaction_compression": "OFF",
+        "log_bin_compress": "OFF",
     }  # fmt: skip
     found = server.variables(*wanted)
     wrong = [

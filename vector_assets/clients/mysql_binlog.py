@@ -34,6 +34,7 @@ from pymysqlreplication.row_event import (
 from vector_assets.clients.mysql import Connection, Login, translated
 from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.clients.mysql_image import Field, Layout
+from vector_assets.clients.mysql_payload import TransactionPayloadEvent
 from vector_assets.engine.errors import FatalError, PlanError, UnavailableError
 
 
@@ -58,8 +59,9 @@ BinLogPacketWrapper._BinLogPacketWrapper__event_map[QUERY_EVENT] = QueryEvent
 
 _ROWS = (WriteRowsEvent, UpdateRowsEvent, DeleteRowsEvent)
 _EVENTS = (*_ROWS, PartialUpdateRowsEvent, TableMapEvent, GtidEvent, MariadbGtidEvent, QueryEvent, XidEvent,
-           XAPrepareEvent, RotateEvent, NotImplementedEvent)  # fmt: skip
-_COMPRESSED = frozenset({40, 165, 166, 167, 168, 169, 170, 171})
+           XAPrepareEvent, RotateEvent, NotImplementedEvent, TransactionPayloadEvent)  # fmt: skip
+_COMPRESSED = frozenset({165, 166, 167, 168, 169, 170, 171})
+"""Events that MariaDB compressed (`log_bin_compress`)."""
 _TAGGED_GTID = 42
 """GTID_TAGGED_LOG_EVENT of MySQL 8.3, which the library does not know."""
 _STANDALONE = 1
@@ -225,12 +227,21 @@ class BinlogStream:
         try:
             with translated(self._login.where):
                 while (event := self._stream.fetchone()) is not None:
-                    yield event
+                    if isinstance(event, TransactionPayloadEvent):
+                        yield from self._inside(event)
+                    else:
+                        yield event
         except PlanError as error:
             cause = error.__cause__
             if isinstance(cause, pymysql.MySQLError) and cause.args and cause.args[0] == _LOST:
                 raise PlaceLostError(str(cause.args[1])) from error
             raise
+
+    def _inside(self, event: TransactionPayloadEvent) -> Iterator[Any]:
+        try:
+            yield from event.events(frozenset(_EVENTS))
+        except PlanError as error:
+            raise PlanError(f"{self._login.where}: {error}") from error
 
     def _ended(self, event: Any, gtid: str | None) -> Ended:
         return Ended(gtid, str(self._stream.log_file), int(event.packet.log_pos), event.timestamp * 1000)

@@ -34,7 +34,7 @@ def key_columns(table: MySqlTable) -> tuple[MySqlColumn, ...]:
         if column.type not in {*_INTEGERS, *_TEXTS, *_BINARIES, *_DATES, "decimal"}:
             raise PlanError(
                 f"{table.full_name}: its key has column {column.name} of type {column.type}, which a"
-                " snapshot cannot be read by"
+                " snapshot cannot be read by; start with 'scan.startup.mode' = 'latest-offset', or 'earliest-offset'"
             )
     return found
 

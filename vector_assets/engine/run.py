@@ -283,7 +283,11 @@ class Runner:
         batch, raw = prepared.batch, prepared.raw
         prepared, receipt, seconds = self._commit(stages, prepared, lambda refused: stages.stage(batch, raw, refused))
         failpoint("committed")
-        return self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
+        outcome = self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
+        if seconds is not None:
+            size = (prepared.counts.records, prepared.counts.bytes)
+            self._adaptive().observe(*size, seconds, prepared.asking_seconds)
+        return outcome
 
     def _under_todays_columns(self, stages: Stages, prepared: Prepared) -> Prepared:
         """The batch itself, or made again: with other columns where it wants them, or where they changed meanwhile."""
@@ -333,8 +337,6 @@ class Runner:
         failpoint("done")
         if stages.keyed is not None and stages.group_files.is_start(batch.seq):
             stages.group_files.prune(stages.lease)
-        if seconds is not None:
-            self._observe(counts, seconds)
         done = self.ledger.batch(batch.pipeline, batch.target, batch.seq)
         position = self.ledger.position(batch.pipeline, batch.target)
         lag = self.session.source.lag(position, frontier) if frontier is not None else None
@@ -423,9 +425,6 @@ class Runner:
 
     def _limit(self, until: Position | None) -> BatchLimit:
         return self._adaptive().next(until)
-
-    def _observe(self, counts: Counts, seconds: float) -> None:
-        self._adaptive().observe(counts.records, counts.bytes, seconds)
 
     def _adaptive(self) -> AdaptiveLimit:
         if self._limits is None:
