@@ -182,6 +182,7 @@ class MySqlCdcSource:
         table, moment = chunk.table, now if end.open else end
         merger = Merger(self._server, table, after, chunk.last)
         offset, items = start.offset, list(self._between(start, moment, now))
+        prepared = next((item.prepared for item in items if isinstance(item, Place)), None)
         altered = [item for item in items if isinstance(item, Altered)]
         follower = self._follower(altered)
         for images in together([item for item in items if isinstance(item, Piece)]):
@@ -205,7 +206,7 @@ class MySqlCdcSource:
         epoch = (start.epoch or 0) + len(seen) if self._follows else None
         reached = replace(
             moment, offset=offset, table=table.full_name, after=chunk.last, at=int(self._clock() * 1000), open=False,
-            epoch=epoch,
+            epoch=epoch, prepared=prepared,
         )  # fmt: skip
         return reached if chunk.last is not None else self._next_table(reached, tables)
 
@@ -254,8 +255,8 @@ class MySqlCdcSource:
         self._tables()
         return here.behind(Place.now(self._server.binlog())) == 0
 
-    def _between(self, start: Place, moment: Place, now: Place) -> Iterator[Piece | Altered]:
-        """The binlog from the last chunk's moment to this one's, and what is later, marked so."""
+    def _between(self, start: Place, moment: Place, now: Place) -> Iterator[Piece | Altered | Place]:
+        """The binlog from the last chunk's moment to this one's, that place, and what is later, marked so."""
         place = replace(start, table=None, after=None)
         cursor = Cursor(self._open, self._is_wanted, follows=self._follows)
         try:
@@ -269,6 +270,8 @@ class MySqlCdcSource:
                             yield replace(item, late=is_late)
                     if place == before:
                         break
+                if not is_late:
+                    yield place
         finally:
             cursor.close()
 
@@ -374,7 +377,7 @@ class MySqlCdcSource:
         return BinlogStream(
             self._options.login, server_id=self._options.replica_id, is_mariadb=self._server.is_mariadb,
             gtids=place.gtids, file=place.file, pos=place.pos, databases=self._options.database_name,
-            tables=self._options.table_name, only=self._options.only,
+            tables=self._options.table_name, only=self._options.only, prepared=place.prepared or (),
         )  # fmt: skip
 
     def _check_place(self, place: Place, binlog: Binlog) -> None:
