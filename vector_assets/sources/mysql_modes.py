@@ -10,7 +10,7 @@ import pyarrow as pa
 from vector_assets.clients.mysql import Binlog, MySql
 from vector_assets.clients.mysql_binlog import BinlogStream, Ended
 from vector_assets.clients.mysql_gtid import Gtids
-from vector_assets.clients.mysql_schema import MySqlColumn, MySqlTable
+from vector_assets.clients.mysql_schema import MySqlColumn, MySqlTable, untold
 from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.schema import Column
 from vector_assets.sources.mysql_fit import fit
@@ -47,6 +47,9 @@ class Modes:
         """
         options, binlog = self._options, self._server.binlog()
         self._tell_of_prepared()
+        for table in tables:
+            for key in table.cascades:
+                log.warning("%s: %s", self._server.login.where, untold(key, table.full_name))
         if options.has_snapshot:
             return Place.now(binlog, table=tables[0].full_name)
         if options.startup_mode == "latest-offset":
