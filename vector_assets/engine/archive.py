@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -30,6 +31,9 @@ FORMAT = "1"
 
 SUMS = "SHA256SUMS"
 """In each folder of files: their hashes, as `sha256sum --check` reads them; one line more when a file is replaced."""
+
+Appearing = Callable[[], AbstractContextManager[None]]
+"""What holds while a file takes its place, such as a transaction of the lease's holder."""
 
 _FORMAT_KEY = "vector_assets.format"
 _OWN_METADATA = {b"ARROW:schema", _FORMAT_KEY.encode()}
@@ -80,15 +84,20 @@ class Archive:
         self._clock = clock
 
     def write(
-        self, pipeline: str, hour: str, seq: int, raw: pa.Table, metadata: Mapping[str, str] | None = None
-    ) -> ArchiveFile:
+        self, pipeline: str, hour: str, seq: int, raw: pa.Table, metadata: Mapping[str, str] | None = None,
+        appearing: Appearing = nullcontext,
+    ) -> ArchiveFile:  # fmt: skip
         """The batch's records, durable; a complete file of the same batch is replaced.
+
+        What is written appears while `appearing` is entered: a worker that has lost its batch meanwhile raises there,
+        and replaces nothing.
 
         Raises:
             FatalError: the disk refused it; no partial file is visible, and what was written cannot be relied on.
         """
         layout = RAW_LAYOUT if raw.schema.equals(RAW_SCHEMA) else None
-        return self.put((pipeline, hour, f"{seq:010d}.parquet"), raw, identity(pipeline, hour, seq, metadata), layout)
+        path = PurePosixPath(quoted(pipeline), quoted(hour), f"{seq:010d}.parquet")
+        return self._put(path, raw, identity(pipeline, hour, seq, metadata), layout, appearing)
 
     def put(
         self, parts: tuple[str, str, str], table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
@@ -101,16 +110,18 @@ class Archive:
         return self._put(PurePosixPath(*(quoted(part) for part in parts)), table, metadata, layout)
 
     def _put(
-        self, relative: PurePosixPath, table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
-    ) -> ArchiveFile:
+        self, relative: PurePosixPath, table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None,
+        appearing: Appearing = nullcontext,
+    ) -> ArchiveFile:  # fmt: skip
         final = self.root / relative
         temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
         tagged = table.replace_schema_metadata({**metadata, _FORMAT_KEY: FORMAT})
         try:
             _make_folder(final.parent)
             digest, size = _write_parquet(temporary, tagged, layout)
-            _note_hash(final, digest)
-            temporary.replace(final)
+            with appearing():
+                _note_hash(final, digest)
+                temporary.replace(final)
             _sync_folder(final.parent)
         except OSError as error:
             raise FatalError(f"archive: cannot write {final}: {_reason(error)}") from error
