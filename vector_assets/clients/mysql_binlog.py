@@ -33,7 +33,7 @@ from pymysqlreplication.row_event import (
 )
 
 from vector_assets.clients.mysql import Connection, Login, translated
-from vector_assets.clients.mysql_ddl import COMMENT, Ddl, ddl_of
+from vector_assets.clients.mysql_ddl import COMMENT, Ddl, ddl_of, full_names
 from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.clients.mysql_image import Field, Layout
 from vector_assets.clients.mysql_payload import TransactionPayloadEvent
@@ -66,13 +66,16 @@ _COMPRESSED = frozenset({165, 166, 167, 168, 169, 170, 171})
 """Events that MariaDB compressed (`log_bin_compress`)."""
 _TAGGED_GTID = 42
 """GTID_TAGGED_LOG_EVENT of MySQL 8.3, which the library does not know."""
+_STANDALONE = 1
+"""FL_STANDALONE of MariaDB's GTID events: the transaction is one event, which nothing ends."""
 _LOST = 1236
 _OTHER_READER = 1 << 31
 """How far the number of a second reader is from the first one's: of two that are equal the server throws one out."""
 _XA_OF_MARIADB = 0x40
 """The flag of a GTID of MariaDB whose transaction is prepared only (FL_PREPARED_XA)."""
-_INSIDE = ("BEGIN", "SAVEPOINT", "ROLLBACK TO", "XA START", "XA END")
-"""Statements that neither end a transaction nor are one."""
+_BEGINS = re.compile(r"(BEGIN|XA\s+START)\b", re.I)
+_ENDS = re.compile(r"(XA\s+)?(COMMIT|ROLLBACK(?!\s+TO))\b", re.I)
+_SETTLES = re.compile(r"XA\s+(?P<verb>COMMIT|ROLLBACK)\s+(?P<xid>.*)", re.I | re.S)
 _DML = re.compile(r"(INSERT|UPDATE|DELETE|REPLACE|LOAD)\b", re.I)
 
 
@@ -156,14 +159,17 @@ class BinlogStream:
             PlanError: an event cannot be read as rows.
         """
         gtid: str | None = None
-        number, is_known, in_rows = 0, False, False
+        number, is_known, is_open = 0, False, False
         begun: tuple[str, int] = ("", 0)
         waiting: list[Rows] | None = None
         for event in self._raw():
             if isinstance(event, GtidEvent | MariadbGtidEvent) or event.event_type == ANONYMOUS_GTID_LOG_EVENT:
                 begun = str(self._stream.log_file), int(event.packet.log_pos - event.packet.event_size)
-                waiting = [] if getattr(event, "flags", 0) & _XA_OF_MARIADB else None
-                gtid, number, in_rows = getattr(event, "gtid", None), 0, False
+                flags = event.flags if isinstance(event, MariadbGtidEvent) else _STANDALONE
+                waiting = [] if flags & _XA_OF_MARIADB else None
+                # MariaDB says there whether more than one event comes, MySQL by BEGIN
+                is_open = not flags & _STANDALONE
+                gtid, number = getattr(event, "gtid", None), 0
                 # what was read already is not read again, whatever the server sends
                 is_known = self._gtids is not None and gtid is not None and self._gtids.has(gtid)
             elif isinstance(event, PartialUpdateRowsEvent):
@@ -178,20 +184,20 @@ class BinlogStream:
                     waiting.append(self._rows(event, gtid, number))
                 elif not is_known:
                     yield self._rows(event, gtid, number)
-                number, in_rows = number + 1, True
+                number += 1
             elif isinstance(event, QueryEvent):
                 text = COMMENT.sub("", str(event.query)).strip()
-                verb = text[:11].upper()
-                if verb.startswith(_INSIDE):
-                    waiting = [] if verb.startswith("XA START") else waiting
+                if _BEGINS.match(text):
+                    is_open = True
+                    waiting = [] if text[:2].upper() == "XA" else waiting
                     continue
-                if verb.startswith(("XA COMMIT", "XA ROLLBACK")) and not is_known:
-                    yield from self._settled(verb, text, gtid)
+                if (settles := _SETTLES.match(text)) is not None and not is_known:
+                    yield from self._settled(settles["verb"].upper(), settles["xid"].strip().lower(), gtid)
                 elif not is_known:
                     yield from self._query(event, text)
-                if not in_rows or verb.startswith(("COMMIT", "ROLLBACK")):
+                if not is_open or _ENDS.match(text):
                     yield self._ended(event, gtid)
-                    gtid, number, in_rows = None, 0, False
+                    gtid, number, is_open = None, 0, False
             elif isinstance(event, XidEvent | XAPrepareEvent):
                 if waiting and isinstance(event, XAPrepareEvent) and not event.one_phase:
                     self._prepared[_xid_of(event)] = begun
@@ -199,7 +205,7 @@ class BinlogStream:
                     yield from waiting or ()
                 waiting = None
                 yield self._ended(event, gtid)
-                gtid, number, in_rows = None, 0, False
+                gtid, number, is_open = None, 0, False
             elif event.event_type == _TAGGED_GTID:
                 raise PlanError(f"{self._login.where}: the binlog holds GTIDs with tags, which cannot be read")
             elif event.event_type in _COMPRESSED:
@@ -229,11 +235,10 @@ class BinlogStream:
         prepared = tuple((xid, *begun) for xid, begun in sorted(self._prepared.items()))
         return Ended(gtid, str(self._stream.log_file), int(event.packet.log_pos), event.timestamp * 1000, prepared)
 
-    def _settled(self, verb: str, text: str, gtid: str | None) -> Iterator[Rows]:
+    def _settled(self, verb: str, xid: str, gtid: str | None) -> Iterator[Rows]:
         """The rows of a prepared transaction that is committed, read where it was prepared; of any other none."""
-        xid = text.split(None, 2)[2].strip().lower()
         begun = self._prepared.get(xid)
-        if begun is not None and verb.startswith("XA COMMIT"):
+        if begun is not None and verb == "COMMIT":
             stream, number = self._again(file=begun[0], pos=begun[1]), 0
             try:
                 for event in stream._raw():
@@ -272,11 +277,15 @@ class BinlogStream:
             mine = tuple(name for name in tables if self._is_wanted(name))
             if mine:
                 yield Ddl(verb, mine, text, event.timestamp * 1000, tables)
-        elif _DML.match(text) and self._databases.fullmatch(schema):
+        elif _DML.match(text) and (self._databases.fullmatch(schema) or self._names(text)):
             raise FatalError(
                 f"{self._login.where}: the binlog holds a statement instead of rows in database {schema}"
                 f" ({text[:40]}...): a session set binlog_format to STATEMENT; what it changed is not known"
             )
+
+    def _names(self, text: str) -> bool:
+        """True when a statement names a wanted table together with its database."""
+        return any(self._is_wanted(name) for name in full_names(text))
 
     def _is_wanted(self, name: str) -> bool:
         database, _, table = name.partition(".")

@@ -82,6 +82,12 @@ def ddl_of(text: str, schema: str) -> tuple[str, tuple[str, ...]] | None:
     return verb, tuple(_full(name, schema) for name in found)
 
 
+def full_names(text: str) -> list[str]:
+    """What a statement calls by two names with a dot between them, such as tables with their databases."""
+    found = re.findall(_NAME, _QUOTED.sub(lambda match: match[1] or "''", text))
+    return [_full(name, "") for name in found if "." in name]
+
+
 def _bare(name: str) -> str:
     return name[1:-1].replace("``", "`") if name.startswith("`") else name
 

@@ -91,7 +91,7 @@ class OpenSearchSink:
         return {"gc_deletes": f"{int(self.options.gc_deletes.total_seconds())}s"}
 
     def _inspected(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Plan:
-        from vector_assets.sinks.opensearch_search import brings_all
+        from vector_assets.sinks.opensearch_search import brings_all, embedded
 
         index = describe(self._client(), self.options.index)
         if index is None:
@@ -108,6 +108,9 @@ class OpenSearchSink:
         vectors = {column.name for column in plan.columns if column.is_vector}
         if brings_all(self._client(), index, vectors):
             plan = plan.direct()
+        elif plan.index.passes("default"):
+            texts = embedded(self._client(), index)
+            plan = replace(plan, texts=tuple(each.name for each in plan.columns if each.name in texts))
         self._plan = replace(plan, index=index, delimiter=self.options.delimiter)
         return self._plan
 

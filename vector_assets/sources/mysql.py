@@ -182,7 +182,10 @@ class MySqlCdcSource:
         table, moment = chunk.table, now if end.open else end
         merger = Merger(self._server, table, after, chunk.last)
         offset, items = start.offset, list(self._between(start, moment, now))
-        prepared = next((item.prepared for item in items if isinstance(item, Place)), None)
+        there = next(item for item in items if isinstance(item, Place))
+        if end.open:
+            # a server may count a transaction that it does not send yet, and no SELECT sees
+            moment = replace(there, server=now.server)
         altered = [item for item in items if isinstance(item, Altered)]
         follower = self._follower(altered)
         for images in together([item for item in items if isinstance(item, Piece)]):
@@ -206,7 +209,7 @@ class MySqlCdcSource:
         epoch = (start.epoch or 0) + len(seen) if self._follows else None
         reached = replace(
             moment, offset=offset, table=table.full_name, after=chunk.last, at=int(self._clock() * 1000), open=False,
-            epoch=epoch, prepared=prepared,
+            epoch=epoch, prepared=there.prepared,
         )  # fmt: skip
         return reached if chunk.last is not None else self._next_table(reached, tables)
 
@@ -256,7 +259,8 @@ class MySqlCdcSource:
         return here.behind(Place.now(self._server.binlog())) == 0
 
     def _between(self, start: Place, moment: Place, now: Place) -> Iterator[Piece | Altered | Place]:
-        """The binlog from the last chunk's moment to this one's, that place, and what is later, marked so."""
+        """The binlog from the last chunk's moment to this one's, the place that was reached, and what is later, marked
+        so."""
         place = replace(start, table=None, after=None)
         cursor = Cursor(self._open, self._is_wanted, follows=self._follows)
         try:
