@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Runner:
         self._limits: AdaptiveLimit | None = None
         self._gaps = Gaps(session)
 
-    def drain(self, hour: str | None) -> Iterator[Outcome]:
+    def drain(self, hour: str | None) -> Generator[Outcome, None, None]:
         """Finish what is unfinished, then read up to the frontier seen now; ends when the partition `hour` ends.
 
         Of a source with partitions of its own, the partition `hour` alone is read, or all of them for None.
@@ -99,23 +99,31 @@ class Runner:
             if partitioning.is_open(hour) or self.stop.is_set():
                 return
 
-    def follow(self) -> Iterator[Outcome]:
+    def follow(self, look: Callable[[], None] = lambda: None) -> Iterator[Outcome]:
         """Drain again and again until `stop` is set or a bound is reached, with the lease taken anew for each round.
 
-        While the pipeline is paused it rests.
+        While the pipeline is paused it rests; `look` is called before every batch and rest, to see whether it is.
         """
         while not self.stop.is_set():
+            look()
             if links.is_paused(self.ledger, self.pipeline.name):
                 self.stop.wait(_PAUSED_SECONDS)
                 continue
             try:
-                yield from self.drain(self.session.partitioning.now())
+                with closing(self.drain(self.session.partitioning.now())) as draining:
+                    for outcome in draining:
+                        yield outcome
+                        self.has_batch_in_hand = False
+                        look()
+                        if links.is_paused(self.ledger, self.pipeline.name):
+                            break
             except LeaseHeldError as error:
                 log.info("%s; waiting on", error)
                 continue
             if self.session.is_finished():
                 log.info("%s: finished: its bound is reached", self.pipeline.name)
                 return
+            look()
             self._await_records()
 
     def replay(self, hour: str | None = None, *, first: int = 1, last: int | None = None) -> Iterator[Outcome]:

@@ -5,7 +5,7 @@ A reason never repeats the value.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
 
 import duckdb
 import numpy as np
@@ -72,7 +72,7 @@ def stored(plan: Plan, rows: pa.Table, token: str = "") -> tuple[pa.Table, dict[
     for name in plan.key:
         refusals.of(name)(_mask(pc.is_null(rows.column(name))), "is null, and part of the key")
     refusals.of("_id")(_mask(pc.greater(pc.fill_null(pc.binary_length(ids), 0), MOST_ID_BYTES)), "the key is too long")
-    table = pa.table({**arrays, POSITION: rows.column(POSITION), _ID: ids})
+    table = _shaped(plan, pa.table({**arrays, POSITION: rows.column(POSITION), _ID: ids}))
     if (pattern := plan.index.pattern) is not None:
         names = pattern.names(rows)
         refusals.of(", ".join(pattern.columns))(
@@ -88,7 +88,28 @@ def stored(plan: Plan, rows: pa.Table, token: str = "") -> tuple[pa.Table, dict[
     return table.filter(pa.array(kept)), reasons
 
 
-_ID, _INDEX = "_id", "_index"
+def _shaped(plan: Plan, table: pa.Table) -> pa.Table:
+    """Rows with a blank text, which a pipeline that embeds refuses: those with no other text are `_PLAIN`, to be sent
+    past it, and have no vectors; of others, whose vectors it makes, a blank text becomes NULL."""
+    columns = [name for name in plan.texts if name in table.column_names and pa.types.is_string(table[name].type)]
+    if not columns:
+        return table
+    blank = {
+        name: pc.fill_null(pc.equal(pc.utf8_trim_whitespace(table[name]), ""), fill_value=False) for name in columns
+    }
+    is_any = reduce(pc.or_, blank.values())
+    if not pc.any(is_any).as_py():
+        return table
+    has_text = reduce(pc.or_, [pc.and_not(pc.is_valid(table[name]), blank[name]) for name in columns])
+    for name in columns:
+        values = pc.if_else(pc.and_(blank[name], has_text), None, table[name])
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table.append_column(_PLAIN, pc.and_not(is_any, has_text))
+
+
+_ID, _INDEX, _PLAIN = "_id", "_index", "_plain"
+HIDDEN = frozenset({_ID, _INDEX, _PLAIN})
+"""Columns of `stored` that are no fields."""
 
 
 def upserts(plan: Plan, rows: pa.Table, token: BatchToken, base: int) -> tuple[Documents, dict[int, str]]:
@@ -130,6 +151,8 @@ def _documents(table: pa.Table, action: str, source: str, seq: int, base: int) -
     named = f'"_index":\' || to_json("{_INDEX}")::VARCHAR || \',' if is_named else ""
     # a new document has no version to be given: that it is there already says as much
     version = "" if action == "create" else ',"version":\' || "_version" || \',"version_type":"external"'
+    if _PLAIN in table.column_names:
+        version += f"' || if({_PLAIN}, ',\"pipeline\":\"_none\"', '') || '"
     head = f'\'{{"{action}":{{{named}"_id":\' || to_json("{_ID}")::VARCHAR || \'{version}}}}}\' || chr(10)'
     with _database().cursor() as connection:
         connection.register("rows", rows)

@@ -38,8 +38,13 @@ class Texts:
         return np.frombuffer(self.keys, np.uint8).reshape(-1, KEY_BYTES)[numbers].tobytes()
 
 
-def texts_of(column: pa.ChunkedArray, skipped: npt.NDArray[np.bool_] | None, options: EmbeddingOptions) -> Texts:
-    """The texts of a column; rows that are `skipped`, and nulls, have none."""
+def texts_of(
+    column: pa.ChunkedArray, skipped: npt.NDArray[np.bool_] | None, options: EmbeddingOptions, *,
+    takes_blank: bool = False,
+) -> Texts:  # fmt: skip
+    """The texts of a column; rows that are `skipped`, and nulls, have none; blank ones neither if they are taken."""
+    if takes_blank:
+        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, column.type), column)
     if skipped is not None:
         column = pc.if_else(pa.array(skipped), pa.scalar(None, column.type), column)
     encoded = _whole(column.cast(pa.string())).dictionary_encode()
