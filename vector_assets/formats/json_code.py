@@ -143,11 +143,16 @@ class _Types:
 class Code:
     """One function being written."""
 
-    def __init__(self, types: _Types, module: Any, name: str, arguments: int, *, is_inner: bool) -> None:
+    def __init__(
+        self, types: _Types, module: Any, name: str, arguments: int, *, is_inner: bool, is_small: bool
+    ) -> None:
         self.types, self._module = types, module
         self._function = types.ir.Function(module, types.function(arguments), name)
         if is_inner:
             self._function.linkage = "internal"
+            if not is_small:
+                # inlined wherever they are called, they take twice as long to compile and run no faster
+                self._function.attributes.add("noinline")
         self._entry = self._function.append_basic_block("entry")
         self.builder = types.ir.IRBuilder(self._function.append_basic_block("body"))
         self._body = self.builder.block
@@ -300,9 +305,11 @@ class Code:
 
 
 def compiled(
-    functions: Sequence[tuple[str, int, Callable[..., None]]], wanted: Sequence[str]
+    functions: Sequence[tuple[str, int, Callable[..., None]]], wanted: Sequence[str], small: Sequence[str]
 ) -> tuple[Any, dict[str, int]]:
     """The engine that holds the machine code of these functions, and the addresses of those that are wanted.
+
+    Those that are `small` become part of their callers.
 
     Raises:
         ImportError: llvmlite is not there.
@@ -313,7 +320,7 @@ def compiled(
     types = _Types()
     module = types.ir.Module()
     for name, arguments, write in functions:
-        code = Code(types, module, name, arguments, is_inner=name not in wanted)
+        code = Code(types, module, name, arguments, is_inner=name not in wanted, is_small=name in small)
         write(code, *code.arguments)
         code.finish()
     llvm.initialize_native_target()

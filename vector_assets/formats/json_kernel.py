@@ -7,6 +7,7 @@ interpreter's lock.
 """
 
 import ctypes
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -413,6 +414,7 @@ _FUNCTIONS: tuple[tuple[str, int, Callable[..., None]], ...] = (
     ("gather", 6, _gather),
 )  # fmt: skip
 """Name, number of arguments (words all of them), and what says what it does; each calls those before it only."""
+_SMALL = ("space", "digits", "whole")
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,7 +429,9 @@ class Kernel:
     """Holds the machine code."""
 
 
-@cache
+_LOCK = threading.Lock()
+
+
 def load() -> Kernel:
     """The compiled loops: at the first call 0.3 s.
 
@@ -435,7 +439,13 @@ def load() -> Kernel:
         ImportError: llvmlite is not there.
         RuntimeError, OSError: it does not work here.
     """
-    engine, addresses = compiled(_FUNCTIONS, ("read", "gather"))
+    with _LOCK:
+        return _compiled()
+
+
+@cache
+def _compiled() -> Kernel:
+    engine, addresses = compiled(_FUNCTIONS, ("read", "gather"), _SMALL)
     word = ctypes.c_int64
     made = [
         ctypes.CFUNCTYPE(word, *[word] * arguments)(addresses[name])
