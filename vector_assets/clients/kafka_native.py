@@ -243,7 +243,7 @@ class NativeConsumer:
         records = table[:, is_record] if events else table
         headers = self._headers(pointers[:found][is_record], records)
         names, numbers = self._topics(records[at.TOPIC])
-        values, keys = (np.frombuffer(pa.allocate_buffer(size), np.uint8) for size in (value_bytes, key_bytes))
+        values, keys = np.empty(value_bytes, np.uint8), np.empty(key_bytes, np.uint8)
         value_ends, key_ends = (np.empty(records.shape[1] + 1, np.int32) for _ in range(2))
         self._kernel.copy(self._table, found, values, value_ends, keys, key_ends)
         return Messages(
