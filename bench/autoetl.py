@@ -1,12 +1,14 @@
 """`vector-assets bench autoetl`: a MySQL table to vectors that OpenSearch finds, made by EMBED or by its own model.
 
 Beside it, in the same run, the two things it is made of: bulk requests of documents whose vectors are ready, and the
-same texts sent to the embedding service alone. Then changes at a steady rate: how long until each can be found, and
+same texts sent to the embedding service alone, each before and after the run, and the faster counts. So the run itself
+is not the one that warms the cluster's JVM up. Then changes at a steady rate: how long until each can be found, and
 what rows cost whose text stays as it is.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +72,30 @@ class _World:
     opensearch: OpenSearchService
     arguments: argparse.Namespace
 
+    @cached_property
+    def connection(self) -> Any:
+        """One, kept: to connect for each change would take more of the machine than the change itself."""
+        return pymysql.connect(
+            host="127.0.0.1", port=self.mysql.port, user=self.mysql.user, password=self.mysql.password, autocommit=True,
+            ssl_disabled=True,
+        )  # fmt: skip
+
+    @cached_property
+    def pool(self) -> urllib3.PoolManager:
+        """Connections to OpenSearch, kept."""
+        return urllib3.PoolManager(timeout=60, retries=False)
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of CPU that each process has used so far."""
+        found = {"own": time.process_time()}
+        for service in (self.embeddings, self.opensearch, self.mysql):
+            fields = Path(f"/proc/{service.status().pid}/stat").read_text().rpartition(")")[2].split()
+            found[service.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return found
+
     def sql(self, text: str, rows: list[Any] | None = None) -> None:
         """A statement, once or for many rows."""
-        with pymysql.connect(
-            host="127.0.0.1", port=self.mysql.port, user=self.mysql.user, password=self.mysql.password, autocommit=True
-        ) as connection, connection.cursor() as cursor:  # fmt: skip
+        with self.connection.cursor() as cursor:
             if rows is None:
                 cursor.execute(text)
             else:
@@ -81,7 +103,7 @@ class _World:
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """A request to OpenSearch."""
-        answer = urllib3.request(method, f"{self.opensearch.url}/{path}", json=body, retries=False, timeout=60)
+        answer = self.pool.request(method, f"{self.opensearch.url}/{path}", json=body)
         if answer.status >= 400:
             raise SystemExit(f"bench: {method} {path}: {answer.status} {answer.data[:500]!r}")
         return answer.json()
@@ -131,7 +153,11 @@ def main(argv: list[str]) -> int:
         for service in services:
             service.start()
             stack.callback(service.erase)
-        figures = _figures(_World(*services, arguments))
+        world = _World(*services, arguments)
+        try:
+            figures = _figures(world)
+        finally:
+            world.connection.close()
     sys.stdout.write(json.dumps(figures, indent=None if arguments.json else 2) + "\n")
     return 0
 
@@ -144,24 +170,27 @@ def _figures(world: _World) -> dict[str, object]:
     data = [(number, -1, text) for number, text in enumerate(texts)]
     for at in range(0, rows, 5000):
         world.sql("INSERT INTO db.test_table VALUES (%s, %s, %s)", data[at : at + 5000])
-    alone = _timed(lambda: _service_alone(world, texts))
+    bulks, alones = [_bulk_of_ready_vectors(world)], [_timed(lambda: _service_alone(world, texts))]
     world.create("client")
-    cpu = time.process_time()
+    cpu = world.cpu()
     client = _timed(lambda: _run(world, "client", is_client=True))
-    cpu = time.process_time() - cpu
+    cpu = {name: after - cpu[name] for name, after in world.cpu().items()}
+    alones.append(_timed(lambda: _service_alone(world, texts)))
+    bulks.append(_bulk_of_ready_vectors(world))
+    bulk, alone = min(bulks), min(alones)
     calls = world.requests()
     world.sql(f"UPDATE db.test_table SET t1 = -2 WHERE id < {min(rows, 1000)}")
     _run(world, "client", is_client=True)
     unchanged = world.requests() - calls
-    bulk = _bulk_of_ready_vectors(world)
     latency = _latencies(world)
     figures: dict[str, object] = {
         "rows": rows,
         "client_side_rows_per_s": round(rows / client),
-        "client_side_own_cpu_ms_per_row": round(1000 * cpu / rows, 2),
+        "client_side_cpu_ms_per_row": {name: round(1000 * seconds / rows, 2) for name, seconds in cpu.items()},
         "limit_bulk_of_ready_vectors_rows_per_s": round(rows / bulk),
         "limit_embedding_service_rows_per_s": round(rows / alone),
         "client_side_to_smaller_limit": round(max(bulk, alone) / client, 3),
+        "limits_before_and_after_s": {"bulk": _rounded(bulks), "embedding_service": _rounded(alones)},
         "model_calls_for_unchanged_texts": unchanged,
         **latency,
     }
@@ -170,6 +199,10 @@ def _figures(world: _World) -> dict[str, object]:
         server = _timed(lambda: _run(world, "server", is_client=False))
         figures["server_side_rows_per_s"] = round(rows / server)
     return figures
+
+
+def _rounded(seconds: list[float]) -> list[float]:
+    return [round(each, 2) for each in seconds]
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -199,7 +232,7 @@ def _service_alone(world: _World, texts: list[str]) -> None:
 
 
 def _bulk_of_ready_vectors(world: _World) -> float:
-    """Seconds for the documents of the client-side index in requests of the sink's size, several at a time."""
+    """Seconds for documents like the client-side index's in requests of the sink's size, several at a time."""
     world.create("ready")
     vectors = np.random.default_rng(1).normal(size=(world.arguments.rows, 1024)).astype(np.float32)
     vectors[:, 512:] = 0
@@ -220,7 +253,9 @@ def _bulk_of_ready_vectors(world: _World) -> float:
     began = time.monotonic()
     _post(f"{world.opensearch.url}/ready/_bulk?filter_path=errors", bodies, headers)
     world.ask("POST", "ready/_refresh")
-    return time.monotonic() - began
+    seconds = time.monotonic() - began
+    world.ask("DELETE", "ready")
+    return seconds
 
 
 def _post(url: str, bodies: list[bytes], headers: dict[str, str]) -> None:
@@ -258,6 +293,7 @@ def _set_up(world: _World) -> None:
 def _latencies(world: _World) -> dict[str, object]:
     """Milliseconds from an UPDATE to its document being found, texts changing at a steady rate."""
     stop, sent, seen = threading.Event(), {}, {}
+    cpu, began_ms = world.cpu(), int(time.time() * 1000)
     count = int(world.arguments.rate * world.arguments.seconds)
 
     def follow() -> None:
@@ -283,12 +319,25 @@ def _latencies(world: _World) -> dict[str, object]:
         stop.set()
         thread.join()
     times = sorted((seen[number] - sent[number]) * 1000 for number in range(1, count + 1))
+    cpu = {name: after - cpu[name] for name, after in world.cpu().items()}
     return {
         "changes": len(times),
         "change_p50_ms": round(times[len(times) // 2]),
         "change_p95_ms": round(times[int(len(times) * 0.95) - 1]),
         "change_max_ms": round(times[-1]),
+        "changes_cpu_s": {name: round(seconds, 2) for name, seconds in cpu.items()},
+        "changes_batches": _batches(began_ms),
     }
+
+
+def _batches(since_ms: int) -> dict[str, float]:
+    """How many batches the changes came in, and the middle of their times."""
+    with closing(Books.open()) as books:
+        found = [each for each in books.ledger.batches("client") if each.planned_ms >= since_ms and each.done_ms]
+    whole = sorted(each.done_ms - each.planned_ms for each in found)
+    commit = sorted(1000 * (each.commit_seconds or 0) for each in found)
+    middle = len(found) // 2
+    return {"count": len(found), "planned_to_done_p50_ms": whole[middle], "commit_p50_ms": round(commit[middle])}
 
 
 def _look(world: _World, seen: dict[int, float]) -> None:
@@ -297,7 +346,8 @@ def _look(world: _World, seen: dict[int, float]) -> None:
     now = time.monotonic()
     for hit in hits:
         seen.setdefault(hit["_source"]["n"], now)
-    time.sleep(0.01)
+    # seldom enough to leave the machine to the pipeline
+    time.sleep(0.03)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`plan` shows what would be and changes nothing."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -85,7 +86,50 @@ def test_what_has_no_effect_is_reported_once(cli, home, no_network):
 
 
 def test_a_plan_of_nothing_is_empty(cli):
-    assert cli("plan", "--json").json == {"pipelines": []}
+    assert cli("plan", "--json").json == {"pipelines": [], "errors": []}
+
+
+def test_a_file_that_is_wrong_hides_no_other(cli, home, no_network):
+    (home / "pipelines" / "two.sql").write_text(REPORTED)
+    (home / "pipelines" / "broken.sql").write_text("SELECT 1")
+    (home / "pipelines" / "worse.sql").write_text("SELECT 2")
+    done = cli("plan", "--offline", "--json")
+    assert done.code == 1
+    found = json.loads(done.out)
+    assert [plan["name"] for plan in found["pipelines"]] == ["to_b", "to_c"]
+    for name, said in zip(("broken.sql:1:1", "worse.sql:1:1"), found["errors"], strict=True):
+        assert name in said
+        assert f"error: {said}" in done.err
+    assert cli("plan", "to_b", "--offline").code == 1
+
+
+def test_every_pipeline_that_cannot_be_planned_is_named(cli, home):
+    (home / "pipelines" / "two.sql").write_text(REPORTED)
+    done = cli("plan", "--json")
+    assert done.code == 1
+    found = json.loads(done.out)
+    assert found["pipelines"] == []
+    for place, said in zip(("two.sql:12:1: to_b: ", "two.sql:14:1: to_c: "), found["errors"], strict=True):
+        assert place in said
+        assert "Connection refused" in said
+        assert f"error: {said}" in done.err
+    assert "sesame" not in done.err
+
+
+def test_one_that_fits_is_planned_beside_one_that_does_not(job, cli, home):
+    text = next((home / "pipelines").glob("*.sql")).read_text()
+    wrong = text.replace("'tablename' = 'car_info'", "'tablename' = 'no_such_table'").replace("cars", "lorries")
+    assert wrong.count("lorries") >= 1
+    assert "no_such_table" in wrong
+    (home / "pipelines" / "lorries.sql").write_text(wrong)
+    job.produce(range(3))
+    done = cli("plan", "--json")
+    assert done.code == 1
+    found = json.loads(done.out)
+    assert [plan["name"] for plan in found["pipelines"]] == ["cars"]
+    (said,) = found["errors"]
+    assert "lorries" in said
+    assert "no_such_table" in said
 
 
 def test_online_the_plan_asks_both_ends_and_changes_neither(job, cli):

@@ -1,6 +1,7 @@
 """Bytes on the wire, against pyodps's own encoder, hasher and framing."""
 
 import datetime as dt
+import decimal
 import io
 
 import numpy as np
@@ -56,12 +57,47 @@ def test_buckets_are_those_of_pyodps(hasher, kinds, data):
     assert found == [pyodps_bucket(row, kinds, 7, hasher) for row in rows]
 
 
+# hash, then mixed, of the SDK for Java (odps-sdk-core, TypeHasherTest), which says that the service's are the same
+JAVA = [
+    ("0", 18, 2, 0), ("1", 18, 2, 1402234471), ("-1", 18, 2, 1402248358), ("3.22", 9, 2, 730530999),
+    ("-12.34", 18, 2, 903683925), ("4.9", 18, 2, 705872983), ("-6.4", 9, 2, 1260954707),
+    ("0", 38, 18, 0), ("1", 38, 18, 417516194), ("-1", 38, 18, 844823011), ("3.22", 38, 18, 770627554),
+    ("-3.22", 38, 18, 1351109479), ("-2.5", 38, 18, 1713794995), ("4.9", 38, 18, 1257197420),
+    ("6.4", 38, 18, 1853741007), ("-6.4", 38, 18, 694953719),
+]  # fmt: skip
+
+
+def decimals(precision: int, scale: int, *texts: str | None) -> tuple[pa.Table, list[MaxColumn]]:
+    kind = LogicalType("DECIMAL", precision, scale)
+    values = [None if text is None else decimal.Decimal(text) for text in texts]
+    return pa.table({"a": pa.array(values, kind.arrow)}), [MaxColumn("a", kind, f"decimal({precision},{scale})")]
+
+
+@pytest.mark.parametrize(("text", "precision", "scale", "mixed"), JAVA)
+def test_buckets_of_decimals_are_those_of_the_sdk_for_java(text, precision, scale, mixed):
+    rows, columns = decimals(precision, scale, "7", text, None)
+    found = buckets_of(rows.slice(1), columns, 2**31).tolist()
+    assert found == [mixed, 0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(value=st.integers(0, 2**64 - 1), scale=st.integers(1, 12))
+def test_buckets_of_decimals_with_digits_after_the_point_are_those_of_pyodps(value, scale):
+    rows, columns = decimals(38, scale, str(decimal.Decimal(value).scaleb(-scale)))
+    assert buckets_of(rows, columns, 7).tolist() == [
+        pyodps_bucket([rows["a"][0].as_py()], [f"decimal(38,{scale})"], 7, "default")
+    ]
+
+
 def test_a_key_or_a_hasher_that_is_not_known_is_refused():
     rows = pa.table({"a": pa.array([1], pa.int64())})
     with pytest.raises(PlanError, match="murmur"):
         buckets_of(rows, [column("a", "BIGINT")], 4, "murmur")
-    with pytest.raises(PlanError, match="a is decimal"):
-        buckets_of(rows, [MaxColumn("a", LogicalType("DECIMAL", 5, 2), "decimal(5,2)")], 4)
+    with pytest.raises(PlanError, match="a is map"):
+        buckets_of(rows, [MaxColumn("a", LogicalType("MAP"), "map<int,int>")], 4)
+    rows, columns = decimals(20, 0, "1")
+    with pytest.raises(PlanError, match=r"a is decimal\(20,0\); keys may be by the service's legacy hasher: BIGINT"):
+        buckets_of(rows, columns, 4, "legacy")
 
 
 def test_an_arrow_body_under_zlib_is_whole():

@@ -8,6 +8,7 @@ import pytest
 from tests.declare.cdc import KAFKA, MAXCOMPUTE, SOURCE, capture, pipelines, table
 from tests.declare.seeds import seed
 from vector_assets.clients.maxcompute_types import type_text
+from vector_assets.declare import load_file
 from vector_assets.declare.cdc_job import Capture
 from vector_assets.declare.cdc_names import RouteRule, TablePatterns, routed
 from vector_assets.declare.flink_type_text import type_of
@@ -287,6 +288,34 @@ def test_a_file_whose_tables_are_not_known_loads_without_its_server(tmp_path, mo
     assert [each.name for each in found.captures] == ["shop"]
     assert "none can be looked up" in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SOURCE + "  scan.startup.mode: lately\nsink:\n  type: blackhole\n", "'scan.startup.mode'"),
+        (SOURCE + "  server-id: many\nsink:\n  type: blackhole\n", "'server-id'"),
+        (SOURCE + "sink:\n  type: postgres\n  urll: x\n", "unknown option 'urll'"),
+        (SOURCE + "sink:\n  type: postgres\n  url: jdbc:postgresql://a:1/b\n", "option 'username' is required"),
+        (SOURCE + "sink:\n  type: milvus\n  endpoint: a\n  port: many\n", "'port'"),
+    ],
+)
+def test_options_are_checked_before_any_table_is_known(tmp_path, monkeypatch, text, message):
+    """Without a look at the server: the port is one that nobody listens on."""
+    monkeypatch.setenv("VECTOR_ASSETS_HOME", str(tmp_path / "home"))
+    (tmp_path / "shop.yaml").write_text(text.replace("3306", "1"))
+    with pytest.raises(ConfigError, match=r"shop\.yaml:\d+") as raised:
+        load_file(tmp_path / "shop.yaml")
+    assert message in str(raised.value)
+
+
+def test_an_option_that_every_table_says_for_itself_is_not_missed(tmp_path, monkeypatch):
+    monkeypatch.setenv("VECTOR_ASSETS_HOME", str(tmp_path / "home"))
+    (tmp_path / "shop.yaml").write_text(
+        SOURCE.replace("3306", "1") + "sink:\n  type: postgres\n  url: jdbc:postgresql://a:1/b\n  password: p\n"
+        "transform:\n  - source-table: \\.*.\\.*\n    table-options: username=u\n"
+    )
+    assert load_file(tmp_path / "shop.yaml") == []
 
 
 def test_names_of_two_files_are_apart(tmp_path, monkeypatch):

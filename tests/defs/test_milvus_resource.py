@@ -1,6 +1,7 @@
 """The Milvus resource reads what pipelines write, and says clearly what is wrong."""
 
 import pytest
+from pymilvus.client.connection_manager import ConnectionManager
 
 from vector_assets.defs.resources import MilvusResource
 from vector_assets.engine.errors import ConfigError, PlanError, UnavailableError
@@ -13,10 +14,12 @@ def test_rows_written_by_its_client_are_counted_and_queried(milvus):
         {"id": ("INT64", {}), "name": ("VARCHAR", {"max_length": 9}), "v": ("FLOAT_VECTOR", {"dim": 2})}
     )
     resource = MilvusResource(uri=f"http://{milvus.host}:{milvus.port}")
+    others = ConnectionManager.get_instance().get_stats()["total_connections"]
     client = resource.client()
     client.upsert(name, [{"id": number, "name": f"n{number}", "v": [1.0, float(number)]} for number in range(3)])
     client.upsert(name, [{"id": 1, "name": "again", "v": [1.0, 9.0]}])
     client.close()
+    assert ConnectionManager.get_instance().get_stats()["total_connections"] == others
     assert resource.count(name) == 3
     assert resource.query(name, "id in [1]").to_pylist() == [{"id": 1, "name": "again", "v": [1.0, 9.0]}]
     with pytest.raises(PlanError, match="nowhere"):

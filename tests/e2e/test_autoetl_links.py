@@ -1,6 +1,9 @@
 """Links in both embedding modes, over joined tables, and asked for in a MySQL client: taken up without a restart."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +14,9 @@ from tests.autoetl_world import CLIENT, PROPERTIES, SETTINGS, call, embedding_in
 from vector_assets.cli import app
 from vector_assets.defs import probe
 from vector_assets.defs.folder import load
+from vector_assets.engine import env
+from vector_assets.engine.ledger import Ledger
+from vector_assets.engine.links import is_paused
 
 pytestmark = pytest.mark.service
 
@@ -55,6 +61,87 @@ def test_both_sides_give_the_same_documents_and_vectors(place, mysql, opensearch
     for name in (server, client):
         run("run", name)
         run("reconcile", name)
+
+
+def test_a_text_that_is_empty_has_no_vector_on_either_side(place, mysql, opensearch, embeddings):
+    server = embedding_index(place, opensearch, embeddings)
+    client = opensearch.create(PROPERTIES, knn=True)
+    link = {"my_text": f"{mysql.database}.a.s"}, f"{mysql.database}.a.id"
+    (place / "pipelines" / "server.sql").write_text(SETTINGS + call(server, *link))
+    (place / "pipelines" / "client.sql").write_text(SETTINGS + CLIENT + call(client, *link))
+    texts = {1: "a cat sleeps", 2: "rates rose", 3: None}
+    for changes in (
+        {4: "", 5: " \t\u00a0\n"},
+        {1: "", 2: None, 3: "", 4: "the dog barks", 5: ""},
+        {1: "a cat sleeps", 2: "", 3: None, 4: " ", 5: "rates rose"},
+    ):
+        for key, text in changes.items():
+            mysql.sql("REPLACE INTO a VALUES (%s, %s)", (key, text))
+        texts |= changes
+        for name in (server, client):
+            run("run", name)
+            found = {each["id"]: each for each in opensearch.documents(name).values()}
+            assert {key: each.get("my_text") for key, each in found.items()} == texts
+            vectors = {key for key, each in found.items() if each.get("my_vector") is not None}
+            assert vectors == {key for key, text in texts.items() if text and text.strip()}
+    for name in (server, client):
+        assert json.loads(run("dead-letters", "list", name, "--json"))["dead_letters"] == []
+        run("reconcile", name)
+
+
+def test_a_text_that_the_model_refuses_leaves_the_same_on_either_side(place, mysql, opensearch, embeddings):
+    server = embedding_index(place, opensearch, embeddings)
+    client = opensearch.create(PROPERTIES, knn=True)
+    link = {"my_text": f"{mysql.database}.a.s"}, f"{mysql.database}.a.id"
+    (place / "pipelines" / "server.sql").write_text(SETTINGS + call(server, *link))
+    (place / "pipelines" / "client.sql").write_text(SETTINGS + CLIENT + call(client, *link))
+    for name in (server, client):
+        run("run", name)
+    embeddings.fault(text="poison", status=400, message="not allowed", times=None)
+    try:
+        mysql.sql("UPDATE a SET s = 'poison' WHERE id = 2")
+        mysql.sql("INSERT INTO a VALUES (4, 'poison'), (5, 'the dog barks')")
+        for name in (server, client):
+            run("run", name)
+            assert len(json.loads(run("dead-letters", "list", name, "--json"))["dead_letters"]) == 2
+    finally:
+        embeddings.reset()
+    for name in (server, client):
+        found = {each["id"]: each.get("my_text") for each in opensearch.documents(name).values()}
+        # what is not as the table has it is not there; the model would take it by now, but nobody has asked it
+        assert found == {1: "a cat sleeps", 3: None, 5: "the dog barks"}
+        run("reconcile", name)
+    mysql.sql("UPDATE a SET s = 'well' WHERE id = 2")
+    for name in (server, client):
+        run("run", name)
+        run("reconcile", name)
+
+
+def test_of_several_texts_an_empty_one_costs_the_others_no_vector(place, mysql, opensearch, embeddings):
+    index = embedding_index(place, opensearch, embeddings)
+    whole = opensearch.ask("GET", f"_ingest/pipeline/pipeline_{index}")[f"pipeline_{index}"]
+    whole["processors"][0]["text_embedding"]["field_map"]["title"] = "title_vector"
+    opensearch.ask("PUT", f"_ingest/pipeline/pipeline_{index}", whole, status=200)
+    more = {"title": {"type": "text"}, "title_vector": PROPERTIES["my_vector"]}
+    opensearch.ask("PUT", f"{index}/_mapping", {"properties": more}, status=200)
+    mysql.sql("ALTER TABLE a ADD COLUMN title TEXT")
+    mysql.sql("REPLACE INTO a VALUES (1, 'a cat sleeps', ''), (2, '', 'rates'), (3, NULL, ' '), (4, 'dog', 'dog')")
+    d = mysql.database
+    link = call(index, {"my_text": f"{d}.a.s", "title": f"{d}.a.title"}, f"{d}.a.id")
+    (place / "pipelines" / "server.sql").write_text(SETTINGS + link)
+    run("run", index)
+    found = [
+        [each.get("my_text"), each.get("title"), "my_vector" in each, "title_vector" in each]
+        for _, each in sorted(opensearch.documents(index).items())
+    ]
+    assert found == [
+        ["a cat sleeps", None, True, False],
+        [None, "rates", False, True],
+        [None, " ", False, False],
+        ["dog", "dog", True, True],
+    ]
+    assert json.loads(run("dead-letters", "list", index, "--json"))["dead_letters"] == []
+    run("reconcile", index)
 
 
 def test_vectors_that_are_brought_along_are_not_made_again_by_the_index(place, mysql, opensearch, embeddings):
@@ -140,6 +227,75 @@ def test_a_client_s_call_is_taken_up_paused_resumed_and_dropped_without_a_restar
         mysql.sql("DROP DATABASE dbms_etl")
 
 
+def status_of(mysql, index: str) -> str | None:
+    return next(row[3] for row in mysql.sql("CALL dbms_etl.show_sync_link()") if row[1] == index)
+
+
+def until(what: str, condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not seen within 60 s"
+        time.sleep(0.05)
+
+
+def test_who_follows_a_link_heeds_its_client_without_a_sensor(place, mysql, opensearch):
+    index, d = opensearch.create(PROPERTIES, knn=True), mysql.database
+    (place / "pipelines" / "requests.sql").write_text(SETTINGS + REQUESTS)
+    run("autoetl", "install")
+    wanted = call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id").rstrip(";\n")
+    try:
+        mysql.sql(wanted)
+        assert links()[index]["state"] == "RUNNING"
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("vector-assets"), "run", index, "--follow"], text=True, cwd=place,
+            env=env.child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        until("documents", lambda: set(opensearch.documents(index)) == {"1", "2", "3"})
+        ledger = Ledger(env.ledger_location())
+        mysql.sql(f"CALL dbms_etl.pause_sync_link('{index}')")
+        until("the pause", lambda: is_paused(ledger, index))
+        mysql.sql("INSERT INTO a VALUES (4, 'late')")
+        mysql.sql(f"CALL dbms_etl.resume_sync_link('{index}')")
+        until("the row", lambda: "4" in opensearch.documents(index))
+        mysql.sql(f"CALL dbms_etl.drop_sync_link('{index}')")
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert f"link {index} was dropped by a MySQL client" in err
+        ledger.close()
+        # the same CALL with another mapping goes on as another link
+        mysql.sql(call(index, {"my_text": f"{d}.a.s", "number": f"{d}.b.n"}, f"{d}.a.id", f"{d}.b.a_id").rstrip(";\n"))
+        assert links()[index]["state"] == "RUNNING"
+        run("run", index)
+        assert {each["number"] for each in opensearch.documents(index).values()} == {10, 30, None}
+    finally:
+        process.kill()
+        mysql.sql("DROP DATABASE dbms_etl")
+
+
+def test_who_runs_a_link_tells_its_client_how_it_went(place, mysql, opensearch):
+    index, d = opensearch.name(), mysql.database
+    (place / "pipelines" / "requests.sql").write_text(SETTINGS + REQUESTS)
+    run("autoetl", "install")
+    try:
+        mysql.sql(call(index, {"my_text": f"{d}.a.s"}, f"{d}.a.id").rstrip(";\n"))
+        assert links()[index]["state"] == "RUNNING"
+        refused = CliRunner().invoke(app, ["run", index])
+        assert refused.exit_code == 1
+        assert status_of(mysql, index).startswith(f"failed: opensearch: {index} does not exist")
+        body = {"settings": {"index.knn": True}, "mappings": {"properties": PROPERTIES}}
+        opensearch.ask("PUT", index, body, status=200)
+        run("run", index)
+        assert status_of(mysql, index) is None
+        assert len(opensearch.documents(index)) == 3
+        other = opensearch.name()
+        mysql.sql(call(other, {"number": f"{d}.b.n"}, f"{d}.b.a_id").rstrip(";\n"))
+        mysql.sql("ALTER TABLE b DROP INDEX a_id")
+        assert links()[other]["state"] == "WRONG"
+        assert f"{d}.b has no unique key on a_id" in status_of(mysql, other)
+    finally:
+        mysql.sql("DROP DATABASE dbms_etl")
+
+
 def test_a_request_that_cannot_be_made_is_told_to_the_client_and_hurts_nobody(place, mysql, opensearch):
     index, d = opensearch.create(PROPERTIES, knn=True), mysql.database
     (place / "pipelines" / "requests.sql").write_text(SETTINGS + REQUESTS)
@@ -168,6 +324,17 @@ def test_a_request_that_cannot_be_made_is_told_to_the_client_and_hurts_nobody(pl
         assert "links.sql" in of_client["status"]
     finally:
         mysql.sql("DROP DATABASE dbms_etl")
+
+
+def test_the_index_of_a_link_is_made_by_its_script(place, mysql, opensearch, embeddings):
+    index, d = opensearch.name(), mysql.database
+    script = place / "pipelines" / "links.sql"
+    script.write_text(SETTINGS + CLIENT + call(index, {"my_text": f"{d}.a.s", "number": f"{d}.a.id"}, f"{d}.a.id"))
+    assert "my_vector knn_vector" in run("target", "create", str(script))
+    run("run", index)
+    vector = opensearch.ask("GET", index)[index]["mappings"]["properties"]["my_vector"]
+    assert (vector["type"], vector["dimension"]) == ("knn_vector", 1024)
+    assert {key for key, each in opensearch.documents(index).items() if each["my_vector"]} == {"1", "2"}
 
 
 def test_a_link_in_a_file_is_paused_and_resumed_but_dropped_in_the_file(place, mysql, opensearch):

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from tests.declare.seeds import seed
 from tests.e2e.cdc_world import World, block, cdc_world, maxcompute_sink
 from vector_assets.cli import app
-from vector_assets.engine.errors import PlanError
-from vector_assets.engine.session import Books
+from vector_assets.engine.errors import ConfigError, PlanError
+from vector_assets.engine.reconcile import reconcile
+from vector_assets.engine.session import Books, Session
 
 __all__ = ["cdc_world"]
 pytestmark = pytest.mark.service
@@ -81,6 +82,84 @@ def test_column_types_are_those_of_the_seed(cdc_world, maxcompute):
     }  # fmt: skip
     (row,) = maxcompute.rows(f"SELECT t, ts, ts6 FROM {name}")
     assert (row[0], str(row[1])[:19], str(row[2])) == ("-12:30:00", "2026-02-03 04:05:06", "2026-02-03 04:05:06.123456")
+
+
+def test_times_beyond_those_of_nanoseconds_are_dead_letters_until_they_are_cast_to_a_datetime(cdc_world, maxcompute):
+    world, name = cdc_world, maxcompute.fresh_name("ends")
+    world.mysql.sql(f"CREATE TABLE {name} (id INT PRIMARY KEY, ends DATETIME(6), day DATE, l3 TIMESTAMP(3) NULL)")
+    world.mysql.sql(
+        f"INSERT INTO {name} VALUES (1, '2026-01-01', '9999-12-31', NULL), (2, '9999-12-31 23:59:59.999', NULL, NULL)"
+    )
+    sink = maxcompute_sink(maxcompute)
+    world.write(world.source(), sink)
+    assert world.run() == 1
+    (pipeline,) = world.pipelines().values()
+    books = Books.open()
+    try:
+        ((reason, count),) = dict(books.ledger.dead_letters.reasons(pipeline.name)).items()
+    finally:
+        books.close()
+    assert (count, "ends" in reason, "1677 to 2262" in reason, "DATETIME holds it" in reason) == (1, True, True, True)
+    assert [str(row[0]) for row in maxcompute.rows(f"SELECT day FROM {name}")] == ["9999-12-31"]
+    maxcompute.sql(f"DROP TABLE {name}")
+    cast = ["transform:", rf"  - source-table: \.*.{name}",
+            r"    projection: id, CAST(ends AS TIMESTAMP_LTZ(3)) AS ends, day"]  # fmt: skip
+    world.write(world.source(), sink, *cast, block("pipeline", {"name": "cast"}))
+    assert world.run() == 2
+    assert str(maxcompute.odps.get_table(name).table_schema["ends"].type).upper() == "DATETIME"
+    found = [str(row[0]) for row in maxcompute.rows(f"SELECT ends FROM {name} ORDER BY id")]
+    assert [text[:23] for text in found] == ["2026-01-01 00:00:00", "9999-12-31 23:59:59.999"]
+    world.mysql.sql(f"UPDATE {name} SET ends = '0001-01-01 00:00:00' WHERE id = 1")
+    assert world.run() == 1
+
+
+UNSIGNED = (0, 2**63 - 1, 2**63, 2**64 - 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("BIGINT UNSIGNED", [str(value) for value in UNSIGNED]),
+        ("DECIMAL(12, 3)", ["-1.5", "0", "999999999.999", "2.125"]),
+        ("TIMESTAMP(6)", [f"'2026-01-0{day} 01:02:03.45678{day}'" for day in range(1, 5)]),
+        ("TIMESTAMP", [f"'2026-01-0{day} 01:02:03'" for day in range(1, 5)]),
+        ("DATETIME(3)", [f"'2026-01-0{day} 01:02:03.456'" for day in range(1, 5)]),
+        ("DATE", [f"'2026-01-0{day}'" for day in range(1, 5)]),
+        ("TIME(2)", [f"'-0{hour}:00:00.25'" for hour in range(1, 5)]),
+        ("YEAR", ["1999", "2000", "2001", "2155"]),
+        ("BINARY(4)", ["'abcd'", "x'00ff0102'", "x'ffffffff'", "x'00000000'"]),
+        ("ENUM('a', 'b', 'c', 'd')", ["'a'", "'b'", "'c'", "'d'"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_keys_of_all_these_types_are_keys_of_a_delta_table(cdc_world, maxcompute, key, values):
+    world, name = cdc_world, maxcompute.fresh_name("keys")
+    world.mysql.sql(f"CREATE TABLE {name} (k {key} NOT NULL, part INT, v INT, PRIMARY KEY (k, part))")
+    has_order = not key.startswith(("ENUM", "TIME("))
+    more = {} if has_order else {"scan.startup.mode": "latest-offset"}
+    world.write(world.source(**more), maxcompute_sink(maxcompute, **{"buckets-num": "3"}))
+    if not has_order:
+        assert world.run() == 0
+    for value in values:
+        world.mysql.sql(f"INSERT INTO {name} VALUES ({value}, 1, 1), ({value}, 2, 1)")
+    assert world.run() == 8
+    world.mysql.sql(f"UPDATE {name} SET v = 7 WHERE k = {values[-1]}")
+    world.mysql.sql(f"DELETE FROM {name} WHERE k = {values[0]} AND part = 1")
+    world.run()
+    assert sorted(maxcompute.rows(f"SELECT part, v FROM {name}")) == sorted(
+        [[1, 1], [1, 1], [1, 7], [2, 1], [2, 1], [2, 1], [2, 7]]
+    )
+    (pipeline,) = world.pipelines().values()
+    books = Books.open()
+    try:
+        with Session(pipeline, books) as session:
+            found = reconcile(session)
+    finally:
+        books.close()
+    assert (found.is_right(), found.target_rows) == (True, 7), found.findings
+    if key == "BIGINT UNSIGNED":
+        found = {int(row[0]) for row in maxcompute.rows(f"SELECT k FROM {name}")}
+        assert found == set(UNSIGNED)
 
 
 def test_several_tables_of_uneven_databases_go_into_one_by_a_route(cdc_world, maxcompute):
@@ -324,6 +403,56 @@ def test_a_table_for_a_target_that_is_filled_waits_until_it_is_joined(cdc_world,
     assert said["read_anew"] == [f"shop_{target}"]
     world.run()
     assert maxcompute.rows(f"SELECT id FROM {target} ORDER BY id") == [[1], [2], [3]]
+
+
+def test_a_role_s_token_lets_in_and_a_new_one_after_it_has_expired(cdc_world, maxcompute):
+    world, name = cdc_world, maxcompute.fresh_name("role")
+    world.fill(name)
+
+    def write(token: str | None = None, seconds: float = 60) -> dict[str, str]:
+        key = maxcompute.service.ask("POST", "sts", {"seconds": seconds})
+        found = {"access-id": key["access_id"], "access-key": key["access_key"], "sts-token": token or key["token"]}
+        world.write(world.source(), maxcompute_sink(maxcompute, **found))
+        return found
+
+    key = write(token="not-this-one")
+    done = CliRunner().invoke(app, ["capture", str(world.file)])
+    assert done.exit_code == 1
+    assert "STS token" in done.stderr
+    assert not any(value in done.stderr for option, value in key.items() if option != "access-id")
+    key = write()
+    assert world.run() == 10
+    key = write(seconds=0)
+    world.mysql.sql(f"UPDATE {name} SET v = 5 WHERE id < 2")
+    with pytest.raises(ConfigError, match="token has expired") as raised:
+        world.run()
+    assert not any(value in str(raised.value) for option, value in key.items() if option != "access-id")
+    write()
+    assert world.run() == 2
+    assert sorted(maxcompute.rows(f"SELECT id FROM {name} WHERE v = 5")) == [[0], [1]]
+    assert "sts-token" in CliRunner().invoke(app, ["plan", str(world.file)]).stdout
+
+
+def test_a_look_that_finds_nothing_names_what_is_near(cdc_world, own_mysql, maxcompute):
+    world = cdc_world
+    world.mysql = own_mysql()
+    db = world.mysql.database
+    for name in ("orders", "people"):
+        world.mysql.sql(f"CREATE TABLE {name} (id INT PRIMARY KEY)")
+    for pattern, more, wanted in (
+        (f"{db}.orderz", {}, f"near it: {db}.orders"),
+        (rf"{db}x?.or_\.*", {}, f"near it: {db}.orders"),
+        ("zzzzzzzz.qqqqqqqq", {}, f"; it has {db}.orders, {db}.people"),
+        (rf"{db}.\.*", {"tables.exclude": rf"{db}.[op]\.*"}, f"; excluded are {db}.orders, {db}.people"),
+    ):
+        world.write(world.source(pattern, **more), maxcompute_sink(maxcompute))
+        done = CliRunner().invoke(app, ["capture", str(world.file)])
+        assert done.exit_code == 1
+        assert re.search(
+            r"error: \S*shop\.yaml:\d+:\d+: CDC pipeline shop: mysql 127.0.0.1:\d+ has no table that", done.stderr
+        )
+        assert wanted in done.stderr
+        assert world.mysql.service.password not in done.stderr
 
 
 def test_commands_take_the_pipelines_of_a_file(cdc_world, maxcompute):

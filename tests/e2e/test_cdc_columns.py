@@ -132,6 +132,19 @@ def test_lenient_keeps_what_was_dropped_and_adds_what_was_renamed(target, mysql)
     assert found.rows() == [(1, None, None, "x"), (2, 2, "b", None), (3, 3, "c", None), (4, None, None, "d")]
 
 
+@pytest.mark.parametrize("behavior", ["lenient", "ignore"])
+def test_a_column_added_again_goes_into_the_one_that_stayed(target, mysql, behavior):
+    found = target(behavior)
+    mysql.sql("ALTER TABLE t DROP COLUMN n")
+    mysql.sql("UPDATE t SET s = 'x' WHERE id = 1")
+    mysql.sql("ALTER TABLE t ADD COLUMN n INT")
+    mysql.sql("UPDATE t SET n = 22 WHERE id = 2")
+    found.job.run()
+    assert [name for name, _ in found.columns()] == ["id", "n", "s"]
+    # the third row was not written since, so nobody says that it has no value any more
+    assert found.rows() == [(1, None, "x"), (2, 22, "b"), (3, 3, "c")]
+
+
 class MaxComputeTarget:
     """A Delta table that follows the MySQL table `t`."""
 

@@ -351,7 +351,8 @@ def books_of(pipeline: str) -> tuple[object, ...]:
 def collection() -> list[dict[str, object]]:
     """Rows of the collection, read by pymilvus' own client."""
     uri = f"http://{env.secret('milvus_endpoint')}:{env.secret('milvus_port')}"
-    with closing(MilvusClient(uri=uri)) as client:
+    # of its own: a shared one stays open, pings too often for Milvus Lite, and the next client gets its broken channel
+    with closing(MilvusClient(uri=uri, dedicated=True)) as client:
         found = client.query("people", "id >= 0", output_fields=["*"], consistency_level="Strong")
     return sorted((dict(row) for row in found), key=lambda row: row["id"])
 

@@ -1,7 +1,9 @@
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,40 @@ def test_a_failpoint_kills_its_process(action: str) -> None:
         env=env.child_environment(VECTOR_ASSETS_FAIL_AT=f"read:2{action}"),
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (-signal.SIGKILL, b"")
+
+
+def test_a_process_is_not_stopped_inside_a_transaction_of_its_ledger(tmp_path: Path) -> None:
+    """Another thread is in one when the failpoint is reached; whoever takes over must find the ledger open."""
+    code = """if True:
+        import threading, time
+        from pathlib import Path
+        from vector_assets.engine import env
+        from vector_assets.engine.store import SqliteStore
+
+        store = SqliteStore(Path("ledger.db"))
+        is_inside = threading.Event()
+
+        def long():
+            with store.transaction():
+                is_inside.set()
+                time.sleep(1)
+
+        threading.Thread(target=long).start()
+        is_inside.wait()
+        env.failpoint("read")
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path,
+        env=env.child_environment(VECTOR_ASSETS_FAIL_AT="read:1:stop", PYTHONPATH=str(ROOT)),
+    )  # fmt: skip
+    try:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        with closing(sqlite3.connect(tmp_path / "ledger.db", timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_stopped_process_goes_on_when_it_is_woken() -> None:

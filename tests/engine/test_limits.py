@@ -174,6 +174,24 @@ def test_large_records_are_limited_by_bytes() -> None:
     assert limit.next().bytes == 16 * 1024**2
 
 
+def test_a_batch_is_as_large_as_a_model_makes_in_the_target_time_and_no_smaller_than_the_first() -> None:
+    limit = new_limit(first_rows=1_000)
+    for rows in (1_000, 1_000, 1_000):
+        limit.observe(rows, rows * ROW_BYTES, 0.1, rows / 900)
+    for _ in range(20):
+        rows = limit.next().rows
+        assert 1_000 <= rows <= 2_500
+        limit.observe(rows, rows * ROW_BYTES, 0.1, rows / 900)
+    assert rows > 1_200
+    # a model that takes seconds for anything gets whole batches all the same, so that its requests go side by side
+    for _ in range(20):
+        limit.observe(limit.next().rows, 1_000, 0.1, 9.0)
+    assert limit.next().rows == 1_000
+    # texts whose vectors are known are no model's matter
+    limit.observe(1_000, 1_000 * ROW_BYTES, 0.1)
+    assert limit.next().rows > 2_500
+
+
 @pytest.mark.parametrize(("rows", "seconds"), [(0, 5.0), (5, 0.0)], ids=["no rows", "no time"])
 def test_a_commit_that_says_nothing_changes_nothing(rows: int, seconds: float) -> None:
     limit = new_limit()

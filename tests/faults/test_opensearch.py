@@ -113,11 +113,11 @@ class Job:
 
     def assert_right(self, *, without: tuple[int, ...] = ()) -> None:
         """Every text with its own vector; one more run asks the model nothing and writes nothing."""
-        # while a text that was refused still is
+        self.embeddings.reset()
+        # a text that was refused would be taken now, but is a dead letter until somebody has it replayed
         with self.open() as session:
             found = reconcile(session)
         assert found.is_right(), (found.counts, found.equations)
-        self.embeddings.reset()
         before = self.hits()
         assert [hit["_source"]["id"] for hit in before] == [n for n in range(ROWS) if n not in without]
         texts = [hit["_source"]["my_text"] for hit in before]

@@ -19,7 +19,7 @@ from vector_assets.engine.errors import (
     UnavailableError,
 )
 from vector_assets.engine.retry import RetryPolicy, call
-from vector_assets.sinks import milvus_tokens
+from vector_assets.sinks import applied, milvus_tokens
 
 pytestmark = pytest.mark.service
 
@@ -252,8 +252,8 @@ def test_recall_tells_every_batch_with_its_span_and_counts(sink, feed):
 
 
 def test_old_tokens_are_removed_and_a_batch_that_old_is_a_named_error(cars, sink, feed, monkeypatch):
-    monkeypatch.setattr(milvus_tokens, "KEPT_BATCHES", 3)
-    monkeypatch.setattr(milvus_tokens, "_PRUNE_EVERY", 2)
+    monkeypatch.setattr(applied, "KEPT_BATCHES", 3)
+    monkeypatch.setattr(applied, "PRUNE_EVERY", 2)
     first = feed.token(1)
     for number in range(8):
         feed.apply(car(number))

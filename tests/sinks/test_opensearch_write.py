@@ -224,6 +224,18 @@ def test_values_of_every_kind_come_back_as_they_were(make_index):
     assert target.documents()[str(2**60)]["moment"] == "2020-01-02T03:04:05.678Z"
 
 
+def test_documents_may_be_several_vectors_and_nothing_else(make_index):
+    target, names = make_index({}), ("é~b", "c")
+    field = {"type": "knn_vector", "dimension": 2, "method": {"engine": "faiss", "name": "hnsw"}}
+    body = {"settings": {"index.knn": True}, "mappings": {"properties": dict.fromkeys(names, field)}}
+    target.server.ask("PUT", target.index, body, status=200)
+    schema = pa.schema([(name, pa.list_(pa.float32())) for name in names])
+    sink = target.sink(schema, ())
+    sink.commit(Feed(sink).stage(rows_of(([0.1, 2], None), (None, None), ([3, 4], [5, 6]), schema=schema)))
+    found = [[each[name] for name in names] for each in target.documents().values()]
+    assert sorted(found, key=str) == [[None, None], [[0.1, 2.0], None], [[3.0, 4.0], [5.0, 6.0]]]
+
+
 def test_the_nearest_rows_are_found_by_vector_with_a_filter_and_exactly(cars_index):
     sink = cars_index.sink()
     Feed(sink).apply(car(1, "red", "{1,0,0}"), car(2, "blue", "{0,1,0}"), car(3, "blue", "{0,2,0}"))

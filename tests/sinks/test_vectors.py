@@ -1,13 +1,14 @@
 """Texts become vectors exactly, and bad ones never disturb their neighbours."""
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vector_assets.sinks.refusals import Refusals
-from vector_assets.sinks.vectors import check, parse
+from vector_assets.sinks.vectors import check, json_texts, parse
 
 NUMBERS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=6)
 BLANKS = st.sampled_from(["", " ", "  ", "\t", "\n"])
@@ -61,6 +62,30 @@ def test_vectors_are_checked_by_row(vectors, is_strict, bad):
     assert set(refusals.reasons) == set(bad)
     for row, words in bad.items():
         assert words in refusals.reasons[row]
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | NUMBERS | st.just([]), max_size=12), st.integers(0, 3))
+def test_vectors_are_read_back_from_their_texts_as_the_same_floats(vectors, start):
+    column = pa.array(vectors, pa.list_(pa.float32())).slice(start)
+    texts = json_texts(column).to_pylist()
+    read = [None if text == "null" else [np.float32(number) for number in orjson.loads(text)] for text in texts]
+    assert read == column.to_pylist()
+
+
+def test_a_float_is_written_in_the_fewest_digits_that_mean_it():
+    (text,) = json_texts(pa.array([[0.1, 0.016598461, -3]], pa.list_(pa.float32()))).to_pylist()
+    assert text == "[0.1,0.016598461,-3.0]"
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 19])
+def test_many_vectors_are_written_in_steps(at_once, monkeypatch):
+    monkeypatch.setattr("vector_assets.sinks.vectors._AT_ONCE", at_once)
+    numbers = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
+    column = pa.array([*numbers.tolist(), None, [1.5]], pa.list_(pa.float32()))
+    texts = json_texts(column).to_pylist()
+    assert [orjson.loads(text) for text in texts[-2:]] == [None, [1.5]]
+    assert np.array_equal(np.array([orjson.loads(text) for text in texts[:-2]], np.float32), numbers)
 
 
 def test_only_the_first_reason_of_a_row_is_kept():

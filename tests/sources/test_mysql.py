@@ -6,6 +6,7 @@ import random
 import ssl
 import threading
 import time
+from dataclasses import replace
 
 import pymysql
 import pytest
@@ -14,6 +15,7 @@ from tests.fix_mysql import on_both_servers
 from tests.sources.mysql_model import apply, batches, change, rows_of, source_of
 from tests.sources.reading import NO_LIMIT, drain, read
 from vector_assets.clients.mysql import MySql
+from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.engine.core import BatchLimit
 from vector_assets.engine.errors import ConfigError, FatalError, PlanError, PositionLostError
 from vector_assets.engine.schema import LogicalType
@@ -141,6 +143,68 @@ def test_a_transaction_may_be_torn_but_an_update_never_is(table, rows, opened):
         apply(state, rows_of(found), ["id"])
     assert len(state) == 20
     assert source.lag(start, end) == 60
+
+
+def test_statements_within_a_transaction_do_not_end_it(table, mysql, opened):
+    """A statement of another database is no end, nor is XA START: rows after it would be passed over for ever."""
+    source = opened(table, **mode("latest-offset"))
+    start = source.start()
+    other = f"{mysql.database}_other"
+    table.sql(f"CREATE DATABASE {other}")
+    with mysql.connect(database=other) as connection, connection.cursor() as cursor:
+        for text in (
+            "CREATE TABLE x (id INT PRIMARY KEY)",
+            "SET binlog_format = 'MIXED'",
+            "BEGIN",
+            "INSERT INTO x VALUES (1)",
+            f"INSERT INTO {mysql.database}.t VALUES (1, 1, UUID())",
+            "COMMIT",
+        ):
+            cursor.execute(text)
+        found, here = drain(source, start)
+        assert kinds_and_ids(found) == [(0, 1)]
+        for text in (
+            "SET binlog_format = 'ROW'",
+            "XA START 'x'",
+            f"INSERT INTO {mysql.database}.t VALUES (2, 1, 'a')",
+            "XA END 'x'",
+            "XA PREPARE 'x'",
+        ):
+            cursor.execute(text)
+        found, here = drain(source, here)
+        cursor.execute("XA COMMIT 'x'")
+        more, here = drain(source, here)
+        assert kinds_and_ids([*found, *more]) == [(0, 2)]
+        cursor.execute(f"DROP DATABASE {other}")
+    table.sql("INSERT INTO t VALUES (3, 1, 'a')")
+    assert kinds_and_ids(drain(source, here)[0]) == [(0, 3)]
+
+
+def test_what_a_server_counts_before_it_sends_it_is_read_later(table, opened, monkeypatch):
+    """MariaDB counts a transaction when it is written, and sends it when the binlog is flushed."""
+    table.sql("INSERT INTO t VALUES " + ", ".join(f"({n}, 0, 'x')" for n in range(6)))
+    source = opened(table, **mode("initial"), scan_incremental_snapshot_chunk_size="2")
+    span = source.plan(source.start(), NO_LIMIT)
+    first, span = read(source, span)
+    head, dash, number = table.gtid().rpartition("-")
+    real = MySql.binlog
+
+    def ahead(server):
+        binlog = real(server)
+        return replace(binlog, last=Gtids.of(f"{head}{dash}{int(number) + 1}"))
+
+    if not dash:
+        head, _, number = number.rpartition(":")
+        dash = ":1-"
+    with monkeypatch.context() as patched:
+        patched.setattr(MySql, "binlog", ahead)
+        second, span = read(source, source.plan(span.end, NO_LIMIT))
+    table.sql("UPDATE t SET n = 1 WHERE id IN (0, 5)")
+    rest, _ = drain(source, span.end)
+    state: dict = {}
+    for found in (first, second, *rest):
+        apply(state, rows_of(found), ["id"])
+    assert {key: row["n"] for (key,), row in state.items()} == {0: 1, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1}
 
 
 def test_a_batch_stops_at_its_bytes_but_makes_progress(table, opened):
@@ -345,6 +409,17 @@ def test_a_statement_in_the_binlog_is_no_silent_loss(table, opened):
     start = source.start()
     table.sql("SET binlog_format = 'STATEMENT'")
     table.sql("INSERT INTO t VALUES (1, 1, 'a')")
+    with pytest.raises(FatalError, match="a statement instead of rows"):
+        drain(source, start)
+
+
+def test_a_statement_of_another_database_that_names_a_table_is_no_silent_loss(table, mysql, opened):
+    source = opened(table, **mode("latest-offset"))
+    start = source.start()
+    with mysql.connect(database="mysql") as connection, connection.cursor() as cursor:
+        cursor.execute("SET binlog_format = 'STATEMENT'")
+        cursor.execute(f"DELETE FROM `{mysql.database}`.t WHERE s = 'x'")
+        cursor.execute(f"UPDATE {mysql.database}.t SET n = 1 /* nothing */")
     with pytest.raises(FatalError, match="a statement instead of rows"):
         drain(source, start)
 

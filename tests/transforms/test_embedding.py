@@ -297,6 +297,30 @@ def test_requests_per_minute_keeps_them_apart() -> None:
     assert list(moments) == []
 
 
+def waiting_for(gate: Gate, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(gate._waiting) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_of_requests_that_wait_the_earlier_batch_s_go_first_and_hold_up_nobody_who_may_pass() -> None:
+    gate, passed, stop = Gate(), [], threading.Event()
+
+    def ask(turn: int, most: int) -> None:
+        with gate.passed(most, 0.0, stop, turn):
+            passed.append(turn)
+
+    with ThreadPoolExecutor(8) as pool, gate.passed(2, 0.0, stop), gate.passed(2, 0.0, stop):
+        for number, turn in enumerate((3, 2, 3, 1, 2)):
+            pool.submit(ask, turn, 1)
+            waiting_for(gate, number + 1)
+        # another pipeline, which may have more requests at once, does not wait for those that may not go
+        pool.submit(ask, 9, 3).result(timeout=10)
+        assert passed == [9]
+    assert passed == [9, 1, 2, 2, 3, 3]
+
+
 def test_requests_are_cut_by_bytes_too(embeddings) -> None:
     texts = [f"{number} {'x' * 500}" for number in range(4)] + ["y" * 3000]
     transform(embeddings, batch_bytes=1024).apply(rows(texts))

@@ -103,7 +103,7 @@ def list_(*, as_json: JsonOption = False) -> None:
         places = {each.name: each.place for each in found if each.name not in known}
         shown += [
             {"link": name, "state": "WRONG", "index": "", "tables": "", "asked": f"by {request.asked_by}",
-             "status": _wrong(script, request, places.get(name))}
+             "status": _told(script, request, _wrong(script, request, places.get(name)))}
             for name, (script, request) in asked.items()
             if name not in known and not request.is_dropped
         ]  # fmt: skip
@@ -131,6 +131,15 @@ def _wrong(script: "RequestScript", request: "Request", taken: "Place | None") -
     except ConfigError as error:
         return str(error)
     return f"its name is taken by {taken}" if taken else "its index is another pipeline's"
+
+
+def _told(script: "RequestScript", request: "Request", status: str) -> str:
+    """The status, when the client that asked has been told."""
+    try:
+        script.report(request, f"failed: {status}")
+    except VectorAssetsError as error:
+        warn(f"{request.name}: the client that asked for it is not told: {error}")
+    return status
 
 
 def _is_link(pipeline: "Pipeline") -> bool:

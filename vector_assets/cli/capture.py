@@ -56,9 +56,14 @@ def capture(
             _check_done(results, join or str(forget))
     if as_json:
         emit({"captures": results})
-        return
-    for each in results:
-        _show(each)
+    else:
+        for each in results:
+            _show(each)
+    for asked, result in zip(found, results, strict=True):
+        if not known and not result["tables"] and not result["refused"]:
+            from vector_assets.declare.cdc_look import nothing_found
+
+            raise nothing_found(asked)
 
 
 def _looked(
@@ -134,6 +139,8 @@ def _row(capture: "Capture", table: "CapturedTable") -> dict[str, Any]:
 
 def _show(of: dict[str, Any]) -> None:
     say(f"{of['name']} ({of['place']})", "bold")
+    if not of["tables"]:
+        say("no table is known")
     columns = ("table", "state", "columns", "key", "pipeline")
     rows = [
         (
@@ -145,7 +152,8 @@ def _show(of: dict[str, Any]) -> None:
         )
         for row in of["tables"]
     ]
-    show_table(columns, rows, right=("columns",))
+    if rows:
+        show_table(columns, rows, right=("columns",))
     for row in of["tables"]:
         if row["why"]:
             say(f"{row['table']} waits: {row['why']}; --join {row['table']} lets it read all rows anew")

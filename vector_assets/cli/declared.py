@@ -38,13 +38,13 @@ def pipelines(name: str | None = None, *, offline: bool = False) -> list[Pipelin
         raise ConfigError(what) from None
 
 
-def sound(name: str | None = None) -> tuple[list[Pipeline], tuple[ConfigError, ...]]:
+def sound(name: str | None = None, *, offline: bool = False) -> tuple[list[Pipeline], tuple[ConfigError, ...]]:
     """As `pipelines`, of the files that are right, and what is wrong with the others: enough to look, not to work.
 
     Raises:
         ConfigError: no right file declares that name.
     """
-    declarations = collect_folder(pipelines_dir())
+    declarations = collect_folder(pipelines_dir(), offline=offline)
     if name is not None and all(pipeline.name != name for pipeline in declarations.pipelines):
         declarations.checked()
     return named(declarations.pipelines, name), declarations.errors

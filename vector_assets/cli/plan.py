@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vector_assets.cli.output import JsonOption, command, emit, heading, say, show_pairs, show_table, working
+from vector_assets.engine.errors import ConfigError, PlanError, VectorAssetsError
 
 if TYPE_CHECKING:
     from vector_assets.engine.core import Position
@@ -38,47 +39,66 @@ def plan(
 ) -> None:
     """Check scripts and show what they compile to: assets, columns, options, SQL, and what the target would get.
 
-    Nothing is changed anywhere. A script that is wrong ends with an error that names file, line and column; so does one
-    whose columns do not fit the target's.
+    Nothing is changed anywhere. Every script that is wrong is an error that names file, line and column, and so is
+    every pipeline whose columns do not fit the target's; the others are shown all the same, and the exit code is 1.
     """
-    chosen = _chosen(what, offline=offline)
+    chosen, wrong = _chosen(what, offline=offline)
+    errors: list[VectorAssetsError] = list(wrong)
     if offline:
         from vector_assets.cli.description import describe
 
         described = [describe(pipeline) for pipeline in chosen]
     else:
         with working("asking source and target"):
-            described = list(_online(chosen))
+            described = _online(chosen, errors)
     if as_json:
-        emit({"pipelines": described})
-        return
-    for each in described:
-        _show(each)
-    _show_reports("understood as", (each["notes"] for each in described))
-    _show_reports("without effect", (each["reports"] for each in described))
+        emit({"pipelines": described, "errors": [str(error) for error in errors]})
+    else:
+        for each in described:
+            _show(each)
+        _show_reports("understood as", (each["notes"] for each in described))
+        _show_reports("without effect", (each["reports"] for each in described))
+    if errors:
+        for error in errors[:-1]:
+            typer.echo(f"error: {error}", err=True)
+        raise errors[-1]
 
 
-def _chosen(what: str | None, *, offline: bool) -> "list[Pipeline]":
+def _chosen(what: str | None, *, offline: bool) -> "tuple[list[Pipeline], tuple[ConfigError, ...]]":
+    """The pipelines, and what is wrong with other files where all are wanted."""
     from vector_assets.cli import declared
 
-    if what is not None and (what.endswith(_ENDINGS) or "/" in what):
-        return declared.from_file(Path(what), offline=offline)
-    return declared.pipelines(what, offline=offline)
+    if what is None:
+        return declared.sound(offline=offline)
+    if what.endswith(_ENDINGS) or "/" in what:
+        return declared.from_file(Path(what), offline=offline), ()
+    return declared.pipelines(what, offline=offline), ()
 
 
-def _online(chosen: "list[Pipeline]") -> "Iterable[dict[str, Any]]":
+def _online(chosen: "list[Pipeline]", errors: list[VectorAssetsError]) -> list[dict[str, Any]]:
+    """What is planned of those that fit; why the others do not is added to `errors`."""
     from vector_assets.cli.description import describe_online
     from vector_assets.cli.survey import ask
-    from vector_assets.engine.errors import PlanError
 
     states = _states(chosen)
     positions = [state.position for state in states]
     answers = ask(chosen, positions)
+    described = []
     for state, answer in zip(states, answers, strict=True):
         try:
-            yield describe_online(state.pipeline, answer, state.position, state.fresh)
-        except PlanError as error:
-            raise PlanError(f"{state.pipeline.place}: {state.pipeline.name}: {error}") from error
+            described.append(describe_online(state.pipeline, answer, state.position, state.fresh))
+        except VectorAssetsError as error:
+            errors.append(_placed(state.pipeline, error))
+    return described
+
+
+def _placed(pipeline: "Pipeline", error: VectorAssetsError) -> VectorAssetsError:
+    """The error with the pipeline that it is of; one that names a place of its own stays as it is."""
+    if isinstance(error, ConfigError) and error.place is not None:
+        return error
+    found = PlanError(f"{pipeline.place}: {pipeline.name}: {str(error).removeprefix(f'{pipeline.name}: ')}")
+    found.__cause__ = error
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ def run(
     second one ends at once, and the next run carries on where this one stood.
     """
     from vector_assets.cli.declared import opened
+    from vector_assets.declare.autoetl_asked import Asked
+    from vector_assets.engine import links
     from vector_assets.engine.run import Runner
 
     if follow and partition is not None:
@@ -75,40 +77,21 @@ def run(
             from vector_assets.engine import lost
 
             lost.start_at(session, start_at)
-        if not follow:
-            _refuse_paused(session)
+        asked = Asked(session)
+        asked.look()
+        if not follow and links.is_paused(session.ledger, pipeline):
+            raise ConfigError(f"link {pipeline} is paused: vector-assets autoetl resume {pipeline}")
         runner = Runner(session, stop)
-        if partition is not None:
-            outcomes = runner.read_partition(session.partitioning.key(partition))
-        else:
-            outcomes = runner.follow() if follow else runner.catch_up()
-        summary = _consume(outcomes, bar, stop)
+        with asked.told():
+            asked.begin()
+            if partition is not None:
+                outcomes = runner.read_partition(session.partitioning.key(partition))
+            else:
+                outcomes = runner.follow(asked.look) if follow else runner.catch_up()
+            summary = _consume(outcomes, bar, stop)
         if partition is None and not stop.is_set() and (waiting := _waiting(session)):
             bar.note(f"{pipeline}: {waiting}")
     _report(pipeline, summary, as_json=as_json)
-
-
-def _refuse_paused(session: "Session") -> None:
-    """Refuse a link that is paused, or that its MySQL client has dropped.
-
-    Raises:
-        ConfigError: it is.
-    """
-    from vector_assets.declare import is_asked_for
-    from vector_assets.declare.autoetl_folder import request_scripts
-    from vector_assets.engine import env, links
-
-    name = session.pipeline.name
-    for script in request_scripts(env.pipelines_dir()) if is_asked_for(session.pipeline) else []:
-        try:
-            newest = [each for each in script.refresh(session.ledger) if each.name == name][-1:]
-        except VectorAssetsError as error:
-            log.info("%s: requests as they were last seen: %s", script.path, error)
-            continue
-        if newest and newest[0].is_dropped:
-            raise ConfigError(f"link {name} was dropped by a MySQL client")
-    if links.is_paused(session.ledger, name):
-        raise ConfigError(f"link {name} is paused: vector-assets autoetl resume {name}")
 
 
 def _waiting(session: "Session") -> str | None:

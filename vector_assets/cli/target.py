@@ -64,8 +64,10 @@ def create(
     If FILE is the script of a pipeline, its sinks make their targets from the declared columns. If it is a CREATE
     EXTERNAL DATABASE .. WITH DBPROPERTIES (..), the Paimon database is checked and noted; its directory must exist.
     """
+    from vector_assets.declare.autoetl_script import is_autoetl
+
     text = _text_of(file)
-    if _PIPELINE_SCRIPT.search(text) or file.suffix in {".yaml", ".yml"}:
+    if _PIPELINE_SCRIPT.search(text) or is_autoetl(text) or file.suffix in {".yaml", ".yml"}:
         if (pipeline, url, user) != (None, None, None):
             usage("a pipeline's script says itself where it writes: leave out --pipeline, --url and --user")
         _create_of_pipelines(file, dry_run=dry_run, as_json=as_json)

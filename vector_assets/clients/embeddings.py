@@ -59,8 +59,8 @@ class EmbeddingsClient:
         self._pool = urllib3.PoolManager(timeout=timeout, maxsize=options.concurrency)
         self._where = f"embedding model {options.model} at {options.url}"
 
-    def embed(self, texts: Sequence[str], stop: threading.Event) -> Answer:
-        """The vectors of texts, asked for once.
+    def embed(self, texts: Sequence[str], stop: threading.Event, turn: int = 0) -> Answer:
+        """The vectors of texts, asked for once; of requests that wait for each other that of the lowest turn is first.
 
         Raises:
             TextsRefusedError: a text (or their number) is refused.
@@ -78,7 +78,7 @@ class EmbeddingsClient:
             body["dimensions"] = options.dimensions
         if options.encoding_format != "float":
             body["encoding_format"] = options.encoding_format
-        with self._gate.passed(options.concurrency, apart, stop):
+        with self._gate.passed(options.concurrency, apart, stop, turn):
             answer = self._posted(orjson.dumps(body))
         if answer.status != 200:
             raise self._error(answer)

@@ -181,10 +181,10 @@ class MySql:
             raise PlanError(f"{self.login.where}: {variable} is {str(text)[:200]!r}, which cannot be read") from error
 
     def settle(self) -> None:
-        """Wait until every transaction that a SELECT before this call can have seen is in `binlog().last`.
+        """Wait until every transaction that a SELECT or a replica can have seen before this call is in `binlog().last`.
 
-        MySQL shows the rows of a transaction before it counts it as executed: meanwhile its GTID is owned by a session.
-        MariaDB counts it first.
+        MySQL shows and sends the rows of a transaction before it counts it as executed: meanwhile its GTID is owned by
+        a session. MariaDB counts it first.
 
         Raises:
             TransientError: a session has owned its GTIDs for too long.
@@ -194,8 +194,8 @@ class MySql:
         owned = ",".join(part.partition("#")[0] for part in str(self.value("SELECT @@GLOBAL.gtid_owned")).split(","))
         if owned and self.value("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (owned, _OWNED_SECONDS)):
             raise TransientError(
-                f"{self.login.where}: the transactions {owned[:200]} have been on their way for {_OWNED_SECONDS} s: the"
-                f" initial snapshot waits for them"
+                f"{self.login.where}: the transactions {owned[:200]} have been on their way for {_OWNED_SECONDS} s:"
+                f" reading waits for them"
             )
 
     def _status(self) -> tuple[Any, ...]:
@@ -226,7 +226,7 @@ def check_binlog(server: MySql) -> None:
     """
     wanted = {
         "log_bin": "ON", "binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_row_metadata": "FULL",
-        "log_bin_compress": "OFF", "binlog_transaction_compression": "OFF",
+        "log_bin_compress": "OFF",
     }  # fmt: skip
     found = server.variables(*wanted)
     wrong = [

@@ -34,6 +34,7 @@ from pymysqlreplication.row_event import (
 from vector_assets.clients.mysql import Connection, Login, translated
 from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.clients.mysql_image import Field, Layout
+from vector_assets.clients.mysql_payload import TransactionPayloadEvent
 from vector_assets.engine.errors import FatalError, PlanError, UnavailableError
 
 
@@ -58,11 +59,16 @@ BinLogPacketWrapper._BinLogPacketWrapper__event_map[QUERY_EVENT] = QueryEvent
 
 _ROWS = (WriteRowsEvent, UpdateRowsEvent, DeleteRowsEvent)
 _EVENTS = (*_ROWS, PartialUpdateRowsEvent, TableMapEvent, GtidEvent, MariadbGtidEvent, QueryEvent, XidEvent,
-           XAPrepareEvent, RotateEvent, NotImplementedEvent)  # fmt: skip
-_COMPRESSED = frozenset({40, 165, 166, 167, 168, 169, 170, 171})
+           XAPrepareEvent, RotateEvent, NotImplementedEvent, TransactionPayloadEvent)  # fmt: skip
+_COMPRESSED = frozenset({165, 166, 167, 168, 169, 170, 171})
+"""Events that MariaDB compressed (`log_bin_compress`)."""
 _TAGGED_GTID = 42
 """GTID_TAGGED_LOG_EVENT of MySQL 8.3, which the library does not know."""
+_STANDALONE = 1
+"""FL_STANDALONE of MariaDB's GTID events: the transaction is one event, which nothing ends."""
 _LOST = 1236
+_BEGINS = re.compile(r"(BEGIN|XA\s+START)\b", re.I)
+_ENDS = re.compile(r"(XA\s+)?(COMMIT|ROLLBACK(?!\s+TO))\b", re.I)
 _NAME = r"((?:`(?:[^`]|``)+`|[\w$]+)(?:\s*\.\s*(?:`(?:[^`]|``)+`|[\w$]+))?)"
 _DDL = re.compile(
     r"(?P<verb>ALTER|CREATE|DROP|TRUNCATE|RENAME)\s+(?:OR\s+REPLACE\s+|TEMPORARY\s+|ONLINE\s+|OFFLINE\s+|IGNORE\s+)*"
@@ -180,10 +186,12 @@ class BinlogStream:
             PlanError: an event cannot be read as rows.
         """
         gtid: str | None = None
-        number, is_known, in_rows = 0, False, False
+        number, is_known, is_open = 0, False, False
         for event in self._raw():
             if isinstance(event, GtidEvent | MariadbGtidEvent):
-                gtid, number, in_rows = str(event.gtid), 0, False
+                # MariaDB says there whether more than one event comes, MySQL by BEGIN
+                is_open = isinstance(event, MariadbGtidEvent) and not event.flags & _STANDALONE
+                gtid, number = str(event.gtid), 0
                 # what was read already is not read again, whatever the server sends
                 is_known = self._gtids is not None and self._gtids.has(gtid)
             elif isinstance(event, PartialUpdateRowsEvent):
@@ -196,20 +204,20 @@ class BinlogStream:
                     continue
                 if not is_known:
                     yield self._rows(event, gtid, number)
-                number, in_rows = number + 1, True
+                number += 1
             elif isinstance(event, QueryEvent):
                 text = _COMMENT.sub("", str(event.query)).strip()
-                verb = text[:8].upper()
-                if verb.startswith(("BEGIN", "SAVEPOIN", "ROLLBACK TO")):
+                if _BEGINS.match(text):
+                    is_open = True
                     continue
                 if not is_known:
                     yield from self._query(event, text)
-                if not in_rows or verb.startswith(("COMMIT", "ROLLBACK")):
+                if not is_open or _ENDS.match(text):
                     yield self._ended(event, gtid)
-                    gtid, number, in_rows = None, 0, False
+                    gtid, number, is_open = None, 0, False
             elif isinstance(event, XidEvent | XAPrepareEvent):
                 yield self._ended(event, gtid)
-                gtid, number, in_rows = None, 0, False
+                gtid, number, is_open = None, 0, False
             elif event.event_type == _TAGGED_GTID:
                 raise PlanError(f"{self._login.where}: the binlog holds GTIDs with tags, which cannot be read")
             elif event.event_type in _COMPRESSED:
@@ -219,12 +227,21 @@ class BinlogStream:
         try:
             with translated(self._login.where):
                 while (event := self._stream.fetchone()) is not None:
-                    yield event
+                    if isinstance(event, TransactionPayloadEvent):
+                        yield from self._inside(event)
+                    else:
+                        yield event
         except PlanError as error:
             cause = error.__cause__
             if isinstance(cause, pymysql.MySQLError) and cause.args and cause.args[0] == _LOST:
                 raise PlaceLostError(str(cause.args[1])) from error
             raise
+
+    def _inside(self, event: TransactionPayloadEvent) -> Iterator[Any]:
+        try:
+            yield from event.events(frozenset(_EVENTS))
+        except PlanError as error:
+            raise PlanError(f"{self._login.where}: {error}") from error
 
     def _ended(self, event: Any, gtid: str | None) -> Ended:
         return Ended(gtid, str(self._stream.log_file), int(event.packet.log_pos), event.timestamp * 1000)
@@ -253,11 +270,16 @@ class BinlogStream:
             mine = tuple(name for name in tables if self._is_wanted(name))
             if mine:
                 yield Ddl(verb, mine, text, event.timestamp * 1000, tables)
-        elif _DML.match(text) and self._databases.fullmatch(schema):
+        elif _DML.match(text) and (self._databases.fullmatch(schema) or self._names(text)):
             raise FatalError(
                 f"{self._login.where}: the binlog holds a statement instead of rows in database {schema}"
                 f" ({text[:40]}...): a session set binlog_format to STATEMENT; what it changed is not known"
             )
+
+    def _names(self, text: str) -> bool:
+        """True when a statement names a wanted table together with its database."""
+        found = re.findall(_NAME, _QUOTED.sub(lambda match: match[1] or "''", text))
+        return any(self._is_wanted(_full(name, "")) for name in found if "." in name)
 
     def _is_wanted(self, name: str) -> bool:
         database, _, table = name.partition(".")

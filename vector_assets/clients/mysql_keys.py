@@ -34,7 +34,7 @@ def key_columns(table: MySqlTable) -> tuple[MySqlColumn, ...]:
         if column.type not in {*_INTEGERS, *_TEXTS, *_BINARIES, *_DATES, "decimal"}:
             raise PlanError(
                 f"{table.full_name}: its key has column {column.name} of type {column.type}, which a"
-                " snapshot cannot be read by"
+                " snapshot cannot be read by; start with 'scan.startup.mode' = 'latest-offset', or 'earliest-offset'"
             )
     return found
 
@@ -57,17 +57,20 @@ def _parameter(value: Any) -> Any:
     return bytes.fromhex(value["b"]) if isinstance(value, dict) else value
 
 
-def beyond(columns: Sequence[MySqlColumn], key: Key, *, is_upper: bool = False) -> tuple[str, list[Any]]:
+def beyond(
+    columns: Sequence[MySqlColumn], key: Key, *, is_upper: bool = False, alias: str = ""
+) -> tuple[str, list[Any]]:
     """The condition for rows after a key (with `is_upper`: up to it and with it), and its parameters."""
+    names = [f"{alias}.{quote(column.name)}" if alias else quote(column.name) for column in columns]
     parts, values = [], []
     sign = "<" if is_upper else ">"
-    for number, column in enumerate(columns):
+    for number, name in enumerate(names):
         is_last = number + 1 == len(columns)
-        ahead = [f"{quote(each.name)} = %s" for each in columns[:number]]
-        parts.append(" AND ".join([*ahead, f"{quote(column.name)} {sign}{'=' if is_last and is_upper else ''} %s"]))
+        ahead = [f"{each} = %s" for each in names[:number]]
+        parts.append(" AND ".join([*ahead, f"{name} {sign}{'=' if is_last and is_upper else ''} %s"]))
         values += [_parameter(value) for value in key[: number + 1]]
     # alone it would not let the server begin in the middle of an index
-    bound = f"{quote(columns[0].name)} {sign}= %s AND " if len(columns) > 1 else ""
+    bound = f"{names[0]} {sign}= %s AND " if len(columns) > 1 else ""
     return f"{bound}({' OR '.join(f'({part})' for part in parts)})", [_parameter(key[0])] * bool(bound) + values
 
 

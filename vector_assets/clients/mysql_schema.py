@@ -132,14 +132,22 @@ def discover(
     System databases are never looked into; columns of tables that are not wanted are not asked for.
     """
     is_database, is_table = re.compile(databases), re.compile(tables)
-    rows = server.rows(
+    matching = [row for row in _listed(server) if is_database.fullmatch(row[0]) and is_table.fullmatch(row[1])]
+    wanted = [row for row in matching if is_wanted(row[0], row[1])]
+    return sorted((_table(server, *row) for row in wanted), key=lambda table: table.full_name)
+
+
+def table_names(server: MySql) -> list[str]:
+    """Full names of every base table that is no system's, in order."""
+    return sorted(f"{row[0]}.{row[1]}" for row in _listed(server))
+
+
+def _listed(server: MySql) -> list[tuple[Any, ...]]:
+    return server.rows(
         "SELECT TABLE_SCHEMA, TABLE_NAME, COALESCE(TABLE_ROWS, 0), TABLE_COMMENT FROM information_schema.TABLES"
         " WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA NOT IN (%s, %s, %s, %s) ORDER BY 1, 2",
         SYSTEM,
     )
-    matching = [row for row in rows if is_database.fullmatch(row[0]) and is_table.fullmatch(row[1])]
-    wanted = [row for row in matching if is_wanted(row[0], row[1])]
-    return sorted((_table(server, *row) for row in wanted), key=lambda table: table.full_name)
 
 
 def _table(server: MySql, database: str, name: str, rows: int, comment: str) -> MySqlTable:

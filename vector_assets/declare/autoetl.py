@@ -185,8 +185,8 @@ class Compiler:
         name = name or link_name(mapping.index)
         written = fill_texts(self._values, {**self._places, "connector": place}, self._secrets, offline=self.offline)
         reader = self._reader(written, mapping, name, place)
-        writer = self._writer(written, mapping, place)
         vectors = self._vectors(mapping, place, is_lenient=is_request)
+        writer = self._writer(written, mapping, place, vectors)
         wanted = {
             table: [each.column for each in (*mapping.columns, *mapping.keys) if each.table == table]
             for table in mapping.tables
@@ -213,11 +213,16 @@ class Compiler:
         options: MySqlCdcOptions = parse(MySqlCdcSource, given, MYSQL_OWNER)
         return options
 
-    def _writer(self, written: Written, mapping: SyncMap, place: Place) -> OpenSearchOptions:
-        fixed = {"connector": "opensearch-2", "index": mapping.index}
-        options: OpenSearchOptions = parse(
-            OpenSearchSink, _prefixed(written, SEARCH, fixed, place), "SET 'search.<option>'"
-        )
+    def _writer(
+        self, written: Written, mapping: SyncMap, place: Place, vectors: Mapping[str, str]
+    ) -> OpenSearchOptions:
+        """The sink; vectors have the dimension of the model, unless it is said of the index."""
+        given = _prefixed(written, SEARCH, {"connector": "opensearch-2", "index": mapping.index}, place)
+        size = written.values.get(f"{EMBEDDING}dimensions")
+        if vectors and size and "vector.dimensions" not in given.values:
+            dimensions = ",".join(f"{vector}:{size}" for vector in vectors)
+            given = replace(given, values={**given.values, "vector.dimensions": dimensions})
+        options: OpenSearchOptions = parse(OpenSearchSink, given, "SET 'search.<option>'")
         return options
 
     def _vectors(self, mapping: SyncMap, place: Place, *, is_lenient: bool) -> dict[str, str]:
@@ -259,7 +264,7 @@ class Compiler:
         settings = self._settings(name)
         if vectors:
             embedding = self._embedding(written, place)
-            stages = (EmbeddingTransform(tuple(vectors), embedding, output, pipeline=name),)
+            stages = (EmbeddingTransform(tuple(vectors), embedding, output, pipeline=name, takes_blank=True),)
             if "max_rows" not in settings.model_fields_set:
                 settings = settings.model_copy(update={"max_rows": MOST_EMBEDDED_ROWS})
         origin = {each.field: end.names[each.table, each.column, each.field] for each in mapping.columns}

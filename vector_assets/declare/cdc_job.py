@@ -71,6 +71,8 @@ class Capture:
         self.reading: Reading = reading_of(document, secrets, offline=offline)
         self.sink: CdcSink = sink_of(document, secrets, offline=offline)
         PipelineSettings.parse(self._settings, "pipeline", self._setting_places)
+        of_tables = {name: text for rule in self.rules for name, text in rule.options.items() if name != "comment"}
+        self.sink.check(of_tables)
 
     @cached_property
     def name(self) -> str:

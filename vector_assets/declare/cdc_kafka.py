@@ -144,11 +144,18 @@ class KafkaReading(Reading):
         Raises:
             VectorAssetsError: a topic is not there, or its broker does not answer, or refuses us.
         """
+        found = self._found(connect_seconds)
+        return [_captured(table) for table in found if self.form.wants(*table.name.split(".", 1))]
+
+    def names(self) -> list[str]:
+        """Every table that the newest records are of."""
+        return sorted(table.name for table in self._found(None))
+
+    def _found(self, connect_seconds: int | None) -> list[FoundTable]:
         with closing(KafkaSource(self._options, Table("tables", ()), timeout_seconds=connect_seconds)) as source:
             records = _newest(source, self.form.most_records)
         has_schema = getattr(self._format_options, "schema_include", False)
-        found = tables_in(self.form.format, records, has_schema=has_schema)
-        return [_captured(table) for table in found if self.form.wants(*table.name.split(".", 1))]
+        return tables_in(self.form.format, records, has_schema=has_schema)
 
 
 def _opened(options: KafkaOptions, pipeline: str, table: Table) -> KafkaSource:

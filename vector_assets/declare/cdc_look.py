@@ -1,10 +1,12 @@
 """Which tables a CDC pipeline has: what the ledger knows of them, and a look at the server for new ones."""
 
+import difflib
 import logging
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from vector_assets.declare.cdc_job import Capture
+from vector_assets.declare.cdc_names import TablePatterns
 from vector_assets.engine import captures, env
 from vector_assets.engine.captures import CapturedTable
 from vector_assets.engine.errors import ConfigError, VectorAssetsError
@@ -16,6 +18,8 @@ log = logging.getLogger(__name__)
 
 FIRST_LOOK_SECONDS = 3
 """How long a connection of the look may take that loading makes where nothing is known yet."""
+_SHOWN = 8
+"""Names of tables in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,38 @@ def look(capture: Capture, ledger: Ledger, *, connect_seconds: int | None = None
     present = {table.name for table in there} if capture.reading.tells_all else names
     gone = tuple(sorted(name for name in names if name not in present and _is_wanted(capture, name)))
     return Look(new, tuple(waiting), tuple(refused), gone)
+
+
+def nothing_found(capture: Capture) -> ConfigError:
+    """What to say where no table is wanted of those that there are.
+
+    Raises:
+        VectorAssetsError: the server does not answer, or refuses us.
+    """
+    names, form = capture.reading.names(), capture.source
+    excluded = [name for name in names if _matches(form.tables, name)]
+    without = f" without {form.exclude!r} (tables.exclude)" if form.exclude else ""
+    what = f"CDC pipeline {capture.name}: {capture.reading.where} has no table that matches {form.tables!r}{without}"
+    if excluded:
+        what += f"; excluded are {_some(excluded)}"
+    elif names:
+        wanted = form.tables.replace("\\", "").lower()
+        near = difflib.get_close_matches(wanted, [name.lower() for name in names], n=_SHOWN, cutoff=0.4)
+        close = [name for name in names if name.lower() in near]
+        what += f"; near it: {_some(close)}" if close else f"; it has {_some(names)}"
+    else:
+        what += "; it has none at all that this user may see"
+    return ConfigError(what, capture.document.place_of(("source", "tables")))
+
+
+def _matches(patterns: str, name: str) -> bool:
+    database, _, table = name.partition(".")
+    return TablePatterns(patterns).matches(database, table)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 def known_pipelines(capture: Capture, *, offline: bool = False) -> list[Pipeline]:

@@ -11,7 +11,7 @@ from functools import partial
 import pyarrow as pa
 
 from vector_assets.clients.mysql import Login, MySql
-from vector_assets.clients.mysql_schema import MySqlTable, discover
+from vector_assets.clients.mysql_schema import MySqlTable, discover, table_names
 from vector_assets.declare.cdc_form import CaptureForm, MySqlCaptureOptions
 from vector_assets.declare.flink_options import Secrets, fill_texts, parse
 from vector_assets.declare.yaml_text import Document
@@ -86,6 +86,14 @@ class Reading(ABC):
             VectorAssetsError: the server does not answer, or refuses us.
         """
 
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Full names of all tables that there are, wanted or not: what is shown where none is wanted.
+
+        Raises:
+            VectorAssetsError: see `discover`.
+        """
+
     @property
     def tells_all(self) -> bool:
         """A table that a look does not find is gone."""
@@ -123,8 +131,14 @@ class MySqlReading(Reading):
         self, document: Document, form: MySqlCaptureOptions, texts: Mapping[str, str], places: dict[str, Place],
         secrets: Secrets, *, offline: bool,
     ) -> None:  # fmt: skip
+        """Keep what is written.
+
+        Raises:
+            ConfigError: at the option that is wrong.
+        """
         self._document, self.form, self._texts, self._places = document, form, texts, places
         self._secrets, self._offline = secrets, offline
+        self._options(".*", ".*", None, None)
 
     @property
     def options(self) -> MySqlCdcOptions:
@@ -158,6 +172,11 @@ class MySqlReading(Reading):
             login = Login(login.host, login.port, login.user, login.password, seconds)
         with closing(MySql(login)) as server:
             return [_captured(table) for table in discover(server, ".*", ".*", self.form.wants)]
+
+    def names(self) -> list[str]:
+        """Every table of the server that is no system's."""
+        with closing(MySql(self.options.login)) as server:
+            return table_names(server)
 
     def _server_id(self, wanted: Wanted) -> str:
         """Two readers of one number throw each other out, so each pipeline has its own."""

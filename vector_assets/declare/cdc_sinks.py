@@ -75,6 +75,14 @@ class CdcSink(ABC):
     def has_databases(self, facts: Mapping[str, Any]) -> bool:
         """True where two databases do not meet in one place; `facts` is what `ask` gave when a table was found."""
 
+    def check(self, more: Mapping[str, str]) -> None:
+        """Make sure of the options before any table is known; `more` are those that single tables may get.
+
+        Raises:
+            ConfigError: at the option that is wrong.
+        """
+        self.end(Target("database", "table"), {}, is_keyed=True, partition=(), more=more)
+
     @abstractmethod
     def end(
         self, target: Target, facts: Mapping[str, Any], *, is_keyed: bool, partition: tuple[str, ...],

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from vector_assets.declare.autoetl_asked import Asked
 from vector_assets.defs import events, failures, names, runs
 from vector_assets.engine.abilities import partitioned
 from vector_assets.engine.hours import Calendar
@@ -52,8 +53,11 @@ def of(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     def body(context: dg.AssetExecutionContext, config: RunConfig) -> Iterator[events.Event]:
         with failures.told(pipeline), runs.opened(pipeline, context.run.run_id) as runner:
-            outcomes = runs.taken(runner, _outcomes(runner, config.mode, context.partition_key))
-            yield from events.of_partition(runner, outcomes, context.partition_key)
+            asked = Asked(runner.session)
+            with asked.told():
+                asked.begin()
+                outcomes = runs.taken(runner, _outcomes(runner, config.mode, context.partition_key))
+                yield from events.of_partition(runner, outcomes, context.partition_key)
 
     return body
 

@@ -11,16 +11,15 @@ from pathlib import Path
 import dagster as dg
 
 from vector_assets.declare import check_apart, collect_folder, is_asked_for
+from vector_assets.declare.autoetl_asked import Asked
 from vector_assets.declare.autoetl_folder import RequestScript
-from vector_assets.declare.autoetl_requests import DRIVEN, Request
+from vector_assets.declare.autoetl_requests import Request
 from vector_assets.defs import events, failures, names, runs, sensors
-from vector_assets.engine import links, operate
-from vector_assets.engine.core import Json
 from vector_assets.engine.env import pipelines_dir
 from vector_assets.engine.errors import ConfigError, TransientError, VectorAssetsError
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.pipeline import Pipeline
-from vector_assets.engine.session import Books, Session
+from vector_assets.engine.session import Books
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +55,11 @@ def _job(script: RequestScript) -> dg.JobDefinition:
         except ConfigError as error:
             raise dg.Failure(description=str(error)) from error
         with failures.told(pipeline), runs.opened(pipeline, context.run.run_id) as runner:
-            try:
-                begin_anew_if_changed(runner.session, request)
+            asked = Asked(runner.session)
+            with asked.told():
+                asked.begin()
                 for outcome in runs.taken(runner, runner.catch_up()):
                     yield events.materialization(runner, outcome)
-            except VectorAssetsError as error:
-                script.report(request, f"failed: {error}")
-                raise
-            script.report(request, None)
 
     @dg.job(name=job_name(script), description=f"Runs one link that a MySQL client asked for, by {script.path.name}.")
     def job() -> None:
@@ -81,16 +77,6 @@ def _request(script: RequestScript, link: str) -> Request:
     if link not in found:
         raise dg.Failure(description=f"no link {link!r}; there are: {', '.join(found) or 'none'}")
     return found[link]
-
-
-def begin_anew_if_changed(session: Session, request: Request) -> None:
-    """Read all rows anew when the link of this name that ran before had another mapping; note this one."""
-    name, arguments = request.name, list[Json](request.arguments)
-    before = links.noted(session.ledger, name, DRIVEN)
-    is_activated = session.ledger.is_activated(name, session.pipeline.target)
-    if before is not None and before != arguments and is_activated:
-        operate.reset(session, "initial", reason=f"request {request.id} maps other columns than the one before")
-    links.note(session.ledger, name, DRIVEN, arguments)
 
 
 def _sensor(script: RequestScript, job: dg.JobDefinition) -> dg.SensorDefinition:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
+from vector_assets.declare.autoetl_asked import Asked
 from vector_assets.defs import events, failures, names, runs
 from vector_assets.engine import operate
 from vector_assets.engine.dead_letters import DeadLetter
@@ -62,8 +63,11 @@ def _continuous(pipeline: Pipeline) -> dg.JobDefinition:
     @dg.op(name=f"follow_{pipeline.name}", out={})
     def follow(context: dg.OpExecutionContext) -> Iterator[dg.AssetMaterialization]:
         with failures.told(pipeline), runs.opened(pipeline, context.run.run_id) as runner:
-            for outcome in runs.taken(runner, runner.follow()):
-                yield events.materialization(runner, outcome)
+            asked = Asked(runner.session)
+            with asked.told():
+                asked.begin()
+                for outcome in runs.taken(runner, runner.follow(asked.look)):
+                    yield events.materialization(runner, outcome)
 
     @dg.job(name=name, tags=names.tags(pipeline), description=f"Follows {pipeline.name} until it is terminated.")
     def job() -> None:

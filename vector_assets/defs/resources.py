@@ -175,7 +175,9 @@ class MilvusResource(dg.ConfigurableResource[Any]):
     database: str = Field("default", description="Database of the collections.")
 
     def client(self) -> "MilvusClient":
-        """A pymilvus client, to be closed by the caller; it retries on its own, up to 75 times.
+        """A pymilvus client with a connection of its own, to be closed by the caller.
+
+        It retries on its own, up to 75 times.
 
         Raises:
             ConfigError: the address is none, or the server refuses the credentials, the database or TLS.
@@ -188,7 +190,8 @@ class MilvusResource(dg.ConfigurableResource[Any]):
         login: dict[str, str] = {"token": self.token} if self.token else {}
         if self.user and self.password:
             login = {"user": self.user, "password": self.password}
-        return MilvusClient(uri=self.uri, db_name=self.database, **login)
+        # connections that pymilvus shares stay open when clients are closed, and are found broken by the next one
+        return MilvusClient(uri=self.uri, db_name=self.database, dedicated=True, **login)
 
     def count(self, collection: str, partition: str | None = None) -> int:
         """How many rows a collection (or one partition of it) has now: `count(*)`, read with consistency level Strong.

@@ -19,11 +19,12 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+from weakref import WeakSet
 
 from vector_assets.engine.errors import ConfigError, FatalError
 
@@ -36,9 +37,9 @@ NATIVE = ("auto", "on", "off")
 """What `VECTOR_ASSETS_NATIVE` may say."""
 
 _SECRET = re.compile(r"\$\{secret_values\.([\w.-]+)\}")
-_REST_S = 0.5
 _passes: dict[str, int] = {}
 _lock = threading.Lock()
+_outside_stops: WeakSet[AbstractContextManager[Any]] = WeakSet()
 
 
 def home() -> Path:
@@ -147,6 +148,11 @@ def overridden(**values: str) -> Iterator[None]:
                 os.environ[key] = value
 
 
+def never_stop_inside(lock: AbstractContextManager[Any]) -> None:
+    """Let no failpoint stop the process while a thread holds this lock: the ledger would stay locked for all others."""
+    _outside_stops.add(lock)
+
+
 def failpoint(step: str) -> None:
     """Die here if `VECTOR_ASSETS_FAIL_AT=<step>:<n>` names this step's n-th pass (counted per process, from 1).
 
@@ -180,8 +186,10 @@ def failpoint(step: str) -> None:
     if action == "raise":
         raise FatalError(f"failpoint {wanted}")
     if action == "stop":
-        # other threads come to rest first: a process stopped inside a transaction would hold the ledger's lock
-        time.sleep(_REST_S)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        with ExitStack() as others:
+            for lock in list(_outside_stops):
+                others.enter_context(lock)
+            # sent to this very thread, it stops the process before the locks are free again
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     else:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -144,7 +144,8 @@ class Expected:
 
     def _handed(self, batch: BatchRecord) -> pa.Table:
         """The batch's rows without those that somebody refused or that were left alone for a newer one."""
-        rows = made_again(self.stages, self.stages.root(batch), by=batch).rows
+        root = self.stages.root(batch)
+        rows = made_again(self.stages, root, self._answered(batch, root), by=batch).rows
         if batch.kind in {BatchKind.DEAD_LETTERS, BatchKind.REWRITE} and batch.sidecar is not None:
             handed = sidecar.read(self.stages.archive, batch.sidecar).column("row")
             rows = rows.filter(pc.is_in(rows.column(POSITION), value_set=handed))
@@ -152,6 +153,16 @@ class Expected:
         if refused:
             rows = rows.filter(pc.invert(pc.is_in(rows.column(POSITION), value_set=pa.array(refused, pa.int64()))))
         return rows
+
+    def _answered(self, batch: BatchRecord, root: BatchRecord) -> Numbers | None:
+        """The records that are made again; None for all: but where a model is asked, which may take today what it
+        refused then, what today's declaration rejected is left as the dead letter that it is."""
+        if self.stages.pipeline.embedding is None or batch.code_version != self.stages.code_version:
+            return None
+        refused = self.stages.ledger.dead_letters.ordinals(batch.pipeline, batch.target, [batch.seq], stage="transform")
+        if not refused or root.archive is None:
+            return None
+        return np.setdiff1d(np.arange(root.archive.rows), np.array(refused, np.int64))
 
     def _hashed(self, batch: BatchRecord, stored: pa.Table, *, is_deleting: bool = False) -> Rows:
         count = stored.num_rows

@@ -34,6 +34,9 @@ class AdaptiveLimit:
     `target_seconds`. The first has `first_rows`; then a batch grows at most fourfold on the one observed (so a target
     that slows down faster than its batches grow is met in small steps) and shrinks at once. Rows never exceed
     `max_rows`, bytes never what the memory holds with `in_flight` batches under way.
+
+    A batch whose texts a model was asked for should be made in that time, too, so that it is committed while the next
+    ones are with the model; on that account no batch gets smaller than the first.
     """
 
     def __init__(
@@ -43,17 +46,28 @@ class AdaptiveLimit:
         self._lock = threading.Lock()
         self._rows = _Ceiling(first=min(max(first_rows, 1), max_rows), most=max_rows, target=target_seconds)
         self._bytes = _Ceiling(first=most_bytes, most=most_bytes, target=target_seconds)
+        self._least = self._rows.value
+        self._asking = _Ceiling(first=self._least, most=max_rows, target=target_seconds)
+        self._is_asking = False
 
     def next(self, until: Position | None = None) -> BatchLimit:
         """The limit of the next batch, which ends at `until` at the latest."""
         with self._lock:
-            return BatchLimit(self._rows.value, self._bytes.value, until)
+            rows = self._rows.value
+            if self._is_asking:
+                rows = min(rows, max(self._asking.value, self._least))
+            return BatchLimit(rows, self._bytes.value, until)
 
-    def observe(self, rows: int, size_bytes: int, seconds: float) -> None:
-        """A batch took so long to commit; its bytes are those the source counts against a limit, before compression."""
+    def observe(self, rows: int, size_bytes: int, seconds: float, asking_seconds: float = 0.0) -> None:
+        """A batch took so long to commit; its bytes are those the source counts against a limit, before compression.
+
+        `asking_seconds` is how long it took to make while a model was asked for its texts, 0 where none was.
+        """
         with self._lock:
             self._rows.observe(rows, seconds)
             self._bytes.observe(size_bytes, seconds)
+            self._asking.observe(rows, asking_seconds)
+            self._is_asking = asking_seconds > 0
 
 
 class _Ceiling:

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Runner:
         self._limits: AdaptiveLimit | None = None
         self._gaps = Gaps(session)
 
-    def drain(self, hour: str | None) -> Iterator[Outcome]:
+    def drain(self, hour: str | None) -> Generator[Outcome, None, None]:
         """Finish what is unfinished, then read up to the frontier seen now; ends when the partition `hour` ends.
 
         Of a source with partitions of its own, the partition `hour` alone is read, or all of them for None.
@@ -99,23 +99,31 @@ class Runner:
             if partitioning.is_open(hour) or self.stop.is_set():
                 return
 
-    def follow(self) -> Iterator[Outcome]:
+    def follow(self, look: Callable[[], None] = lambda: None) -> Iterator[Outcome]:
         """Drain again and again until `stop` is set or a bound is reached, with the lease taken anew for each round.
 
-        While the pipeline is paused it rests.
+        While the pipeline is paused it rests; `look` is called before every batch and rest, to see whether it is.
         """
         while not self.stop.is_set():
+            look()
             if links.is_paused(self.ledger, self.pipeline.name):
                 self.stop.wait(_PAUSED_SECONDS)
                 continue
             try:
-                yield from self.drain(self.session.partitioning.now())
+                with closing(self.drain(self.session.partitioning.now())) as draining:
+                    for outcome in draining:
+                        yield outcome
+                        self.has_batch_in_hand = False
+                        look()
+                        if links.is_paused(self.ledger, self.pipeline.name):
+                            break
             except LeaseHeldError as error:
                 log.info("%s; waiting on", error)
                 continue
             if self.session.is_finished():
                 log.info("%s: finished: its bound is reached", self.pipeline.name)
                 return
+            look()
             self._await_records()
 
     def replay(self, hour: str | None = None, *, first: int = 1, last: int | None = None) -> Iterator[Outcome]:
@@ -275,7 +283,11 @@ class Runner:
         batch, raw = prepared.batch, prepared.raw
         prepared, receipt, seconds = self._commit(stages, prepared, lambda refused: stages.stage(batch, raw, refused))
         failpoint("committed")
-        return self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
+        outcome = self._close(stages, batch, receipt, raw, prepared.counts, seconds, "applied", frontier, prepared.note)
+        if seconds is not None:
+            size = (prepared.counts.records, prepared.counts.bytes)
+            self._adaptive().observe(*size, seconds, prepared.asking_seconds)
+        return outcome
 
     def _under_todays_columns(self, stages: Stages, prepared: Prepared) -> Prepared:
         """The batch itself, or made again: with other columns where it wants them, or where they changed meanwhile."""
@@ -325,8 +337,6 @@ class Runner:
         failpoint("done")
         if stages.keyed is not None and stages.group_files.is_start(batch.seq):
             stages.group_files.prune(stages.lease)
-        if seconds is not None:
-            self._observe(counts, seconds)
         done = self.ledger.batch(batch.pipeline, batch.target, batch.seq)
         position = self.ledger.position(batch.pipeline, batch.target)
         lag = self.session.source.lag(position, frontier) if frontier is not None else None
@@ -415,9 +425,6 @@ class Runner:
 
     def _limit(self, until: Position | None) -> BatchLimit:
         return self._adaptive().next(until)
-
-    def _observe(self, counts: Counts, seconds: float) -> None:
-        self._adaptive().observe(counts.records, counts.bytes, seconds)
 
     def _adaptive(self) -> AdaptiveLimit:
         if self._limits is None:

@@ -4,6 +4,7 @@ archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key 
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -73,6 +74,13 @@ class Prepared:
     schema_version: int = 1
     wants: tuple[SchemaChange, ...] = ()
     """With wishes, nothing is staged yet: the columns are changed first."""
+    seconds: float = 0.0
+    """How long it took."""
+
+    @property
+    def asking_seconds(self) -> float:
+        """How long it took, of a batch whose texts a model was asked for; else 0."""
+        return self.seconds if self.counts.embedded else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,7 @@ class Stages:
 
         `refused` are rejects of rows the target is known to refuse.
         """
+        began = time.monotonic()
         with self.schemas.staging() as versioned:
             prepared, upserts, deletes = self.prepare(batch, raw, refused, versioned=versioned)
         if prepared.wants:
@@ -160,7 +169,7 @@ class Stages:
             if groups is not None:
                 self.group_files.note(groups)
         failpoint("staged")
-        return prepared
+        return replace(prepared, seconds=time.monotonic() - began)
 
     def _write_groups(self, batch: BatchRecord, merged: Merged) -> GroupFile:
         """Keep what the batch did to its groups; it counts once the ledger says so."""

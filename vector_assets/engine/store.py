@@ -15,6 +15,7 @@ from typing import Any
 
 import tenacity
 
+from vector_assets.engine.env import never_stop_inside
 from vector_assets.engine.errors import ConfigError, FatalError
 from vector_assets.engine.store_schema import SCHEMA_VERSION, statements_after
 
@@ -131,6 +132,7 @@ class SqliteStore(Store):
         self.path = path
         self.place = f"ledger {path}"
         self._lock = threading.RLock()
+        never_stop_inside(self._lock)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=_LOCK_S, isolation_level=None, check_same_thread=False)

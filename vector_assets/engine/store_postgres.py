@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from vector_assets.engine.env import never_stop_inside
 from vector_assets.engine.errors import (
     ConfigError,
     FatalError,
@@ -99,6 +100,7 @@ class PostgresStore(Store):
         self.address = Address.parse(url)
         self.place = f"ledger {self.address}"
         self._lock = threading.RLock()
+        never_stop_inside(self._lock)
         self._is_inside = False
         self._connection = self._connect()
         try:

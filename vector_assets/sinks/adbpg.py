@@ -17,14 +17,10 @@ from vector_assets.engine.core import (
     Json,
     Merge,
     Receipt,
-    RowKind,
     Staged,
     Target,
-    kinds_of,
-    rejects,
 )
 from vector_assets.engine.errors import (
-    BudgetError,
     FatalError,
     PlanError,
     RowsRefusedError,
@@ -43,6 +39,7 @@ from vector_assets.sinks.adbpg_rows import Rows, convert
 from vector_assets.sinks.adbpg_search import Searcher
 from vector_assets.sinks.adbpg_tokens import Tokens, create_tables, missing_columns, missing_tables
 from vector_assets.sinks.adbpg_write import KeyConflicts, Landing, Path, Rules
+from vector_assets.sinks.staging import budget_left, has_changes, payload_of, prepared, rejects_of
 
 _BATCHES_AFTER_CONFLICT = 32
 """Batches that expect conflicts after one met a conflict."""
@@ -166,7 +163,7 @@ class AdbPgSink:
         return Staged(
             token=token,
             committable={"incarnation": str(plan.relation.oid)},
-            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            rejected=rejects_of(reasons),
             counts=Counts(refused=len(reasons)),
             payload=_Payload(rows, deletes, limit, rewrites=batch.rewrites),
         )
@@ -175,9 +172,7 @@ class AdbPgSink:
         """Only a merge of the last change per key can take anything but inserts."""
         if self.merge is Merge.LAST:
             return
-        kinds = kinds_of(batch.upserts)
-        is_changed = kinds is not None and bool((kinds.to_numpy() != RowKind.INSERT).any())
-        if is_changed or (batch.deletes is not None and batch.deletes.num_rows):
+        if has_changes(batch):
             raise PlanError(
                 f"{self._place}: the rows hold updates or deletes, conflictmode={self.options.conflict_mode} takes"
                 " inserts only: use 'conflictmode' = 'update' or 'upsert' and a target with a key"
@@ -190,14 +185,7 @@ class AdbPgSink:
             raise FatalError(
                 f"{self._place}: exceptionmode=strict: the row at position {position} of the batch is refused: {reason}"
             )
-        if limit is None:
-            return None
-        if len(reasons) > limit:
-            raise BudgetError(
-                f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {limit}; the first:"
-                f" {next(iter(reasons.values()))}"
-            )
-        return limit - len(reasons)
+        return budget_left(reasons, limit, self._place)
 
     def _path(self, *, has_deletes: bool) -> Path:
         """How the next batch is tried first."""
@@ -232,9 +220,8 @@ class AdbPgSink:
 
     def _apply(self, connection: Connection, staged: Staged, tokens: Tokens) -> Receipt | None:
         """One attempt; None when the target holds a batch of this number already."""
-        token, payload, incarnation = staged.token, staged.payload, str(self._prepared().relation.oid)
-        if not isinstance(payload, _Payload):
-            raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
+        token, incarnation = staged.token, str(self._prepared().relation.oid)
+        payload = payload_of(staged, _Payload, self._place)
         receipt = None
         with connection.transaction() as transaction:
             if not tokens.guard(connection, token, incarnation):
@@ -243,7 +230,7 @@ class AdbPgSink:
             # the table may have been replaced between the guard and the first row
             tokens.check_incarnation(connection, token, incarnation)
             refused = dict(sorted(landing.refused.items()))
-            rejected = rejects(list(refused), "write", list(refused.values()))
+            rejected = rejects_of(refused)
             if refused and staged.hides:
                 raise RowsRefusedError(rejected)
             counts = Counts(
@@ -366,7 +353,7 @@ class AdbPgSink:
         plan = self._prepared()
         self._check_kinds(batch)
         reasons = convert(plan, plan.columns, batch.upserts)[1]
-        return rejects(list(reasons), "write", list(reasons.values()))
+        return rejects_of(reasons)
 
     def diagnose(self) -> Iterator[Finding]:
         """The server, its clock, its extensions, the table, its indexes and our rights."""
@@ -382,9 +369,7 @@ class AdbPgSink:
         return self._database.place
 
     def _prepared(self) -> Plan:
-        if self._plan is None:
-            raise FatalError(f"{self._place}: the sink was not prepared")
-        return self._plan
+        return prepared(self._plan, self._place)
 
     def _tokens(self, connection: Connection | None = None) -> Tokens:
         """The token rows of the target, also for an operator's command that prepared nothing."""

@@ -21,15 +21,10 @@ from vector_assets.engine.core import (
     Json,
     Merge,
     Receipt,
-    RowKind,
     Staged,
     Target,
-    kinds_of,
-    rejects,
 )
 from vector_assets.engine.errors import (
-    BudgetError,
-    FatalError,
     PlanError,
     TargetReplacedError,
     VectorAssetsError,
@@ -42,6 +37,7 @@ from vector_assets.sinks.iceberg_plan import Plan, convert, make_plan, table_row
 from vector_assets.sinks.iceberg_tokens import Tokens
 from vector_assets.sinks.iceberg_types import arrow_schema
 from vector_assets.sinks.iceberg_write import Change, commit, forget_manifests, write_files
+from vector_assets.sinks.staging import budget_left, has_changes, payload_of, prepared, rejects_of
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -181,11 +177,7 @@ class IcebergSink:
         if batch.deletes is not None and batch.deletes.num_rows:
             deletes, _, more = convert(plan.keys, batch.deletes)
             reasons |= more
-        if batch.reject_limit is not None and len(reasons) > batch.reject_limit:
-            raise BudgetError(
-                f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit}; the"
-                f" first: {next(iter(reasons.values()))}"
-            )
+        budget_left(reasons, batch.reject_limit, self._place)
         name, root = uuid.uuid4(), token.seq if batch.root is None else batch.root
         if self.batch_column is not None:
             rows = rows.append_column(self.batch_column, pa.repeat(pa.scalar(root, pa.int64()), rows.num_rows))
@@ -202,7 +194,7 @@ class IcebergSink:
             token=token,
             # what the files are called, should nobody commit them
             committable={"incarnation": plan.incarnation, "files": str(name) if files else None},
-            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            rejected=rejects_of(reasons),
             counts=Counts(refused=len(reasons)),
             payload=Change(files, counts, keys),
         )
@@ -210,9 +202,7 @@ class IcebergSink:
     def _check_kinds(self, batch: Batch) -> None:
         if self.merge is Merge.LAST:
             return
-        kinds = kinds_of(batch.upserts)
-        is_changed = kinds is not None and bool((kinds.to_numpy() != RowKind.INSERT).any())
-        if is_changed or (batch.deletes is not None and batch.deletes.num_rows):
+        if has_changes(batch):
             raise PlanError(
                 f"{self._place}: the rows hold updates or deletes and the table is appended to: set"
                 " 'write.upsert.enabled' = 'true' and a PRIMARY KEY"
@@ -227,9 +217,7 @@ class IcebergSink:
             TargetReplacedError: the table was dropped or made anew.
             TransientError: another writer was first, or it is not known whether it was applied.
         """
-        token, change = staged.token, staged.payload
-        if not isinstance(change, Change):
-            raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
+        token, change = staged.token, payload_of(staged, Change, self._place)
         with told(self._place):
             table = self._next(token)
             tokens = self._tokens(table, token.pipeline)
@@ -317,7 +305,7 @@ class IcebergSink:
         _, _, reasons = convert(plan.columns, batch.upserts)
         if batch.deletes is not None and batch.deletes.num_rows:
             reasons |= convert(plan.keys, batch.deletes)[2]
-        return rejects(list(reasons), "write", list(reasons.values()))
+        return rejects_of(reasons)
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
         """Rows of the sink's schema (hidden columns kept) as the table would hold them, without those it refuses."""
@@ -412,9 +400,7 @@ class IcebergSink:
         return self._loaded or self._fresh()
 
     def _prepared(self) -> Plan:
-        if self._plan is None:
-            raise FatalError(f"{self._place}: the sink was not prepared")
-        return self._plan
+        return prepared(self._plan, self._place)
 
     def _tokens(self, table: "IcebergTable", pipeline: str) -> Tokens:
         return Tokens(table, pipeline, self._place)

@@ -36,14 +36,10 @@ from vector_assets.engine.core import (
     Json,
     Merge,
     Receipt,
-    RowKind,
     Staged,
     Target,
-    kinds_of,
-    rejects,
 )
 from vector_assets.engine.errors import (
-    BudgetError,
     ExpiredError,
     FatalError,
     PlanError,
@@ -69,6 +65,7 @@ from vector_assets.sinks.maxcompute_parts import (
     upsert,
 )
 from vector_assets.sinks.maxcompute_plan import Plan, make_plan
+from vector_assets.sinks.staging import budget_left, has_changes, payload_of, prepared, rejects_of
 
 log = logging.getLogger(__name__)
 
@@ -156,11 +153,7 @@ class MaxComputeSink:
         if batch.deletes is not None and batch.deletes.num_rows:
             deletes, more = plan.keys(batch.deletes)
             reasons |= more
-        if batch.reject_limit is not None and len(reasons) > batch.reject_limit:
-            raise BudgetError(
-                f"{plan.place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit}; the"
-                f" first: {next(iter(reasons.values()))}"
-            )
+        budget_left(reasons, batch.reject_limit, plan.place)
         loads = loads_of(plan, upserts, deletes, self.options.dynamic_partition_limit)
         if self.options.tunnel == "stream":
             payload = Payload([load.part for load in loads], loads)
@@ -173,7 +166,7 @@ class MaxComputeSink:
                 "tunnel": self.options.tunnel,
                 "parts": [part.to_json() for part in payload.parts],
             },
-            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            rejected=rejects_of(reasons),
             counts=Counts(refused=len(reasons)),
             payload=payload,
         )
@@ -181,9 +174,7 @@ class MaxComputeSink:
     def _check_kinds(self, batch: Batch) -> None:
         if self.merge is Merge.LAST:
             return
-        kinds = kinds_of(batch.upserts)
-        is_changed = kinds is not None and bool((kinds.to_numpy() != RowKind.INSERT).any())
-        if is_changed or (batch.deletes is not None and batch.deletes.num_rows):
+        if has_changes(batch):
             raise PlanError(
                 f"{self._prepared().place}: the rows hold updates or deletes, which the {self.options.tunnel} tunnel"
                 " does not take: set 'enableUpsert' = 'true', for a Delta table"
@@ -252,9 +243,8 @@ class MaxComputeSink:
             TargetReplacedError: the table was dropped or made anew.
             TransientError: some sessions may be closed, others not; `find` tells.
         """
-        plan, payload = self._prepared(), staged.payload
-        if not isinstance(payload, Payload):
-            raise FatalError(f"{plan.place}: batch {staged.token.seq} was not staged by this process: stage it again")
+        plan = self._prepared()
+        payload = payload_of(staged, Payload, plan.place)
         if payload.parts:
             self._check_same(staged.token)
         if self.options.tunnel == "stream":
@@ -429,6 +419,4 @@ class MaxComputeSink:
         self.service.close()
 
     def _prepared(self) -> Plan:
-        if self._plan is None:
-            raise FatalError(f"{self.options.target()}: the sink was not prepared")
-        return self._plan
+        return prepared(self._plan, self.options.target())

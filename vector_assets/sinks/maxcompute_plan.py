@@ -293,7 +293,7 @@ def converted(array: pa.Array, column: MaxColumn, refuse: Refuse) -> pa.Array:
             seconds = np.asarray(plain.cast(pa.timestamp("s"), safe=False).cast(pa.int64()).fill_null(0))
             is_outside = (seconds <= _NS_LEAST) | (seconds >= _NS_MOST)
             if is_outside.any():
-                refuse(is_outside, "is outside of 1677 to 2262, which nanoseconds span")
+                refuse(is_outside, "is outside of 1677 to 2262, which nanoseconds span; DATETIME holds it")
                 plain = pc.if_else(pa.array(is_outside), pa.scalar(None, plain.type), plain)
         return plain.cast(target)
     if pa.types.is_struct(target) and pa.types.is_struct(array.type):

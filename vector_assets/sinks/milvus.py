@@ -19,9 +19,8 @@ from vector_assets.engine.core import (
     Receipt,
     Staged,
     Target,
-    rejects,
 )
-from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
+from vector_assets.engine.errors import PlanError, RowsRefusedError, TargetReplacedError
 from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import milvus_tokens
 from vector_assets.sinks.applied import Applied
@@ -30,6 +29,7 @@ from vector_assets.sinks.milvus_plan import Plan, make_plan
 from vector_assets.sinks.milvus_tokens import Tokens
 from vector_assets.sinks.milvus_values import Columns, convert
 from vector_assets.sinks.milvus_write import Landing, Requests, requests_of
+from vector_assets.sinks.staging import budget_left, payload_of, prepared, rejects_of
 
 if TYPE_CHECKING:
     from vector_assets.clients.milvus_api import Api
@@ -119,18 +119,11 @@ class MilvusSink:
         if batch.deletes is not None and batch.deletes.num_rows:
             deletes, more = convert(batch.deletes, (plan.key,))
             reasons |= more
-        limit = batch.reject_limit
-        if limit is not None:
-            limit -= len(reasons)
-            if limit < 0:
-                raise BudgetError(
-                    f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit};"
-                    f" the first: {next(iter(reasons.values()))}"
-                )
+        limit = budget_left(reasons, batch.reject_limit, self._place)
         return Staged(
             token=token,
             committable={"incarnation": self._incarnation},
-            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            rejected=rejects_of(reasons),
             counts=Counts(refused=len(reasons)),
             payload=requests_of(plan, upserts, deletes, self.options.flush_rows, limit),
         )
@@ -145,9 +138,8 @@ class MilvusSink:
             RowsRefusedError: rows are refused that may hide earlier changes; the others are written.
             TransientError: it may or may not have been applied, in part or as a whole.
         """
-        token, requests, tokens = staged.token, staged.payload, self._tokens(staged.token.pipeline)
-        if not isinstance(requests, Requests):
-            raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
+        token, tokens = staged.token, self._tokens(staged.token.pipeline)
+        requests = payload_of(staged, Requests, self._place)
         self._check_same(token)
         state = tokens.state(token.seq)
         if state.batch is not None:
@@ -159,7 +151,7 @@ class MilvusSink:
         except NoCollectionError as error:
             raise TargetReplacedError(f"{self._place} was dropped: {error}") from error
         if landing.refused and staged.hides:
-            raise RowsRefusedError(rejects(list(landing.refused), "write", list(landing.refused.values())))
+            raise RowsRefusedError(rejects_of(landing.refused))
         # somebody may have taken over while the rows were on their way
         self._check_same(token)
         state = tokens.state(token.seq)
@@ -248,7 +240,7 @@ class MilvusSink:
         reasons = convert(batch.upserts, plan.fields)[1]
         if batch.deletes is not None and batch.deletes.num_rows:
             reasons |= convert(batch.deletes, (plan.key,))[1]
-        return rejects(list(reasons), "write", list(reasons.values()))
+        return rejects_of(reasons)
 
     def diagnose(self) -> Iterator[Finding]:
         """The server, the collection, its indexes, and the collection for batches."""
@@ -319,9 +311,7 @@ class MilvusSink:
         return self._connection
 
     def _prepared(self) -> Plan:
-        if self._plan is None:
-            raise FatalError(f"{self._place}: the sink was not prepared")
-        return self._plan
+        return prepared(self._plan, self._place)
 
     def _tokens(self, pipeline: str) -> Tokens:
         return Tokens(self._api(), self.options.place, pipeline)

@@ -6,37 +6,24 @@ comes before and after the data, so an owner that was replaced in between is fou
 """
 
 import base64
-import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
 
 from vector_assets.clients.milvus import Collection, Field, Index, NotLoadedError, RefusedError, text_literal
-from vector_assets.engine.abilities import Recalled, RecalledBatch
-from vector_assets.engine.core import (
-    BatchToken,
-    Found,
-    Position,
-    Receipt,
-    canonical,
-    no_rejects,
-    rejects,
-)
-from vector_assets.engine.errors import FatalError, FencedError, PlanError, TargetReplacedError
-from vector_assets.sinks.applied import Applied
-from vector_assets.sinks.contiguity import differences, told
+from vector_assets.engine.abilities import Recalled
+from vector_assets.engine.core import BatchToken
+from vector_assets.engine.errors import FatalError, PlanError
+from vector_assets.sinks.applied import PRUNE_EVERY, Applied, AppliedTokens, Standing, oldest_kept
 
 if TYPE_CHECKING:
     from vector_assets.clients.milvus_api import Api
 
 COLLECTION = "vector_assets_batches"
-KEPT_BATCHES = 10_000
-"""Batches of a pipeline whose rows are kept; what is older cannot be replayed."""
-_PRUNE_EVERY = 100
 _MOST_BYTES = 65_000
 _PAGE = 1_000
 
@@ -53,138 +40,41 @@ _MARK = "vector_assets.incarnation"
 """Property that tells a collection of milvus-lite from its successor under the same name: it has no ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """Where the target stands with a pipeline: positions, the collection last written to, one batch if it is there."""
+class Tokens(AppliedTokens[Standing]):
+    """The rows of one pipeline and target."""
 
-    positions: Position
-    incarnation: str | None
-    last_seq: int
-    batch: Applied | None
+    connector = "milvus"
+    noun = "collection"
 
-
-class Tokens:
-    """The rows of one pipeline and target. `place` is the target's name inside the database."""
-
-    def __init__(self, api: "Api", place: str, pipeline: str) -> None:
+    def __init__(self, api: "Api", target: str, pipeline: str) -> None:
+        super().__init__(target, pipeline)
         self.api = api
-        self.place = place
-        self.pipeline = pipeline
-        self.scope = hashlib.sha256(canonical([pipeline, place]).encode()).hexdigest()[:32]
 
-    def state(self, seq: int) -> State:
+    def state(self, seq: int | None = None) -> Standing:
         """Where the target stands, and what it says of batch `seq`."""
-        ids = [self._id("head"), self._id(seq)]
+        ids = [self._id("head"), *([] if seq is None else [self._id(seq)])]
         rows = dict(self._read(f"id in [{', '.join(map(text_literal, ids))}]"))
         head = rows.get(self._id("head"), {})
         batch = rows.get(self._id(seq))
-        return State(
+        return Standing(
             positions=head.get("positions", {}),
             incarnation=head.get("incarnation"),
             last_seq=head.get("seq", 0),
             batch=Applied.of_json(batch) if batch else None,
         )
 
-    def check(self, state: State, token: BatchToken, incarnation: str) -> None:
-        """Refuse a batch that is not the next one, or whose target is another collection.
-
-        Raises:
-            FencedError: the positions are not where the batch starts.
-            TargetReplacedError: the collection is not the one the last batch was written to.
-        """
-        if state.incarnation is not None and state.incarnation != incarnation:
-            raise TargetReplacedError(
-                f"{self.place} is a new collection ({incarnation}) under the name of the one that pipeline"
-                f" {self.pipeline} wrote to ({state.incarnation})"
-            )
-        if differences(state.positions, token):
-            raise self.fenced(state, token)
-
-    def fenced(self, state: State, token: BatchToken) -> FencedError:
-        """The error that shows where the batch starts and where the target is."""
-        reasons = told(differences(state.positions, token))
-        return FencedError(
-            f"milvus: {self.place}: batch {token.seq} of pipeline {token.pipeline} is not the next one: {reasons}"
-        )
-
-    def finish(self, state: State, token: BatchToken, batch: Applied) -> None:
+    def finish(self, state: Standing, token: BatchToken, batch: Applied) -> None:
         """Note that a batch is applied and move the positions; rows of old batches are removed now and then."""
-        head = {
-            "positions": {**state.positions, **token.span.end},
-            "incarnation": batch.incarnation,
-            "seq": max(token.seq, state.last_seq),
-        }
+        head = self._head(state, token, batch)
         self._write([("head", 0, head), (str(token.seq), token.seq, batch.to_json())])
-        if token.seq > KEPT_BATCHES and token.seq % _PRUNE_EVERY == 0:
-            last = token.seq - KEPT_BATCHES
-            self._delete(pa.array([self._id(seq) for seq in range(max(1, last - 2 * _PRUNE_EVERY), last)]))
-
-    def find(self, token: BatchToken, incarnation: str | None) -> Found:
-        """Whether the batch is applied; ABSENT only when the positions are where it starts.
-
-        Raises:
-            TargetReplacedError: the batch was applied to a collection that is gone.
-            FatalError: the batch is older than what the target remembers.
-        """
-        state = self.state(token.seq)
-        if state.batch is None:
-            if state.last_seq - token.seq >= KEPT_BATCHES:
-                raise FatalError(
-                    f"milvus: {self.place}: batch {token.seq} of pipeline {token.pipeline} is older than the"
-                    f" {KEPT_BATCHES} batches that the target remembers: whether it was applied cannot be told"
-                )
-            return "UNKNOWN" if differences(state.positions, token) else "ABSENT"
-        if state.batch.token != token.id:
-            return "UNKNOWN"
-        if state.batch.incarnation != incarnation:
-            now = "was dropped" if incarnation is None else f"is a new collection ({incarnation})"
-            raise TargetReplacedError(
-                f"{self.place} {now}; batch {token.seq} of pipeline {token.pipeline} was written to"
-                f" {state.batch.incarnation}"
-            )
-        return "APPLIED"
-
-    def receipt(self, token: BatchToken) -> Receipt:
-        """What was noted when the batch was committed.
-
-        Raises:
-            FencedError: the batch is not there, or was applied by a later owner of the pipeline or under another token.
-        """
-        state = self.state(token.seq)
-        if state.batch is None:
-            raise self.fenced(state, token)
-        return self.receipt_of(state.batch, token)
-
-    def receipt_of(self, batch: Applied, token: BatchToken) -> Receipt:
-        """The receipt of a batch that is there.
-
-        Raises:
-            FencedError: it was applied by a later owner of the pipeline or under another token.
-        """
-        if batch.token != token.id or batch.fence > token.fence:
-            raise FencedError(
-                f"milvus: {self.place}: batch {token.seq} of pipeline {token.pipeline} is in the target already, token"
-                f" {batch.token} by fence {batch.fence}; ours is {token.id} by fence {token.fence}"
-            )
-        refused = no_rejects()
-        if batch.rejected:
-            refused = rejects([at for at, _ in batch.rejected], "write", [reason for _, reason in batch.rejected])
-        return Receipt(token.id, batch.commit_id, batch.counts, refused)
+        last = oldest_kept(token.seq)
+        if last is not None:
+            self._delete(pa.array([self._id(seq) for seq in range(max(1, last - 2 * PRUNE_EVERY), last)]))
 
     def recall(self) -> Recalled:
         """Everything the rows say of the pipeline."""
-        state = self.state(0)
-        batches = sorted((Applied.of_json(body) for name, body in self._all() if not name.endswith("head")), key=_seq)
-        return Recalled(
-            state.positions,
-            tuple(RecalledBatch(b.seq, b.token, b.span, b.counts, b.commit_id, b.at_ms) for b in batches),
-            fence=max((batch.fence for batch in batches), default=0),
-            incarnation=state.incarnation,
-        )
-
-    def newest_seq(self) -> int:
-        """Highest sequence number of the pipeline's batches, 0 for none."""
-        return self.state(0).last_seq
+        batches = (Applied.of_json(body) for name, body in self._all() if not name.endswith("head"))
+        return self._recalled(self.state(), batches)
 
     def prune(self, up_to: int) -> int:
         """Remove the rows of batches up to this number, but the newest; how many there were."""
@@ -236,7 +126,7 @@ class Tokens:
 
         bodies = [_packed(body) for _, _, body in rows]
         if max(map(len, bodies)) > _MOST_BYTES:
-            raise FatalError(f"milvus: {self.place}: the positions of pipeline {self.pipeline} do not fit a row")
+            raise FatalError(f"milvus: {self.target}: the positions of pipeline {self.pipeline} do not fit a row")
         columns = [
             (_ID, pa.array([self._id(name) for name, _, _ in rows])),
             (_SCOPE, pa.array([self.scope] * len(rows))),
@@ -255,16 +145,9 @@ class Tokens:
         for _, error in self.api.write((deletes(COLLECTION, _ID, keys, chunk, None) for chunk in chunks), 1):
             raise error
 
-    def _id(self, name: object) -> str:
-        return f"{self.scope}:{name}"
-
 
 def _last(names: pa.Array) -> str:
     return str(names[-1].as_py())
-
-
-def _seq(batch: Applied) -> int:
-    return batch.seq
 
 
 def _packed(body: Mapping[str, Any]) -> str:

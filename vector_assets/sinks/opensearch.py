@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from vector_assets.clients.opensearch import Client, RefusedError, connect
 from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult, Tally
-from vector_assets.engine.core import Batch, BatchToken, Counts, Found, Json, Merge, Receipt, Staged, Target, rejects
-from vector_assets.engine.errors import BudgetError, FatalError, PlanError, RowsRefusedError, TargetReplacedError
+from vector_assets.engine.core import Batch, BatchToken, Counts, Found, Json, Merge, Receipt, Staged, Target
+from vector_assets.engine.errors import PlanError, RowsRefusedError, TargetReplacedError
 from vector_assets.engine.options import parse_duration
 from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import opensearch_tokens, opensearch_values
@@ -25,6 +25,7 @@ from vector_assets.sinks.opensearch_place import place
 from vector_assets.sinks.opensearch_plan import Plan, make_plan
 from vector_assets.sinks.opensearch_tokens import Tokens
 from vector_assets.sinks.opensearch_write import Landing, Work
+from vector_assets.sinks.staging import budget_left, payload_of, prepared, rejects_of
 
 _CHECK_AFTER_S = 60.0
 """A batch that takes longer looks again whether it is still its turn before the next request."""
@@ -90,7 +91,7 @@ class OpenSearchSink:
         return {"gc_deletes": f"{int(self.options.gc_deletes.total_seconds())}s"}
 
     def _inspected(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Plan:
-        from vector_assets.sinks.opensearch_search import brings_all
+        from vector_assets.sinks.opensearch_search import brings_all, embedded
 
         index = describe(self._client(), self.options.index)
         if index is None:
@@ -107,6 +108,9 @@ class OpenSearchSink:
         vectors = {column.name for column in plan.columns if column.is_vector}
         if brings_all(self._client(), index, vectors):
             plan = plan.direct()
+        elif plan.index.passes("default"):
+            texts = embedded(self._client(), index)
+            plan = replace(plan, texts=tuple(each.name for each in plan.columns if each.name in texts))
         self._plan = replace(plan, index=index, delimiter=self.options.delimiter)
         return self._plan
 
@@ -131,18 +135,11 @@ class OpenSearchSink:
         deletes = None
         if batch.deletes is not None and batch.deletes.num_rows:
             deletes = opensearch_values.deletes(plan, batch.deletes, token.seq, base)
-        limit = batch.reject_limit
-        if limit is not None:
-            limit -= len(reasons)
-            if limit < 0:
-                raise BudgetError(
-                    f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit};"
-                    f" the first: {next(iter(reasons.values()))}"
-                )
+        limit = budget_left(reasons, batch.reject_limit, self._place)
         return Staged(
             token=token,
             committable={"incarnation": plan.index.uuid},
-            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            rejected=rejects_of(reasons),
             counts=Counts(refused=len(reasons)),
             payload=Work(deletes, upserts, limit, batch.rewrites, is_append=not plan.key),
         )
@@ -157,14 +154,12 @@ class OpenSearchSink:
             RowsRefusedError: rows are refused that may hide earlier changes; the others are written.
             TransientError: it may or may not have been applied, in part or as a whole.
         """
-        token, work, tokens = staged.token, staged.payload, self._tokens(staged.token.pipeline)
-        if not isinstance(work, Work):
-            raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
+        token, tokens = staged.token, self._tokens(staged.token.pipeline)
+        work = payload_of(staged, Work, self._place)
         self._check_same(token)
-        state = tokens.state()
-        batch = tokens.batch(token.seq, state)
-        if batch is not None:
-            return tokens.receipt_of(batch, token)
+        state = tokens.state(token.seq)
+        if state.batch is not None:
+            return tokens.receipt_of(state.batch, token)
         tokens.check(state, token, self._incarnation)
         guard = self._guard(tokens, token)
         plan = self._prepared()
@@ -175,7 +170,7 @@ class OpenSearchSink:
         )  # fmt: skip
         landing.send()
         if landing.refused and staged.hides:
-            raise RowsRefusedError(rejects(list(landing.refused), "write", list(landing.refused.values())))
+            raise RowsRefusedError(rejects_of(landing.refused))
         if self.options.refresh == "true" and (landing.written or landing.deleted):
             self._client().ask("POST", f"/{self.options.address}/_refresh")
         # what was written after the index had gone made a new one
@@ -268,7 +263,7 @@ class OpenSearchSink:
 
     def newest_seq(self, pipeline: str) -> int:
         """Highest sequence number of the pipeline's batches in this target, 0 for none."""
-        return self._tokens(pipeline).state().last_seq
+        return self._tokens(pipeline).newest_seq()
 
     def prune(self, pipeline: str, up_to: int) -> int:
         """Delete the documents of the pipeline's batches up to this number, but the newest."""
@@ -374,9 +369,7 @@ class OpenSearchSink:
         return self._connection
 
     def _prepared(self) -> Plan:
-        if self._plan is None:
-            raise FatalError(f"{self._place}: the sink was not prepared")
-        return self._plan
+        return prepared(self._plan, self._place)
 
     def _base(self, pipeline: str) -> int:
         """What is added to the numbers of the pipeline's batches; asked for once."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 from vector_assets.clients.opensearch import Client
 from vector_assets.sinks.kinds import kind_of
 from vector_assets.sinks.opensearch_plan import Column, Plan
-from vector_assets.sinks.opensearch_values import ids_of, stored, stored_type
+from vector_assets.sinks.opensearch_values import HIDDEN, ids_of, stored, stored_type
 
 _PAGE_BYTES = 8 << 20
 _ROW_BYTES = 512
@@ -20,7 +20,7 @@ _KEEP_ALIVE = "5m"
 def as_stored(plan: Plan, rows: pa.Table) -> pa.Table:
     """The rows that the index would take, in the types that documents are read back in."""
     table = stored(plan, rows)[0]
-    return table.select([name for name in table.column_names if name not in {"_id", "_index"}])
+    return table.select([name for name in table.column_names if name not in HIDDEN])
 
 
 def rows_of(client: Client, plan: Plan, keys: pa.Table) -> pa.Table:

@@ -41,7 +41,8 @@ class Column:
 class Plan:
     """An index that the pipeline's rows fit into; without a `key` every row is a document of its own.
 
-    With `is_direct` documents leave out the index's own ingest pipeline: they bring all that it makes.
+    With `is_direct` documents leave out the index's own ingest pipeline: they bring all that it makes. `texts` are the
+    columns that it embeds, where it does nothing else.
     """
 
     index: Index
@@ -50,6 +51,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     delimiter: str = "_"
     is_direct: bool = False
+    texts: tuple[str, ...] = ()
 
     @property
     def has_pipeline(self) -> bool:

@@ -142,15 +142,25 @@ def brings_all(client: Client, index: Index, vectors: Collection[str]) -> bool:
 
     Of several indices each may have a pipeline of its own: false.
     """
+    made = _embeds(client, index).values() if vectors else ()
+    return bool(made) and all(isinstance(vector, str) and vector in vectors for vector in made)
+
+
+def embedded(client: Client, index: Index) -> frozenset[str]:
+    """Text fields that the index's own ingest pipeline embeds, where that is all it does; of several indices: none."""
+    made = _embeds(client, index)
+    return frozenset(made) if all(isinstance(vector, str) for vector in made.values()) else frozenset()
+
+
+def _embeds(client: Client, index: Index) -> dict[str, Any]:
+    """What the index's own ingest pipeline embeds, by text field; nothing where it does anything else as well."""
     name = index.settings.get("index.default_pipeline")
-    if not name or name == "_none" or index.is_several or not vectors:
-        return False
+    if not name or name == "_none" or index.is_several:
+        return {}
     processors = (client.find(f"/_ingest/pipeline/{name}") or {}).get(name, {}).get("processors", [])
-    maps = [each["text_embedding"].get("field_map", {}) for each in processors if set(each) == {"text_embedding"}]
-    if not maps or len(maps) != len(processors):
-        return False
-    made = [vector for each in maps for vector in each.values()]
-    return all(isinstance(vector, str) and vector in vectors for vector in made)
+    if any(set(each) != {"text_embedding"} for each in processors):
+        return {}
+    return {text: vector for each in processors for text, vector in each["text_embedding"].get("field_map", {}).items()}
 
 
 def findings(client: Client, options: OpenSearchOptions) -> Iterator[Finding]:

@@ -11,19 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from vector_assets.clients.opensearch import Client, RefusedError
-from vector_assets.engine.abilities import Recalled, RecalledBatch
-from vector_assets.engine.core import BatchToken, Found, Position, Receipt, canonical, no_rejects, rejects
-from vector_assets.engine.errors import FatalError, FencedError, PlanError, TargetReplacedError
-from vector_assets.sinks.applied import Applied
-from vector_assets.sinks.contiguity import differences, told
+from vector_assets.engine.abilities import Recalled
+from vector_assets.engine.core import BatchToken
+from vector_assets.engine.errors import FencedError, PlanError
+from vector_assets.sinks.applied import Applied, AppliedTokens, Standing, oldest_kept
 
 INDEX = "vector_assets_batches"
 """The index for batches, one in a cluster."""
-KEPT_BATCHES = 10_000
-"""Batches of a pipeline that are remembered; what is older cannot be replayed."""
 
 _PAGE = 1_000
-_PRUNE_EVERY = 100
 _MAPPING = {
     "dynamic": "strict",
     "properties": {
@@ -36,67 +32,43 @@ _MAPPING = {
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """Where the target stands with a pipeline. `base` is added to batch numbers in versions; `place` is where the head
-    was read (sequence number and term), None where there is none."""
+class State(Standing):
+    """`base` is added to batch numbers in versions; `newest` is the newest batch. `place` is where the head was read
+    (sequence number and term), None where there is none."""
 
-    positions: Position
-    incarnation: str | None
-    last_seq: int
     base: int
     newest: Applied | None
     place: tuple[int, int] | None
 
 
-class Tokens:
+class Tokens(AppliedTokens[State]):
     """The documents of one pipeline and target."""
 
-    def __init__(self, client: Client, target: str, pipeline: str) -> None:
-        self._client = client
-        self.target = target
-        self.pipeline = pipeline
-        self.scope = hashlib.sha256(canonical([pipeline, target]).encode()).hexdigest()[:32]
+    connector = "opensearch"
+    noun = "index"
 
-    def state(self) -> State:
-        """Where the target stands."""
+    def __init__(self, client: Client, target: str, pipeline: str) -> None:
+        super().__init__(target, pipeline)
+        self._client = client
+
+    def state(self, seq: int | None = None) -> State:
+        """Where the target stands, and what it says of batch `seq`."""
         found = self._client.find(f"/{INDEX}/_doc/{self._id('head')}")
         if found is None:
-            return State({}, None, 0, 0, None, None)
+            return State({}, None, 0, None, 0, None, None)
         body = found["_source"]["body"]
         newest = Applied.of_json(body["newest"]) if body.get("newest") else None
         place = (found["_seq_no"], found["_primary_term"])
-        return State(body["positions"], body["incarnation"], body["seq"], body["base"], newest, place)
+        batch = self._batch(seq, newest, body["seq"])
+        return State(body["positions"], body["incarnation"], body["seq"], batch, body["base"], newest, place)
 
-    def batch(self, seq: int, state: State) -> Applied | None:
-        """What the target says of a batch."""
-        if state.newest is not None and state.newest.seq == seq:
-            return state.newest
-        if seq > state.last_seq:
+    def _batch(self, seq: int | None, newest: Applied | None, last_seq: int) -> Applied | None:
+        if newest is not None and newest.seq == seq:
+            return newest
+        if seq is None or seq > last_seq:
             return None
         found = self._client.find(f"/{INDEX}/_doc/{self._id(seq)}")
         return Applied.of_json(found["_source"]["body"]) if found else None
-
-    def check(self, state: State, token: BatchToken, incarnation: str) -> None:
-        """Refuse a batch that is not the next one, or whose target is another index.
-
-        Raises:
-            FencedError: the positions are not where the batch starts.
-            TargetReplacedError: the index is not the one the last batch was written to.
-        """
-        if state.incarnation is not None and state.incarnation != incarnation:
-            raise TargetReplacedError(
-                f"{self.target} is a new index ({incarnation}) under the name of the one that pipeline {self.pipeline}"
-                f" wrote to ({state.incarnation})"
-            )
-        if differences(state.positions, token):
-            raise self.fenced(state, token)
-
-    def fenced(self, state: State, token: BatchToken) -> FencedError:
-        """The error that shows where the batch starts and where the target is."""
-        reasons = told(differences(state.positions, token))
-        return FencedError(
-            f"opensearch: {self.target}: batch {token.seq} of pipeline {token.pipeline} is not the next one: {reasons}"
-        )
 
     def finish(self, state: State, token: BatchToken, batch: Applied) -> None:
         """Note that a batch is applied and move the positions, unless somebody else did meanwhile.
@@ -106,16 +78,10 @@ class Tokens:
         """
         if state.newest is not None:
             self._put(self._id(state.newest.seq), state.newest.seq, state.newest.to_json())
-        head = {
-            "positions": {**state.positions, **token.span.end},
-            "incarnation": batch.incarnation,
-            "seq": max(token.seq, state.last_seq),
-            "base": state.base,
-            "newest": batch.to_json(),
-        }
-        self._put_head(head, state)
-        if token.seq > KEPT_BATCHES and token.seq % _PRUNE_EVERY == 0:
-            self._delete(1, token.seq - KEPT_BATCHES)
+        self._put_head({**self._head(state, token, batch), "base": state.base, "newest": batch.to_json()}, state)
+        last = oldest_kept(token.seq)
+        if last is not None:
+            self._delete(1, last)
 
     def _put_head(self, head: dict[str, Any], state: State) -> None:
         condition: dict[str, Any] = {"op_type": "create"}
@@ -139,73 +105,13 @@ class Tokens:
         self._put(name, 0, {"token": token.id})
         return False
 
-    def find(self, token: BatchToken, incarnation: str | None) -> Found:
-        """Whether the batch is applied; ABSENT only when the positions are where it starts.
-
-        Raises:
-            TargetReplacedError: the batch was applied to an index that is gone.
-            FatalError: the batch is older than what the target remembers.
-        """
-        state = self.state()
-        batch = self.batch(token.seq, state)
-        if batch is None:
-            if state.last_seq - token.seq >= KEPT_BATCHES:
-                raise FatalError(
-                    f"opensearch: {self.target}: batch {token.seq} of pipeline {token.pipeline} is older than the"
-                    f" {KEPT_BATCHES} batches that the target remembers: whether it was applied cannot be told"
-                )
-            return "UNKNOWN" if differences(state.positions, token) else "ABSENT"
-        if batch.token != token.id:
-            return "UNKNOWN"
-        if batch.incarnation != incarnation:
-            now = "was dropped" if incarnation is None else f"is a new index ({incarnation})"
-            raise TargetReplacedError(
-                f"{self.target} {now}; batch {token.seq} of pipeline {token.pipeline} was written to"
-                f" {batch.incarnation}"
-            )
-        return "APPLIED"
-
-    def receipt(self, token: BatchToken) -> Receipt:
-        """What was noted when the batch was committed.
-
-        Raises:
-            FencedError: the batch is not there, or was applied by a later owner of the pipeline or under another token.
-        """
-        state = self.state()
-        batch = self.batch(token.seq, state)
-        if batch is None:
-            raise self.fenced(state, token)
-        return self.receipt_of(batch, token)
-
-    def receipt_of(self, batch: Applied, token: BatchToken) -> Receipt:
-        """The receipt of a batch that is there.
-
-        Raises:
-            FencedError: it was applied by a later owner of the pipeline or under another token.
-        """
-        if batch.token != token.id or batch.fence > token.fence:
-            raise FencedError(
-                f"opensearch: {self.target}: batch {token.seq} of pipeline {token.pipeline} is in the target already,"
-                f" token {batch.token} by fence {batch.fence}; ours is {token.id} by fence {token.fence}"
-            )
-        refused = no_rejects()
-        if batch.rejected:
-            refused = rejects([at for at, _ in batch.rejected], "write", [reason for _, reason in batch.rejected])
-        return Receipt(token.id, batch.commit_id, batch.counts, refused)
-
     def recall(self) -> Recalled:
         """Everything the documents say of the pipeline."""
         state = self.state()
-        older = {batch.seq: batch for batch in self._all() if batch.seq <= state.last_seq}
+        batches = {batch.seq: batch for batch in self._all() if batch.seq <= state.last_seq}
         if state.newest is not None:
-            older[state.newest.seq] = state.newest
-        batches = [older[seq] for seq in sorted(older)]
-        return Recalled(
-            state.positions,
-            tuple(RecalledBatch(b.seq, b.token, b.span, b.counts, b.commit_id, b.at_ms) for b in batches),
-            fence=max((batch.fence for batch in batches), default=0),
-            incarnation=state.incarnation,
-        )
+            batches[state.newest.seq] = state.newest
+        return self._recalled(state, batches.values())
 
     def prune(self, up_to: int) -> int:
         """Remove the documents of batches up to this number, but the newest; how many there were."""
@@ -255,9 +161,6 @@ class Tokens:
     def _put(self, name: str, seq: int, body: dict[str, Any], **condition: Any) -> None:
         document = {"scope": self.scope, "pipeline": self.pipeline, "seq": seq, "body": body}
         self._client.ask("PUT", f"/{INDEX}/_doc/{name}", document, params=condition)
-
-    def _id(self, name: object) -> str:
-        return f"{self.scope}:{name}"
 
 
 _CONFLICT = 409

@@ -4,11 +4,12 @@ A reason never repeats the value.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, reduce
 
 import duckdb
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +17,7 @@ from vector_assets.engine.core import POSITION, BatchToken
 from vector_assets.sinks.kinds import kind_of
 from vector_assets.sinks.opensearch_plan import Column, Plan
 from vector_assets.sinks.refusals import Mask, Refusals
-from vector_assets.sinks.vectors import check, limit_of, parse
+from vector_assets.sinks.vectors import check, json_texts, limit_of, parse
 
 MOST_ID_BYTES = 512
 """The server's limit of an `_id`."""
@@ -54,11 +55,11 @@ class Documents:
             return self
         known = pa.array(list(homes), pa.string())
         found = pa.array(list(homes.values()), pa.string()).take(pc.index_in(self.ids, value_set=known))
-        names = _whole(pc.fill_null(found, otherwise))
+        names = _whole(pc.fill_null(found, otherwise).cast(pa.large_string()))
         # all lines begin alike: {"index":{"_id": or {"delete":{"_id":
         start = self.lines[0].as_py().index('"_id"')
         head, rests = self.lines[0].as_py()[:start], pc.binary_replace_slice(self.lines, 0, start, "")
-        lines = pc.binary_join_element_wise(f'{head}"_index":"', names, '",', rests, "")
+        lines = pc.binary_join_element_wise(_large(f'{head}"_index":"'), names, _large('",'), rests, _large(""))
         return Documents(self.ids, self.positions, _whole(lines), names)
 
 
@@ -71,7 +72,7 @@ def stored(plan: Plan, rows: pa.Table, token: str = "") -> tuple[pa.Table, dict[
     for name in plan.key:
         refusals.of(name)(_mask(pc.is_null(rows.column(name))), "is null, and part of the key")
     refusals.of("_id")(_mask(pc.greater(pc.fill_null(pc.binary_length(ids), 0), MOST_ID_BYTES)), "the key is too long")
-    table = pa.table({**arrays, POSITION: rows.column(POSITION), _ID: ids})
+    table = _shaped(plan, pa.table({**arrays, POSITION: rows.column(POSITION), _ID: ids}))
     if (pattern := plan.index.pattern) is not None:
         names = pattern.names(rows)
         refusals.of(", ".join(pattern.columns))(
@@ -87,15 +88,49 @@ def stored(plan: Plan, rows: pa.Table, token: str = "") -> tuple[pa.Table, dict[
     return table.filter(pa.array(kept)), reasons
 
 
-_ID, _INDEX = "_id", "_index"
+def _shaped(plan: Plan, table: pa.Table) -> pa.Table:
+    """Rows with a blank text, which a pipeline that embeds refuses: those with no other text are `_PLAIN`, to be sent
+    past it, and have no vectors; of others, whose vectors it makes, a blank text becomes NULL."""
+    columns = [name for name in plan.texts if name in table.column_names and pa.types.is_string(table[name].type)]
+    if not columns:
+        return table
+    blank = {
+        name: pc.fill_null(pc.equal(pc.utf8_trim_whitespace(table[name]), ""), fill_value=False) for name in columns
+    }
+    is_any = reduce(pc.or_, blank.values())
+    if not pc.any(is_any).as_py():
+        return table
+    has_text = reduce(pc.or_, [pc.and_not(pc.is_valid(table[name]), blank[name]) for name in columns])
+    for name in columns:
+        values = pc.if_else(pc.and_(blank[name], has_text), None, table[name])
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table.append_column(_PLAIN, pc.and_not(is_any, has_text))
+
+
+_ID, _INDEX, _PLAIN = "_id", "_index", "_plain"
+HIDDEN = frozenset({_ID, _INDEX, _PLAIN})
+"""Columns of `stored` that are no fields."""
 
 
 def upserts(plan: Plan, rows: pa.Table, token: BatchToken, base: int) -> tuple[Documents, dict[int, str]]:
     """Rows as actions of a bulk request: of a key as they are to be, of no key as new documents."""
     table, reasons = stored(plan, rows, token.id)
-    fields = ", ".join(f"{_quoted(column.name)}: {_selected(column)}" for column in _sent(plan, rows))
-    action = "index" if plan.key else "create"
-    return _documents(table, action, f"to_json({{{fields}}})::VARCHAR || chr(10)", token.seq, base), reasons
+    sent = _sent(plan, rows)
+    plain = [f"{_quoted(column.name)}: {_selected(column)}" for column in sent if not column.is_vector]
+    fields = ", ".join(plain)
+    begun = f"left(to_json({{{fields}}})::VARCHAR, -1)" if fields else "'{'"
+    made = _documents(table, "index" if plan.key else "create", begun, token.seq, base)
+    parts = [made.lines]
+    # DuckDB would write a vector's floats as the doubles that they are: half as long again
+    for name in (column.name for column in sent if column.is_vector):
+        comma = "," if plain or len(parts) > 1 else ""
+        parts += [_large(f"{comma}{orjson.dumps(name).decode()}:"), json_texts(_whole(table.column(name)))]
+    lines = _whole(pc.binary_join_element_wise(*parts, _large("}\n"), _large("")))
+    return replace(made, lines=lines), reasons
+
+
+def _large(text: str) -> pa.Scalar:
+    return pa.scalar(text, pa.large_string())
 
 
 def deletes(plan: Plan, keys: pa.Table, seq: int, base: int) -> Documents:
@@ -108,6 +143,7 @@ def deletes(plan: Plan, keys: pa.Table, seq: int, base: int) -> Documents:
 
 
 def _documents(table: pa.Table, action: str, source: str, seq: int, base: int) -> Documents:
+    """An action for each row; its line goes on with `source`, an expression of columns that are no vectors."""
     ordinals = pc.min_element_wise(table.column(POSITION), pa.scalar(_MOST_ORDINAL, pa.int64()))
     versions = pc.add(ordinals, pa.scalar((base + seq) << VERSION_SHIFT, pa.int64()))
     rows = table.append_column("_version", versions)
@@ -115,12 +151,16 @@ def _documents(table: pa.Table, action: str, source: str, seq: int, base: int) -
     named = f'"_index":\' || to_json("{_INDEX}")::VARCHAR || \',' if is_named else ""
     # a new document has no version to be given: that it is there already says as much
     version = "" if action == "create" else ',"version":\' || "_version" || \',"version_type":"external"'
+    if _PLAIN in table.column_names:
+        version += f"' || if({_PLAIN}, ',\"pipeline\":\"_none\"', '') || '"
     head = f'\'{{"{action}":{{{named}"_id":\' || to_json("{_ID}")::VARCHAR || \'{version}}}}}\' || chr(10)'
     with _database().cursor() as connection:
         connection.register("rows", rows)
-        lines = connection.sql(f"SELECT {head} || {source} AS line FROM rows").to_arrow_table()
+        lines = connection.sql(f"SELECT {head} || {source} AS line FROM rows").to_arrow_table().column("line")
     names = _whole(table.column(_INDEX)) if is_named else None
-    return Documents(_whole(table.column(_ID)), _whole(table.column(POSITION)), _whole(lines.column("line")), names)
+    # the lines of a batch may be more than 2 GB
+    whole = _whole(lines.cast(pa.large_string()))
+    return Documents(_whole(table.column(_ID)), _whole(table.column(POSITION)), whole, names)
 
 
 @cache

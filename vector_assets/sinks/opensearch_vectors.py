@@ -15,6 +15,8 @@ from vector_assets.sinks.opensearch_search import made_by
 _TOGETHER = 10
 """Texts that a model is asked for at a time; Model Studio takes no more."""
 _PREDICT_S = 60.0
+_PAGE = 1_000
+_KEEP_ALIVE = "5m"
 _NEAR = 1e-4
 """Models answer the same text a little differently from request to request."""
 
@@ -40,16 +42,36 @@ def audit(client: Client, options: OpenSearchOptions, sample: int) -> Iterator[T
         client.ask("POST", f"/{options.address}/_refresh")
     for vector, (model, text) in made.items():
         there, missing = (_counted(client, index, text, vector, has_vector=each) for each in (True, False))
-        note = f"{there:,} have one"
+        blank = _blank(client, index, text, vector) if missing else 0
+        missing -= blank
+        note = f"{there:,} have one" + (f", {blank:,} have a blank text" if blank else "")
         yield Tally(f"documents with {text} that have no {vector} = 0", missing, 0, note)
         yield from _sampled(client, index, model, text, vector, sample)
 
 
 def _counted(client: Client, index: Index, text: str, vector: str, *, has_vector: bool) -> int:
-    how = "filter" if has_vector else "must_not"
-    query: dict[str, Any] = {"bool": {"filter": [{"exists": {"field": text}}]}}
-    query["bool"].setdefault(how, []).append({"exists": {"field": vector}})
+    with_text = [{"exists": {"field": text}}]
+    query = {"bool": {"filter": [*with_text, {"exists": {"field": vector}}]}} if has_vector else _without(text, vector)
     return int(client.ask("POST", f"/{index.name}/_count", {"query": query})["count"])
+
+
+def _without(text: str, vector: str) -> dict[str, Any]:
+    """The query for documents with a text that have no vector."""
+    return {"bool": {"filter": [{"exists": {"field": text}}], "must_not": [{"exists": {"field": vector}}]}}
+
+
+def _blank(client: Client, index: Index, text: str, vector: str) -> int:
+    """How many documents have no vector because their text is blank: no query finds a text without a word."""
+    body = {"query": _without(text, vector), "size": _PAGE, "sort": ["_doc"], "_source": [text]}
+    page = client.ask("POST", f"/{index.name}/_search", body, params={"scroll": _KEEP_ALIVE})
+    found = 0
+    try:
+        while hits := page["hits"]["hits"]:
+            found += sum(isinstance(value := hit["_source"].get(text), str) and not value.strip() for hit in hits)
+            page = client.ask("POST", "/_search/scroll", {"scroll": _KEEP_ALIVE, "scroll_id": page["_scroll_id"]})
+    finally:
+        client.ask("DELETE", "/_search/scroll", {"scroll_id": [page["_scroll_id"]]})
+    return found
 
 
 def _sampled(client: Client, index: Index, model: str, text: str, vector: str, sample: int) -> Iterator[Tally]:

@@ -23,14 +23,10 @@ from vector_assets.engine.core import (
     Json,
     Merge,
     Receipt,
-    RowKind,
     Staged,
     Target,
-    kinds_of,
-    rejects,
 )
 from vector_assets.engine.errors import (
-    BudgetError,
     FatalError,
     PlanError,
     TargetReplacedError,
@@ -44,6 +40,7 @@ from vector_assets.sinks.paimon_options import PaimonOptions
 from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for, table_rows
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
 from vector_assets.sinks.paimon_tokens import Marks, Tokens
+from vector_assets.sinks.staging import budget_left, has_changes, payload_of, prepared, rejects_of
 
 if TYPE_CHECKING:
     from pypaimon.table.file_store_table import FileStoreTable
@@ -205,11 +202,7 @@ class PaimonSink:
             keys, more = opened.plan.keys(batch.deletes)
             reasons |= more
             deletes = delete_rows(keys, opened.plan.schema)
-        if batch.reject_limit is not None and len(reasons) > batch.reject_limit:
-            raise BudgetError(
-                f"{self._place}: {len(reasons)} rows cannot be written, the batch may lose {batch.reject_limit}; the"
-                f" first: {next(iter(reasons.values()))}"
-            )
+        budget_left(reasons, batch.reject_limit, self._place)
         files, root = None, token.seq if batch.root is None else batch.root
         rows = opened.plan.of_batch(rows, root)
         if not opened.plan.key:
@@ -221,7 +214,7 @@ class PaimonSink:
         return Staged(
             token=token,
             committable={"incarnation": opened.incarnation},
-            rejected=rejects(list(reasons), "write", list(reasons.values())),
+            rejected=rejects_of(reasons),
             counts=Counts(refused=len(reasons)),
             payload=_Payload(rows, deletes, files, root if batch.rewrites and self.batch_column else None),
         )
@@ -229,9 +222,7 @@ class PaimonSink:
     def _check_kinds(self, batch: Batch) -> None:
         if self.merge is Merge.LAST:
             return
-        kinds = kinds_of(batch.upserts)
-        is_changed = kinds is not None and bool((kinds.to_numpy() != RowKind.INSERT).any())
-        if is_changed or (batch.deletes is not None and batch.deletes.num_rows):
+        if has_changes(batch):
             raise PlanError(
                 f"{self._place}: the rows hold updates or deletes; the table has no primary key and takes inserts only"
             )
@@ -245,9 +236,7 @@ class PaimonSink:
             TransientError: it may or may not have been applied.
         """
         opened = self._prepared()
-        token, payload = staged.token, staged.payload
-        if not isinstance(payload, _Payload):
-            raise FatalError(f"{self._place}: batch {token.seq} was not staged by this process: stage it again")
+        token, payload = staged.token, payload_of(staged, _Payload, self._place)
         for _ in range(_ATTEMPTS):
             self._check_incarnation(opened.incarnation)
             marks = self._tokens.marks(opened.table)
@@ -468,9 +457,7 @@ class PaimonSink:
         return f"vector_assets-{token.pipeline}"
 
     def _prepared(self) -> _Opened:
-        if self._opened is None:
-            raise FatalError(f"{self._place}: the sink was not prepared")
-        return self._opened
+        return prepared(self._opened, self._place)
 
     def _existing(self) -> Any:
         """The table as it is now, also for an operator's command that prepared nothing."""

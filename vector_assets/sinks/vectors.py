@@ -6,6 +6,7 @@ infinite or too large for the target's element type.
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -102,6 +103,35 @@ def check(vectors: pa.Array, dimension: int | None, limit: float, refuse: Refuse
         is_nan = np.isnan(magnitudes)
         refuse(_any_per_list(is_nan, lengths), "a value of the vector is NaN")
         refuse(_any_per_list(~is_right & ~is_nan, lengths), "a value of the vector is infinite or out of range")
+
+
+def json_texts(vectors: pa.Array) -> pa.Array:
+    """Vectors of floats, all finite, as JSON in the fewest digits that mean the same float; `null` for null."""
+    lengths, valid = _lengths(vectors), np.asarray(vectors.is_valid().to_numpy(zero_copy_only=False))
+    texts = [pa.array(["null"], pa.large_string())]
+    places, count = np.zeros(len(vectors), np.int64), 1
+    for length in np.unique(lengths[valid]).tolist():
+        is_such = valid & (lengths == length)
+        such = vectors if is_such.all() else vectors.filter(pa.array(is_such))
+        numbers = such.flatten().to_numpy().reshape(len(such), length)
+        step = max(_AT_ONCE // max(length, 1), 1)
+        texts += [_json_lists(numbers[at : at + step]) for at in range(0, len(such), step)]
+        if len(such) == len(vectors):
+            return pa.concat_arrays(texts[1:])
+        places[is_such] = np.arange(count, count + len(such))
+        count += len(such)
+    return pa.concat_arrays(texts).take(pa.array(places))
+
+
+def _json_lists(numbers: npt.NDArray[np.float32]) -> pa.Array:
+    text = orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)
+    inner = pc.split_pattern(pa.array([memoryview(text)[2:-2]], pa.large_binary()), "],[").flatten()
+    opening, closing, nothing = (pa.scalar(each, pa.large_binary()) for each in (b"[", b"]", b""))
+    return pc.binary_join_element_wise(opening, inner, closing, nothing).view(pa.large_string())
+
+
+_AT_ONCE = 1 << 19
+"""Numbers that are written in one go: 4 MB of text, about."""
 
 
 def _any_per_list(flags: Mask | pa.Array, lengths: npt.NDArray[np.int64]) -> Mask:

@@ -182,6 +182,9 @@ class MySqlCdcSource:
         table, moment = chunk.table, now if end.open else end
         merger = Merger(self._server, table, after, chunk.last)
         offset, items = start.offset, list(self._between(start, moment, now))
+        if end.open:
+            # a server may count a transaction that it does not send yet, and no SELECT sees
+            moment = next(replace(item, server=now.server) for item in items if isinstance(item, Place))
         altered = [item for item in items if isinstance(item, Altered)]
         follower = self._follower(altered)
         for images in together([item for item in items if isinstance(item, Piece)]):
@@ -254,8 +257,9 @@ class MySqlCdcSource:
         self._tables()
         return here.behind(Place.now(self._server.binlog())) == 0
 
-    def _between(self, start: Place, moment: Place, now: Place) -> Iterator[Piece | Altered]:
-        """The binlog from the last chunk's moment to this one's, and what is later, marked so."""
+    def _between(self, start: Place, moment: Place, now: Place) -> Iterator[Piece | Altered | Place]:
+        """The binlog from the last chunk's moment to this one's, the place that was reached, and what is later, marked
+        so."""
         place = replace(start, table=None, after=None)
         cursor = Cursor(self._open, self._is_wanted, follows=self._follows)
         try:
@@ -269,6 +273,8 @@ class MySqlCdcSource:
                             yield replace(item, late=is_late)
                     if place == before:
                         break
+                if not is_late:
+                    yield place
         finally:
             cursor.close()
 

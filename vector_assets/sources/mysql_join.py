@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vector_assets.clients.mysql import MySql
-from vector_assets.clients.mysql_keys import Key, as_json, literal, parameters
+from vector_assets.clients.mysql_keys import Key, as_json, beyond, key_columns, literal, parameters
 from vector_assets.clients.mysql_rows import Select
 from vector_assets.clients.mysql_schema import MySqlColumn, MySqlTable, discover, quote
 from vector_assets.engine.errors import PlanError
@@ -40,8 +40,10 @@ class Join:
         self.names = [column.name for column in table.physical]
         self._found: list[MySqlTable] | None = None
 
-    def rows(self, asked: Sequence[Any]) -> Found:
+    def rows(self, asked: Sequence[Any], up_to: Key | None = None) -> Found:
         """The rows that the key columns `asked` name; a key with a NULL in it has none.
+
+        With `up_to` only rows that the driving table has no later than there, in the order a snapshot reads it.
 
         Raises:
             PlanError: a table or a column is gone, or has another type than is declared.
@@ -49,7 +51,7 @@ class Join:
         keys = list(zip(*(column.to_pylist() for column in asked), strict=True))
         numbers = {key: number for number, key in enumerate(dict.fromkeys(k for k in keys if None not in k))}
         wanted = [as_json(key) for key in numbers]
-        blocks = [self._block(wanted[at : at + _AT_ONCE], at) for at in range(0, len(wanted), _AT_ONCE)]
+        blocks = [self._block(wanted[at : at + _AT_ONCE], at, up_to) for at in range(0, len(wanted), _AT_ONCE)]
         place = np.full(len(wanted) + 1, -1, np.int64)
         order = np.concatenate([np.zeros(0, np.int64), *(block[0] for block in blocks)])
         place[order] = np.arange(len(order))
@@ -63,7 +65,7 @@ class Join:
             columns.append(whole.take(taken) if len(whole) else pa.nulls(len(rows), column.type.arrow))
         return Found(is_there, columns)
 
-    def _block(self, keys: Sequence[Key], first: int) -> tuple[npt.NDArray[np.int64], list[Any]]:
+    def _block(self, keys: Sequence[Key], first: int, up_to: Key | None) -> tuple[npt.NDArray[np.int64], list[Any]]:
         """Numbers of the keys that have a row, and the rows' columns in their declared types."""
         tables = self._tables()
         columns = self._asked(tables)
@@ -71,7 +73,10 @@ class Join:
         statement = (
             f"SELECT STRAIGHT_JOIN q.n, {listed} FROM ({self._numbered(tables[0], len(keys))}) AS q {self._joins()}"
         )
-        values = [part for number, key in enumerate(keys, first) for part in (number, *parameters(key))]
+        values: list[Any] = [part for number, key in enumerate(keys, first) for part in (number, *parameters(key))]
+        if up_to is not None:
+            where, bounds = beyond(key_columns(tables[0]), up_to, is_upper=True, alias="t0")
+            statement, values = f"{statement} WHERE {where}", [*values, *bounds]
         select = Select(self._options.reader.login, statement, values)
         try:
             blocks = [block for block, _ in select.blocks([_NUMBER, *(column for _, column, _ in columns)])]

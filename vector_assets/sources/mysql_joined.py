@@ -4,6 +4,9 @@ The binlog of each table says which keys changed; their rows are then read by on
 that is not before the change. So a row is always whole, whatever table changed, and what was read is what the archive
 keeps: a replay gives the same rows. A key without a row in the driving table is a delete; another table without a row
 for it has NULLs.
+
+During the initial snapshot the target has the driving table's rows up to a key. Changes of another table bring no row
+that is beyond it: should that row be deleted before the snapshot comes to it, nothing would say so.
 """
 
 import time
@@ -18,6 +21,7 @@ import pyarrow.compute as pc
 
 from vector_assets.clients.mysql import MySql
 from vector_assets.clients.mysql_gtid import Gtids
+from vector_assets.clients.mysql_keys import Key
 from vector_assets.engine.abilities import Finding
 from vector_assets.engine.core import KIND, BatchLimit, Position, RowKind, Span, Split
 from vector_assets.engine.errors import ConfigError, PositionLostError, TransientError
@@ -61,7 +65,7 @@ class MySqlJoinedSource:
             PlanError: a table is missing, or cannot be read as declared.
         """
         self._check_visible()
-        return {split: self._readers[split].start()[SPLIT] for split in reversed(self._options.splits)}
+        return self._visible({split: self._readers[split].start()[SPLIT] for split in reversed(self._options.splits)})
 
     def frontier(self) -> Position:
         """The end of the binlog now, for every table."""
@@ -94,25 +98,28 @@ class MySqlJoinedSource:
             PlanError: a table is not as declared.
             TransientError: the server does not show what its binlog has.
         """
-        ends = []
+        ends, up_to = [], None
         for number, part in enumerate(span.ranges):
             inner, share = Span((replace(part, split=SPLIT),)), self._shared(limit, None)
             with self._renamed(part.split):
                 raw, reached = _whole(self._readers[part.split].read(inner, share))
             (end,) = reached.ranges
+            here = Place.of(end.end)
+            if here.table is not None:
+                up_to = here.after
             if raw:
-                self._wait_for(Place.of(end.end))
+                self._wait_for(here)
             for batch in raw:
-                yield from self._rows(part.split, number, batch)
+                yield from self._rows(part.split, number, batch, up_to)
             ends.append(replace(end, split=part.split))
         return Span(tuple(ends))
 
-    def _rows(self, split: Split, number: int, raw: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def _rows(self, split: Split, number: int, raw: pa.RecordBatch, up_to: Key | None) -> Iterator[pa.RecordBatch]:
         """Records of one table with the join's rows in place of their own; keys that are no row's are left out."""
         which = self._options.splits.index(split)
         values = raw.column("value")
         asked = [pc.struct_field(values, [place]) for place in range(len(self._options.tables[which].keys))]
-        found = self._join.rows(asked)
+        found = self._join.rows(asked, up_to)
         is_kept = found.is_there if which else np.ones(len(values), np.bool_)
         if not is_kept.any():
             return
@@ -134,14 +141,24 @@ class MySqlJoinedSource:
             columns[at] = pc.if_else(there, columns[at], asked[place].cast(columns[at].type))
         return columns
 
+    def _visible(self, position: Position) -> Position:
+        """The position, when a SELECT sees everything before it: what nobody reads any more the snapshot has to see."""
+        for token in position.values():
+            self._wait_for(Place.of(token))
+        return position
+
     def _wait_for(self, place: Place) -> None:
-        """Return when a SELECT sees everything before a place of the binlog: a server may send a transaction to its
-        replicas a moment before it commits it itself.
+        """Return when a SELECT sees everything before a place of the binlog, and the transaction that the place is in:
+        a server may send a transaction to its replicas a moment before it commits it itself.
 
         Raises:
             TransientError: it still does not.
         """
         gtids = place.gtids
+        if place.skip is not None:
+            # the transaction is among those that the server has now
+            self._server.settle()
+            gtids = self._server.binlog().last
         if not gtids:
             return
         deadline = time.monotonic() + _VISIBLE_S
@@ -215,7 +232,7 @@ class MySqlJoinedSource:
         found = {}
         for number, (split, reader) in enumerate(self._readers.items()):
             found[split] = reader.locate("latest" if word == "initial" and number else where)[SPLIT]
-        return found
+        return self._visible(found)
 
     def diagnose(self) -> Iterator[Finding]:
         """The server and its binlog, and each table."""

@@ -35,17 +35,19 @@ class Sizing:
 class EmbeddingTransform:
     """Makes the vectors of `columns`; threads may share it.
 
-    It takes rows of `input` (texts in place of vectors) and gives rows of `output`, the sink's.
+    It takes rows of `input` (texts in place of vectors) and gives rows of `output`, the sink's. With `takes_blank` a
+    text of nothing but white space has no vector, otherwise it is an error of its row.
     """
 
     def __init__(
         self, columns: Sequence[str], options: EmbeddingOptions, output: pa.Schema, *, pipeline: str,
-        model: Model | None = None, stop: threading.Event | None = None,
+        model: Model | None = None, stop: threading.Event | None = None, takes_blank: bool = False,
     ) -> None:  # fmt: skip
         self._columns = tuple(columns)
         self._output = output
         self._model = model or Model(options, pipeline)
         self._stop = stop or threading.Event()
+        self._takes_blank = takes_blank
 
     @property
     def model(self) -> Model:
@@ -60,7 +62,10 @@ class EmbeddingTransform:
     def heeding(self, stop: threading.Event) -> "EmbeddingTransform":
         """The same; once `stop` is set, nothing more is sent."""
         options, pipeline = self._model.options, self._model.pipeline
-        return EmbeddingTransform(self._columns, options, self._output, pipeline=pipeline, model=self._model, stop=stop)
+        return EmbeddingTransform(
+            self._columns, options, self._output, pipeline=pipeline, model=self._model, stop=stop,
+            takes_blank=self._takes_blank,
+        )  # fmt: skip
 
     def apply(self, rows: pa.Table) -> Decoded:
         """The rows with their vectors; records whose text has none are rejects with the model's reason.
@@ -75,7 +80,7 @@ class EmbeddingTransform:
         made: dict[str, pa.ChunkedArray] = {}
         usage = dict.fromkeys(("embedded", "reused", "tokens", "cost_micros"), 0)
         for name in self._columns:
-            texts = texts_of(rows[name], _taking(rows), self._model.options)
+            texts = self._texts(rows, name)
             found = self._model.vectors(texts, self._stop)
             made[name] = pa.chunked_array([_lists(found, texts, self._output.field(name).type)])
             for row, reason in (texts.errors | _reasons(texts, found)).items():
@@ -91,6 +96,9 @@ class EmbeddingTransform:
             rows = rows.filter(pc.invert(pc.is_in(rows[POSITION], pa.array(np.unique(places)))))
         return Decoded(rows, _rejected(places, [errors[row] for row in bad]), usage=usage)
 
+    def _texts(self, rows: pa.Table, name: str) -> Texts:
+        return texts_of(rows[name], _taking(rows), self._model.options, takes_blank=self._takes_blank)
+
     def sizing(self, rows: pa.Table) -> Sizing:
         """What `apply` would have to send; nothing is sent."""
         keys: list[pa.Array] = []
@@ -98,7 +106,7 @@ class EmbeddingTransform:
         known: list[pa.Array] = []
         rejected = 0
         for name in self._columns:
-            texts = texts_of(rows[name], _taking(rows), self._model.options)
+            texts = self._texts(rows, name)
             is_known = np.zeros(len(texts.unique), np.bool_)
             is_known[self._model.known(texts)] = True
             keys.append(pa.FixedSizeBinaryArray.from_buffers(

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,8 @@ class Model:
         with _reserved(self, estimate, len(numbers)):
             requests = _cut(numbers, texts.sizes[numbers], self.options)
             ending = threading.Event()
-            asking = _Asking(self, texts, gathered, ending)
+            # a batch's requests go before those of the next one, which so can be made while it is written
+            asking = _Asking(self, texts, gathered, ending, next(_turns))
             with ThreadPoolExecutor(min(self.options.concurrency, len(requests)), "embedding") as pool:
                 _finished([pool.submit(asking.send, part) for part in requests], stop, ending)
 
@@ -140,17 +142,17 @@ class Model:
                 raise PlanError(f"the model refuses whatever it is asked, so no text is to blame: {error}") from error
             self.book(answer, len(_TRIAL), b"", answer.vectors[:0])
 
-    def answer(self, texts: Sequence[str], stop: threading.Event) -> Answer:
+    def answer(self, texts: Sequence[str], stop: threading.Event, turn: int = 0) -> Answer:
         """The model's answer, asked for again as the options allow, and once more when it is wrong."""
         options = self.options
         policy = RetryPolicy(options.retries, options.retry_wait.total_seconds(), options.outage.total_seconds(), stop)
         place = f"{self.pipeline}: embedding {len(texts)} texts"
         try:
             try:
-                answer = call(policy, lambda: self.client.embed(texts, stop), place=place)
+                answer = call(policy, lambda: self.client.embed(texts, stop, turn), place=place)
             except WrongAnswerError as error:
                 log.warning("%s: %s; asking once more", place, error)
-                answer = call(policy, lambda: self.client.embed(texts, stop), place=place)
+                answer = call(policy, lambda: self.client.embed(texts, stop, turn), place=place)
         except StoppedError:
             raise
         except TransientError as error:
@@ -227,6 +229,7 @@ class _Asking:
     texts: Texts
     gathered: _Gathered
     ending: threading.Event
+    turn: int
 
     def send(self, numbers: Numbers) -> None:
         """One request, and if it is refused, its halves."""
@@ -235,7 +238,7 @@ class _Asking:
             return
         sent = self.texts.unique.take(numbers).to_pylist()
         try:
-            answer = self.model.answer(sent, self.ending)
+            answer = self.model.answer(sent, self.ending, self.turn)
         except TextsRefusedError as error:
             self.model.prove(self.ending)
             if len(numbers) == 1:
@@ -290,6 +293,7 @@ def _cut(numbers: Numbers, sizes: Numbers, options: EmbeddingOptions) -> list[Nu
     return parts
 
 
+_turns = count(1)
 _reservations: dict[tuple[Path, str], float] = {}
 _till = threading.Lock()
 

@@ -170,6 +170,8 @@ class _File:
         self.identity = _identity(path)
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = NORMAL")
+        # 16 MB, four times SQLite's own: vectors are large, and at each of these points the disk is waited for
+        self.connection.execute("PRAGMA wal_autocheckpoint = 4000")
         self.connection.executescript(_SCHEMA)
 
 

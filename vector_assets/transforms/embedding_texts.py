@@ -1,7 +1,7 @@
 """The texts of a column as they are sent: put in shape, each one once, and hashed."""
 
-import threading
 from dataclasses import dataclass
+from functools import cache
 
 import duckdb
 import numpy as np
@@ -13,8 +13,6 @@ from vector_assets.clients.embeddings_options import EmbeddingOptions
 from vector_assets.transforms.embedding_cache import KEY_BYTES
 
 Numbers = npt.NDArray[np.int64]
-
-_local = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,13 @@ class Texts:
         return np.frombuffer(self.keys, np.uint8).reshape(-1, KEY_BYTES)[numbers].tobytes()
 
 
-def texts_of(column: pa.ChunkedArray, skipped: npt.NDArray[np.bool_] | None, options: EmbeddingOptions) -> Texts:
-    """The texts of a column; rows that are `skipped`, and nulls, have none."""
+def texts_of(
+    column: pa.ChunkedArray, skipped: npt.NDArray[np.bool_] | None, options: EmbeddingOptions, *,
+    takes_blank: bool = False,
+) -> Texts:  # fmt: skip
+    """The texts of a column; rows that are `skipped`, and nulls, have none; blank ones neither if they are taken."""
+    if takes_blank:
+        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, column.type), column)
     if skipped is not None:
         column = pc.if_else(pa.array(skipped), pa.scalar(None, column.type), column)
     encoded = _whole(column.cast(pa.string())).dictionary_encode()
@@ -85,15 +88,17 @@ def hashed(texts: pa.Array) -> bytes:
     """The SHA-256 of every text, one after the other."""
     if not len(texts):
         return b""
-    connection = getattr(_local, "connection", None)
-    if connection is None:
-        connection = _local.connection = duckdb.connect(":memory:", config={"threads": 1})
-    connection.register("texts", pa.table({"t": texts}))
-    try:
+    # a view belongs to its cursor, and goes with it
+    with _database().cursor() as connection:
+        connection.register("texts", pa.table({"t": texts}))
         found = connection.sql("SELECT unhex(sha256(t)) AS key FROM texts").to_arrow_table()["key"]
-    finally:
-        connection.unregister("texts")
     return b"".join(_bytes(chunk) for chunk in found.chunks)
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """Kept, because to open one takes longer than to hash a small batch."""
+    return duckdb.connect(":memory:", config={"threads": 1})
 
 
 def _bytes(chunk: pa.Array) -> bytes:
