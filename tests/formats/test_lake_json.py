@@ -185,6 +185,13 @@ def test_the_quick_ways_and_the_thorough_one_give_the_same_rows(fields, native, 
         assert rebuild(row, row[RESCUED], fields) == json.loads(documents[row[POSITION]], parse_float=Decimal)
 
 
+def test_rows_are_in_order_when_two_quick_ways_share_them(monkeypatch):
+    monkeypatch.setenv("VECTOR_ASSETS_NATIVE", "on")
+    documents = [json.dumps({"id": number, "price": 0.1 + 0.2 * (number % 3)}).encode() for number in range(50)]
+    decoded = decoder(FLAT).decode(raw_table(documents))
+    assert decoded.rows[POSITION].to_pylist() == decoded.rows["id"].to_pylist() == list(range(50))
+
+
 @pytest.mark.parametrize(
     ("kind", "number", "wider"),
     [

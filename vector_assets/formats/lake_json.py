@@ -112,12 +112,13 @@ class LakeJsonDecoder:
         plain, rest = self._read_plain(raw) if self._plain.is_able else ([], raw)
         done = [self._piece(raw, values, positions, drifting) for values, positions in pieces(rest)]
         rejected = pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)])
-        are_mixed, tables = bool(plain and rest.num_rows), [*plain, *(piece.rows for piece in done)]
+        tables = [*plain, *(piece.rows for piece in done)]
         plain.clear()
         done.clear()
         rows = in_one(tables, self._schema)
-        if are_mixed:
-            rows = rows.take(pa.array(np.argsort(rows.column(POSITION).to_numpy(), kind="stable")))
+        order = rows.column(POSITION).to_numpy()
+        if (order[1:] < order[:-1]).any():
+            rows = rows.take(pa.array(np.argsort(order, kind="stable")))
         return Decoded(
             rows=rows,
             rejected=rejected,
