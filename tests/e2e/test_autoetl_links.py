@@ -89,10 +89,12 @@ def test_a_text_that_is_empty_has_no_vector_on_either_side(place, mysql, opensea
         run("reconcile", name)
 
 
-def test_a_text_that_the_model_refuses_leaves_the_same_on_either_side(place, mysql, opensearch, embeddings):
+@pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "joined"])
+def test_a_text_that_the_model_refuses_leaves_the_same_on_either_side(place, mysql, opensearch, embeddings, is_joined):
     server = embedding_index(place, opensearch, embeddings)
     client = opensearch.create(PROPERTIES, knn=True)
-    link = {"my_text": f"{mysql.database}.a.s"}, f"{mysql.database}.a.id"
+    d = mysql.database
+    link = ({"my_text": f"{d}.a.s"}, f"{d}.a.id", *([f"{d}.b.a_id"] if is_joined else []))
     (place / "pipelines" / "server.sql").write_text(SETTINGS + call(server, *link))
     (place / "pipelines" / "client.sql").write_text(SETTINGS + CLIENT + call(client, *link))
     for name in (server, client):
@@ -108,8 +110,8 @@ def test_a_text_that_the_model_refuses_leaves_the_same_on_either_side(place, mys
         embeddings.reset()
     for name in (server, client):
         found = {each["id"]: each.get("my_text") for each in opensearch.documents(name).values()}
-        # what is not as the table has it is not there; the model would take it by now, but nobody has asked it
-        assert found == {1: "a cat sleeps", 3: None, 5: "the dog barks"}
+        # the model would take it by now, but nobody has asked it
+        assert found == {1: "a cat sleeps", 3: None, 5: "the dog barks"} | ({2: "rates rose"} if is_joined else {})
         run("reconcile", name)
     mysql.sql("UPDATE a SET s = 'well' WHERE id = 2")
     for name in (server, client):

@@ -55,7 +55,14 @@ def test_a_span_keeps_its_order_and_its_starts_when_its_ends_move() -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "text"), [({"offset": 7, "epoch": 2}, "7"), ({"file": "b"}, '{"file":"b"}'), (7, "7"), (None, "None")]
+    ("token", "text"),
+    [
+        ({"offset": 7, "epoch": 2}, "7"),
+        ({"gtid": "0-1-9", "pos": 4}, "0-1-9"),
+        ({"file": "b"}, '{"file":"b"}'),
+        (7, "7"),
+        (None, "None"),
+    ],
 )
 def test_a_token_is_brief_for_people(token: object, text: str) -> None:
     assert brief(token) == text  # type: ignore[arg-type]

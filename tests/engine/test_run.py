@@ -57,6 +57,18 @@ def test_batches_grow_from_the_sinks_flush_rows(world):
     assert drain(world)[0].batch.counts.records == 10
 
 
+def test_a_worker_whose_lease_is_gone_leaves_the_file_of_a_batch_as_it_is(world):
+    with world.session() as session, session.leased() as stages:
+        runner = Runner(session)
+        found = runner.read_next(stages, runner.position(stages), HOUR_OPEN, session.source.frontier(), None)
+        batch, raw, span = found
+        sealed = stages.seal(batch, raw, span)
+        session.ledger.store.change("UPDATE leases SET fence = fence + 1, owner = 'another'")
+        with pytest.raises(FencedError):
+            stages.seal(batch, raw.slice(1), span)
+        assert stages.archive.read(sealed.archive).num_rows == raw.num_rows
+
+
 def test_rejects_become_dead_letters_only_when_their_batch_is_done(world):
     world.source.splits["t@a/0"][3] = b"poison"
     world.source.splits["t@a/1"][2] = None

@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -80,15 +81,18 @@ class Archive:
         self._clock = clock
 
     def write(
-        self, pipeline: str, hour: str, seq: int, raw: pa.Table, metadata: Mapping[str, str] | None = None
-    ) -> ArchiveFile:
-        """The batch's records, durable; a complete file of the same batch is replaced.
+        self, pipeline: str, hour: str, seq: int, raw: pa.Table, metadata: Mapping[str, str] | None = None,
+        fenced: AbstractContextManager[None] | None = None,
+    ) -> ArchiveFile:  # fmt: skip
+        """The batch's records, durable; a complete file of the same batch is replaced, within `fenced`: what that
+        raises leaves the file as it was.
 
         Raises:
             FatalError: the disk refused it; no partial file is visible, and what was written cannot be relied on.
         """
         layout = RAW_LAYOUT if raw.schema.equals(RAW_SCHEMA) else None
-        return self.put((pipeline, hour, f"{seq:010d}.parquet"), raw, identity(pipeline, hour, seq, metadata), layout)
+        relative = PurePosixPath(*(quoted(part) for part in (pipeline, hour, f"{seq:010d}.parquet")))
+        return self._put(relative, raw, identity(pipeline, hour, seq, metadata), layout, fenced)
 
     def put(
         self, parts: tuple[str, str, str], table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
@@ -101,16 +105,18 @@ class Archive:
         return self._put(PurePosixPath(*(quoted(part) for part in parts)), table, metadata, layout)
 
     def _put(
-        self, relative: PurePosixPath, table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
-    ) -> ArchiveFile:
+        self, relative: PurePosixPath, table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None,
+        fenced: AbstractContextManager[None] | None = None,
+    ) -> ArchiveFile:  # fmt: skip
         final = self.root / relative
         temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
         tagged = table.replace_schema_metadata({**metadata, _FORMAT_KEY: FORMAT})
         try:
             _make_folder(final.parent)
             digest, size = _write_parquet(temporary, tagged, layout)
-            _note_hash(final, digest)
-            temporary.replace(final)
+            with fenced or nullcontext():
+                _note_hash(final, digest)
+                temporary.replace(final)
             _sync_folder(final.parent)
         except OSError as error:
             raise FatalError(f"archive: cannot write {final}: {_reason(error)}") from error

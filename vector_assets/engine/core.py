@@ -146,9 +146,9 @@ class Span:
 
 
 def brief(token: Token) -> str:
-    """A token in as few characters as people need: its offset if it has one."""
+    """A token in as few characters as people need: its offset if it has one, else its transactions."""
     if isinstance(token, dict):
-        return str(token.get("offset", canonical(token)))
+        return str(token.get("offset", token.get("gtid", canonical(token))))
     return str(token)
 
 

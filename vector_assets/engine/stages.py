@@ -121,7 +121,11 @@ class Stages:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
         file = None
         if batch.kind is not BatchKind.RESET:
-            file = self.archive.write(batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span))
+            # another worker may have sealed the batch with what it read, while this one stood still
+            fenced = self.ledger.fenced(self.lease)
+            file = self.archive.write(
+                batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span), fenced=fenced
+            )
         failpoint("archived")
         records = Counts(records=raw.num_rows, bytes=raw.nbytes)
         newest = pc.max(raw.column("timestamp")).cast(pa.int64()).as_py() if raw.num_rows else None

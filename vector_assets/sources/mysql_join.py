@@ -25,9 +25,11 @@ _NUMBER = MySqlColumn("n", "bigint", "bigint", nullable=False)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """For each key that was asked for: whether there is a row, and its columns, NULL where there is none."""
+    """For each key that was asked for: whether there is a row, and its columns, NULL where there is none; `is_again`
+    says of those with a row that it comes once more further on."""
 
     is_there: npt.NDArray[np.bool_]
+    is_again: npt.NDArray[np.bool_]
     columns: list[Any]
 
 
@@ -55,15 +57,17 @@ class Join:
         place = np.full(len(wanted) + 1, -1, np.int64)
         order = np.concatenate([np.zeros(0, np.int64), *(block[0] for block in blocks)])
         place[order] = np.arange(len(order))
-        rows = place[[numbers.get(key, len(wanted)) for key in keys]]
+        rows = place[np.array([numbers.get(key, len(wanted)) for key in keys], np.int64)]
         is_there = rows >= 0
+        is_again = is_there.copy()
+        is_again[len(rows) - 1 - np.unique(rows[::-1], return_index=True)[1]] = False
         taken = pa.array(np.maximum(rows, 0), mask=~is_there)
         columns = []
         for number, column in enumerate(self._columns):
             parts = [block[1][number] for block in blocks if len(block[0])]
             whole = pa.concat_arrays(parts) if parts else pa.nulls(0, column.type.arrow)
             columns.append(whole.take(taken) if len(whole) else pa.nulls(len(rows), column.type.arrow))
-        return Found(is_there, columns)
+        return Found(is_there, is_again, columns)
 
     def _block(self, keys: Sequence[Key], first: int, up_to: Key | None) -> tuple[npt.NDArray[np.int64], list[Any]]:
         """Numbers of the keys that have a row, and the rows' columns in their declared types."""

@@ -115,12 +115,13 @@ class MySqlJoinedSource:
         return Span(tuple(ends))
 
     def _rows(self, split: Split, number: int, raw: pa.RecordBatch, up_to: Key | None) -> Iterator[pa.RecordBatch]:
-        """Records of one table with the join's rows in place of their own; keys that are no row's are left out."""
+        """Records of one table with the join's rows in place of their own; keys that are no row's are left out, and
+        rows that come once more, as both images of an update do."""
         which = self._options.splits.index(split)
         values = raw.column("value")
         asked = [pc.struct_field(values, [place]) for place in range(len(self._options.tables[which].keys))]
         found = self._join.rows(asked, up_to)
-        is_kept = found.is_there if which else np.ones(len(values), np.bool_)
+        is_kept = ~found.is_again & (found.is_there | (which == 0))
         if not is_kept.any():
             return
         kinds = np.where(found.is_there, np.int8(RowKind.UPDATE_AFTER), np.int8(RowKind.DELETE))
