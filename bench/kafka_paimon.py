@@ -68,7 +68,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="vector-assets bench kafka-paimon", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=250_000, help="most records of a batch")
+    parser.add_argument("--batch", type=int, default=150_000, help="most records of a batch")
     parser.add_argument("--memory", default="512 MB", help="vector-assets.memory")
     parser.add_argument("--keyed", action="store_true", help="a table with a primary key and two buckets")
     parser.add_argument("--native", choices=("auto", "on", "off"), default="auto", help="VECTOR_ASSETS_NATIVE")

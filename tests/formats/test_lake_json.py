@@ -136,7 +136,11 @@ def test_a_column_that_is_usually_null_notes_the_records_that_lack_it():
     assert [rebuild(row, row[RESCUED], fields) for row in rows] == list(map(json.loads, documents))
 
 
+FLAT = tuple(field for field in PLAIN if len(field.path) == 1)
 STRANGE = [
+    b'{"price":-0.0,"id":-0}',
+    b'{"id":1,"id":2}',
+    b'{ "at" : "2026-03-01T12:00:00.123Z" , "id" : 7 }',
     b'{"id":1,"price":0.30000000000000004}',
     b'{"id":1, "price" : 0.1000000000000000055}',
     b'{"id":1,"price":1.234567890123456e-05}',
@@ -160,12 +164,17 @@ STRANGE = [
 ]
 
 
-def test_the_quick_way_and_the_thorough_one_give_the_same_rows():
-    quick = decoder(PLAIN)
-    slow = decoder((*PLAIN, LakeField(("no member", "of", "any"), "nothing", json=True)))
+@pytest.mark.parametrize("native", ["on", "off"])
+@pytest.mark.parametrize("fields", [PLAIN, FLAT], ids=["nested", "flat"])
+def test_the_quick_ways_and_the_thorough_one_give_the_same_rows(fields, native, monkeypatch):
+    monkeypatch.setenv("VECTOR_ASSETS_NATIVE", native)
+    quick = decoder(fields)
+    slow = decoder((*fields, LakeField(("no member", "of", "any"), "nothing", json=True)))
+    assert quick._plain._native.is_able == (fields is FLAT)
     assert quick._plain.is_able
     assert not slow._plain.is_able
-    plain = json.dumps({"id": 5, "price": 0.1 + 0.2, "who": {"name": "ü"}, "at": "2026-03-01T12:00:00.123Z"}).encode()
+    known = {"id": 5, "price": 0.1 + 0.2, "who": {"name": "ü"}, "at": "2026-03-01T12:00:00.123Z"}
+    plain = json.dumps({key: known[key] for key in known if key != "who" or fields is PLAIN}).encode()
     documents = [document for strange in STRANGE for document in (plain, strange)] + [plain] * 5000 + STRANGE
     raw = raw_table(documents)
     one, other = quick.decode(raw), slow.decode(raw)
@@ -173,7 +182,14 @@ def test_the_quick_way_and_the_thorough_one_give_the_same_rows():
     same(one, type(one)(other.rows.drop_columns("nothing"), other.rejected))
     assert one.rows[RESCUED].null_count > 5000
     for row in one.rows.slice(0, 45).to_pylist():
-        assert rebuild(row, row[RESCUED], PLAIN) == json.loads(documents[row[POSITION]], parse_float=Decimal)
+        assert rebuild(row, row[RESCUED], fields) == json.loads(documents[row[POSITION]], parse_float=Decimal)
+
+
+def test_rows_are_in_order_when_two_quick_ways_share_them(monkeypatch):
+    monkeypatch.setenv("VECTOR_ASSETS_NATIVE", "on")
+    documents = [json.dumps({"id": number, "price": 0.1 + 0.2 * (number % 3)}).encode() for number in range(50)]
+    decoded = decoder(FLAT).decode(raw_table(documents))
+    assert decoded.rows[POSITION].to_pylist() == decoded.rows["id"].to_pylist() == list(range(50))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@
 | `VECTOR_ASSETS_ARCHIVE` | archive folder | `<home>/archive` |
 | `VECTOR_ASSETS_SECRET_<NAME>` | value of `${secret_values.<name>}` | `<home>/services.env` |
 | `DAGSTER_HOME` | Dagster's folder; only looked at, by `doctor` | none |
-| `VECTOR_ASSETS_NATIVE` | `auto`, `on` or `off`: whether Kafka records are read natively, see docs/kafka.md | `auto` |
+| `VECTOR_ASSETS_NATIVE` | `auto`, `on` or `off`: whether compiled loops read Kafka (docs/kafka.md) and JSON | `auto` |
 | `VECTOR_ASSETS_FAIL_AT` | `<step>:<n>[:kill or stop or raise]`, see `failpoint` | off |
 
 `<home>/services.env` is written by `vector-assets services up` (mode 0600): it lets scripts name local services by the
@@ -77,7 +77,7 @@ def dagster_home() -> Path | None:
 
 
 def native() -> str:
-    """Whether Kafka records are read natively: `auto` (where it pays), `on` (always) or `off`.
+    """Whether Kafka and JSON records are read natively: `auto` (where it pays), `on` (always) or `off`.
 
     Raises:
         ConfigError: the variable says something else.

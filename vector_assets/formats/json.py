@@ -17,7 +17,7 @@ from vector_assets.engine.options import Flag, Options
 from vector_assets.engine.schema import Table
 from vector_assets.formats.columns import physical_columns
 from vector_assets.formats.json_rows import JsonRows, JsonRules
-from vector_assets.formats.pieces import pieces
+from vector_assets.formats.pieces import in_one, pieces
 
 Upper = Annotated[str, BeforeValidator(lambda text: str(text).upper())]
 
@@ -87,11 +87,10 @@ class JsonDecoder:
     def decode(self, raw: pa.RecordBatch | pa.Table) -> Decoded:
         """Rows and rejects of RAW_SCHEMA + `_position`, both in the order of the records."""
         done = [self._piece(values, positions) for values, positions in pieces(raw)]
-        return Decoded(
-            rows=pa.concat_tables([self._schema.empty_table(), *(piece.rows for piece in done)]),
-            rejected=pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)]),
-            nulled=sum(piece.nulled for piece in done),
-        )
+        rejected = pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)])
+        nulled, rows = sum(piece.nulled for piece in done), [piece.rows for piece in done]
+        done.clear()
+        return Decoded(rows=in_one(rows, self._schema), rejected=rejected, nulled=nulled)
 
     def _piece(self, values: pa.Array, positions: pa.Array) -> Decoded:
         parsed = self._rows.parse(values)

@@ -22,6 +22,7 @@ import pyarrow.json as pa_json
 from vector_assets.engine.schema import LogicalType
 from vector_assets.formats.grammar import Mask, as_mask, byte_view, not_utf8, only, rune, without
 from vector_assets.formats.json_exact import MOST_NESTED
+from vector_assets.formats.json_native import Moments, NativeReader, Reading
 from vector_assets.formats.json_values import INTEGERS, TEXTS, read_texts
 from vector_assets.formats.text_values import Parsed, either, owners_of
 
@@ -81,16 +82,26 @@ class BlockReader:
         self._iso = iso
         self._nulls_are_odd = nulls_are_odd
         self._usual = {name: _reading(kind) for name, kind in columns}
+        self._native = NativeReader([(name, _native_reading(kind, iso=iso)) for name, kind in columns], strict=False)
 
     def read(self, documents: pa.Array) -> tuple[list[Part], Places]:
         """The parts that could be read, and the places of the documents for the exact reader, all in order."""
+        work, left = _Work(), np.arange(len(documents))
+        if self._native.is_due(len(documents)):
+            table, taken, left = self._native.read(documents)
+            self._finish(table, taken, work)
+            documents = documents.take(pa.array(left))
+        if len(left):
+            self._read_plain(documents, left, work)
+        return work.parts, np.sort(np.concatenate([np.zeros(0, np.int64), *work.odd]))
+
+    def _read_plain(self, documents: pa.Array, places: Places, work: _Work) -> None:
         plain = plain_documents(documents)
-        places = np.flatnonzero(plain)
-        kept = documents if len(places) == len(documents) else without(documents, ~plain)
-        work = _Work(odd=[np.flatnonzero(~plain)], groups=[_Group(kept, places, self._usual)])
+        kept = documents if plain.all() else without(documents, ~plain)
+        work.odd.append(places[~plain])
+        work.groups.append(_Group(kept, places[plain], self._usual))
         while work.groups:
             self._read_group(work.groups.pop(), work)
-        return work.parts, np.sort(np.concatenate(work.odd))
 
     def _read_group(self, group: _Group, work: _Work) -> None:
         start, wasted, refused = 0, 0, -1
@@ -264,6 +275,13 @@ def _reading(kind: LogicalType) -> pa.DataType:
     if kind.name in INTEGERS:
         return pa.int64()
     return kind.arrow if kind.name in {"BOOLEAN", "FLOAT", "DOUBLE", "DECIMAL"} else pa.string()
+
+
+def _native_reading(kind: LogicalType, *, iso: bool) -> Reading:
+    """The same for the compiled loops, which read some timestamps themselves."""
+    if kind.name in {"TIMESTAMP", "TIMESTAMP_LTZ"} and kind.arrow.unit != "ns":
+        return Moments(kind.arrow, "T" if iso else " ")
+    return _reading(kind)
 
 
 def _other_kinds(kind: LogicalType, found: str) -> list[tuple[str, pa.DataType | None]]:

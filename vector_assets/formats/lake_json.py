@@ -24,7 +24,7 @@ from vector_assets.formats.lake_fields import RESCUED, STRING, LakeField, Path, 
 from vector_assets.formats.lake_infer import MOST_LAYERS, Inferred, infer
 from vector_assets.formats.lake_plain import PlainReader
 from vector_assets.formats.lake_rows import RowReader, plan_of
-from vector_assets.formats.pieces import pieces
+from vector_assets.formats.pieces import in_one, pieces
 
 DriftMode = Literal["rescue", "evolve", "freeze", "fail"]
 _NOWHERE = (("\0", STRING),)
@@ -111,12 +111,17 @@ class LakeJsonDecoder:
         drifting: list[tuple[pa.Array, pa.Array]] = []
         plain, rest = self._read_plain(raw) if self._plain.is_able else ([], raw)
         done = [self._piece(raw, values, positions, drifting) for values, positions in pieces(rest)]
-        rows = pa.concat_tables([self._schema.empty_table(), *plain, *(piece.rows for piece in done)])
-        if plain and rest.num_rows:
-            rows = rows.take(pa.array(np.argsort(rows.column(POSITION).to_numpy(), kind="stable")))
+        rejected = pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)])
+        tables = [*plain, *(piece.rows for piece in done)]
+        plain.clear()
+        done.clear()
+        rows = in_one(tables, self._schema)
+        order = rows.column(POSITION).to_numpy()
+        if (order[1:] < order[:-1]).any():
+            rows = rows.take(pa.array(np.argsort(order, kind="stable")))
         return Decoded(
             rows=rows,
-            rejected=pa.concat_tables([REJECT_SCHEMA.empty_table(), *(piece.rejected for piece in done)]),
+            rejected=rejected,
             wants=self._wants(drifting) if drifting else (),
         )
 

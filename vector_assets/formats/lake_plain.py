@@ -1,4 +1,6 @@
-"""Documents that hold what the columns say and nothing else, by pyarrow.json: three times as quick as a scan.
+"""Documents that hold what the columns say and nothing else: by compiled loops, or by pyarrow.json.
+
+The latter is three times as quick as a scan, the former seven times as quick again.
 
 Left to the scan are documents with an unknown member, a value of another kind, a null, a backslash, an empty object, or
 a number of which a DOUBLE might not give back the digits.
@@ -15,6 +17,7 @@ import pyarrow.compute as pc
 
 from vector_assets.formats.grammar import Mask, as_mask, byte_view, without
 from vector_assets.formats.json_blocks import Part, Places, parse_block, plain_documents, refused_row
+from vector_assets.formats.json_native import NativeReader
 from vector_assets.formats.json_values import INTEGERS
 from vector_assets.formats.lake_fields import LakeField, Path
 from vector_assets.formats.lake_values import differ, kind_wanted, read_moments
@@ -35,6 +38,8 @@ class PlainReader:
     def __init__(self, fields: tuple[LakeField, ...]) -> None:
         self._fields = fields
         self._schema = pa.schema(_readings(fields, 0))
+        is_flat = all(len(each.path) == 1 for each in fields)
+        self._native = NativeReader([(each.name, each.type) for each in self._schema] if is_flat else [], strict=True)
         self._doubles = [number for number, each in enumerate(fields) if each.type.name == "DOUBLE"]
         keys = [each.path[-1:] for each in fields]
         has_own_keys = all(keys.count(keys[number]) == 1 for number in self._doubles)
@@ -46,10 +51,16 @@ class PlainReader:
         """Columns of the documents that are plain, and the places of the others."""
         if not self.is_able:
             return [], np.arange(len(documents))
+        parts, odd, left = list[Part](), [np.zeros(0, np.int64)], np.arange(len(documents))
+        if self._native.is_due(len(documents)):
+            table, taken, left = self._native.read(documents)
+            if len(taken):
+                self._keep(table.columns, taken, np.zeros(len(taken), bool), parts, odd)
+            documents = documents.take(pa.array(left))
         plain = plain_documents(documents)
-        parts, odd = list[Part](), [np.flatnonzero(~plain)]
+        odd.append(left[~plain])
         for start in range(0, len(documents), _BLOCK):
-            places = start + np.flatnonzero(plain[start : start + _BLOCK])
+            places = left[start + np.flatnonzero(plain[start : start + _BLOCK])]
             block = documents.slice(start, _BLOCK)
             if len(places) < len(block):
                 block = block.filter(pa.array(plain[start : start + _BLOCK]))
@@ -81,16 +92,22 @@ class PlainReader:
         if any(array.null_count for array in found.values()):
             # null and absent are the same to pyarrow
             strange |= as_mask(pc.match_substring(block, "null"))
+        if self._doubles:
+            doubles = {self._fields[number].path[-1]: found[self._fields[number].path] for number in self._doubles}
+            _note_unsure(*_data(block), doubles, strange)
+        self._keep([found[each.path] for each in self._fields], places, strange, parts, odd)
+
+    def _keep(
+        self, found: list[pa.Array], places: Places, strange: Mask, parts: list[Part], odd: list[Places]
+    ) -> None:  # fmt: skip
+        """Columns of what was read for the fields, without the strange documents and what a type does not hold."""
         columns = []
-        for each in self._fields:
-            column = _column(found[each.path], each, strange)
+        for array, each in zip(found, self._fields, strict=True):
+            column = _column(_one(array) if isinstance(array, pa.ChunkedArray) else array, each, strange)
             if column is None:
                 odd.append(places)
                 return
             columns.append(column)
-        if self._doubles:
-            doubles = {self._fields[number].path[-1]: columns[number] for number in self._doubles}
-            _note_unsure(*_data(block), doubles, strange)
         if strange.any():
             odd.append(places[strange])
             kept = pa.array(~strange)

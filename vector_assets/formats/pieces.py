@@ -1,4 +1,4 @@
-"""Records in pieces, so that a decoder's memory beside its result stays small."""
+"""Records in pieces, so that a decoder's memory beside its result stays small, and rows of the pieces as one table."""
 
 from collections.abc import Iterator
 
@@ -29,3 +29,23 @@ def pieces(raw: pa.RecordBatch | pa.Table) -> Iterator[tuple[pa.Array, pa.Array]
             end = min(max(end, start + 1), len(values))
             yield values.slice(start, end - start), positions.slice(start, end - start)
             start = end
+
+
+def in_one(rows: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    """The rows one behind the other, and the list empty; each column in one array, as long as it has less than 1 GiB.
+
+    One column after the other is copied and given back, where a sink that copied the columns would hold both.
+    """
+    parts = [table.columns for table in rows]
+    rows.clear()
+    columns = []
+    for number, field in enumerate(schema):
+        chunks = [chunk for part in parts for chunk in part[number].chunks]
+        column = pa.chunked_array(chunks, field.type)
+        if len(chunks) > 1 and column.nbytes < _MOST_JOINED_BYTES:
+            column = column.combine_chunks()
+        columns.append(column)
+        for part in parts:
+            part[number] = None
+        del chunks
+    return pa.Table.from_arrays(columns, schema=schema)

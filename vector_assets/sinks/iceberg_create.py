@@ -115,6 +115,7 @@ def _properties(options: IcebergOptions, pipeline: str) -> dict[str, str]:
         "write.target-file-size-bytes": str(options.target_file_bytes),
         "write.parquet.compression-codec": options.codec,
         **level,
+        "write.parquet.dict-size-bytes": str(options.dictionary_bytes),
         "write.upsert.enabled": str(options.upserts).lower(),
         "write.metadata.delete-after-commit.enabled": "true",
         "write.metadata.previous-versions-max": str(options.metadata_kept),

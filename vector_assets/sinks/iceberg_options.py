@@ -105,6 +105,9 @@ class IcebergOptions(SinkOptions):
     """Compression of data files."""
     codec_level: int = Field(1, alias="write.parquet.compression-level", ge=1, le=22)
     """Level of zstd, gzip or brotli."""
+    dictionary_bytes: MemorySize = Field(256 * 1024, alias="write.parquet.dict-size-bytes", ge=1024)
+    """Size of a column's dictionary from which on its values are written plainly, of a table that is made.
+    (Iceberg's own default of 2 MB makes dictionaries of numbers that hardly repeat: larger files, more CPU.)"""
     distribution: Literal["none", "hash", "range"] | None = Field(None, alias="write.distribution-mode")
     """Checked, without effect."""
     parallelism: int | None = Field(None, alias="write.parallelism", ge=1)

@@ -216,8 +216,9 @@ def _as_read(planned: Range, part: Part) -> Range:
 
 
 def _batches(part: Part, number: int) -> Iterator[pa.RecordBatch]:
-    """The part's pieces, small ones joined."""
-    return _joined(_raw(piece, number) for piece in part.pieces)
+    """The part's pieces, small ones joined; each is given back once it has been copied."""
+    part.pieces.reverse()
+    return _joined(_raw(part.pieces.pop(), number) for _ in range(len(part.pieces)))
 
 
 def _raw(piece: Piece, number: int) -> pa.RecordBatch:
