@@ -405,6 +405,31 @@ def test_a_table_for_a_target_that_is_filled_waits_until_it_is_joined(cdc_world,
     assert maxcompute.rows(f"SELECT id FROM {target} ORDER BY id") == [[1], [2], [3]]
 
 
+def test_what_foreign_keys_do_is_not_in_the_binlog_and_said(cdc_world, maxcompute, caplog):
+    """A server that follows another one does it by itself; whoever reads the binlog is told nothing."""
+    world, name = cdc_world, maxcompute.fresh_name("keys")
+    world.mysql.sql(f"CREATE TABLE {name}_a (id INT PRIMARY KEY)")
+    world.mysql.sql(
+        f"CREATE TABLE {name}_b (id INT PRIMARY KEY, a INT, b INT, CONSTRAINT gone FOREIGN KEY (a) REFERENCES {name}_a"
+        f" (id) ON DELETE CASCADE, CONSTRAINT stays FOREIGN KEY (b) REFERENCES {name}_a (id))"
+    )
+    world.mysql.sql(f"INSERT INTO {name}_a VALUES (1), (2)")
+    world.mysql.sql(f"INSERT INTO {name}_b VALUES (1, 1, NULL), (2, 2, 2)")
+    world.write(world.source(), maxcompute_sink(maxcompute))
+    said = f"rows of {world.mysql.database}.{name}_b that foreign key gone (ON DELETE CASCADE) deletes or changes"
+    shown = CliRunner().invoke(app, ["capture", str(world.file)]).stdout
+    assert said in shown
+    assert "stays" not in shown
+    assert said in CliRunner().invoke(app, ["plan", str(world.file)]).stdout
+    world.run()
+    assert said in caplog.text
+    world.mysql.sql(f"DELETE FROM {name}_a WHERE id = 1")
+    world.run()
+    assert maxcompute.rows(f"SELECT id FROM {name}_a") == [[2]]
+    assert sorted(maxcompute.rows(f"SELECT id FROM {name}_b")) == [[1], [2]]
+    assert world.mysql.sql(f"SELECT id FROM {name}_b") == [(2,)]
+
+
 def test_a_role_s_token_lets_in_and_a_new_one_after_it_has_expired(cdc_world, maxcompute):
     world, name = cdc_world, maxcompute.fresh_name("role")
     world.fill(name)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from hypothesis import strategies as st
 
 from vector_assets.engine.archive import Archive, ArchiveFile, quoted
 from vector_assets.engine.core import RAW_SCHEMA
-from vector_assets.engine.errors import FatalError
+from vector_assets.engine.errors import FatalError, FencedError
+from vector_assets.engine.ledger import Ledger
 
 HOUR = "2026-11-21-11:00"
 
@@ -62,6 +64,20 @@ def names_below(archive: Archive) -> list[str]:
 
 def write_one(archive: Archive, raw: pa.Table | None = None, seq: int = 1) -> ArchiveFile:
     return archive.write("cars", HOUR, seq, records() if raw is None else raw)
+
+
+def test_a_worker_that_lost_its_lease_replaces_no_file(archive: Archive, tmp_path: Path) -> None:
+    """It read the batch before it was stopped, and wakes up after the next worker has sealed it."""
+    ledger = Ledger(tmp_path / "ledger.db")
+    with ledger.leases.held("cars", "target", ttl=60, wait=0) as lease:
+        file = archive.write("cars", HOUR, 1, records(3), appearing=partial(ledger.fenced, lease))
+        lost = replace(lease, owner="another", fence=lease.fence - 1)
+        with pytest.raises(FencedError, match="is gone"):
+            archive.write("cars", HOUR, 1, records(5), appearing=partial(ledger.fenced, lost))
+    assert archive.read(file).equals(records(3))
+    assert names_below(archive) == [file.path]
+    assert archive.root.joinpath(file.path).with_name("SHA256SUMS").read_text().count("\n") == 1
+    ledger.close()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10_000])

@@ -330,6 +330,128 @@ def test_a_table_that_goes_is_a_named_outcome_after_what_came_before(table, stat
         assert kinds_and_ids(drain(source, lost.value.resume)[0]) == [(0, 2)]
 
 
+def xa(server, name, text, *ends):
+    """A distributed transaction, up to one of its ends."""
+    for part in (f"XA START '{name}'", text, f"XA END '{name}'", *(f"XA {end}" for end in ends)):
+        server.sql(part)
+
+
+def test_a_distributed_transaction_is_read_when_it_is_committed(table, opened):
+    """Its rows are in the binlog from its PREPARE on, which may be long before its COMMIT, or end in a ROLLBACK."""
+    source = opened(table, **mode("latest-offset"))
+    here = dict(source.start())
+    xa(table, "one", "INSERT INTO t VALUES (1, 1, 'a')", "COMMIT 'one' ONE PHASE")
+    tables, here = drain(source, here)
+    assert [each for table in tables for each in kinds_and_ids([table])] == [(0, 1)]
+    xa(table, "two", "INSERT INTO t VALUES (2, 1, 'b'), (3, 1, 'c'), (4, 1, 'd')", "PREPARE 'two'")
+    with table.connect(database=table.database) as other, other.cursor() as cursor:
+        cursor.execute("INSERT INTO t VALUES (5, 1, 'e')")
+    tables, here = drain(source, here)
+    assert [each for table in tables for each in kinds_and_ids([table])] == [(0, 5)]
+    xa_state = dict(here)
+    table.sql("XA COMMIT 'two'")
+    tables, here = drain(source, here)
+    assert [each for table in tables for each in kinds_and_ids([table])] == [(0, 2), (0, 3), (0, 4)]
+    # by another process, in batches that are smaller than the transaction
+    again, at = [], dict(xa_state)
+    while (span := opened(table, **mode("latest-offset")).plan(at, BatchLimit(2, 1 << 40))) is not None:
+        found, span = read(opened(table, **mode("latest-offset")), span, BatchLimit(2, 1 << 40))
+        again.append(found)
+        at |= span.end
+    assert [each for found in again for each in kinds_and_ids([found])] == [(0, 2), (0, 3), (0, 4)]
+    assert [found.num_rows for found in again if found.num_rows] == [2, 1]
+    xa(table, "three", "DELETE FROM t", "PREPARE 'three'")
+    tables, here = drain(source, here)
+    table.sql("XA ROLLBACK 'three'")
+    table.sql("INSERT INTO t VALUES (6, 1, 'f')")
+    more, here = drain(source, here)
+    assert [each for found in (*tables, *more) for each in kinds_and_ids([found])] == [(0, 6)]
+    assert "prepared" not in here["binlog"]
+
+
+def test_distributed_transactions_around_a_snapshot_come_to_the_table(table, opened, caplog):
+    """Prepared while chunks are read, and committed in another chunk, after the last one, or never."""
+    table.sql("INSERT INTO t VALUES (%s, 0, 'x')", *[(n * 10,) for n in range(30)])
+    source = opened(table, scan_incremental_snapshot_chunk_size="7")
+    here, state, pending = dict(source.start()), {}, []
+    rng = random.Random(12)
+    for number in range(14):
+        if number < 9:
+            change = rng.choice([
+                f"INSERT INTO t VALUES ({rng.randrange(29) * 10 + 1 + number}, {number}, 'new')",
+                f"UPDATE t SET n = {number + 1} WHERE id = {number * 10}",
+                f"DELETE FROM t WHERE id = {number * 20 + 100}",
+            ])  # fmt: skip
+            with table.connect(database=table.database) as other, other.cursor() as cursor:
+                cursor.execute("SET innodb_lock_wait_timeout = 1")
+                for part in (f"XA START 'x{number}'", change, f"XA END 'x{number}'", f"XA PREPARE 'x{number}'"):
+                    cursor.execute(part)
+            pending.append(f"x{number}")
+        if number % 3 == 2 or number > 8:
+            while pending and (number > 10 or rng.random() < 0.7):
+                end = "ROLLBACK" if rng.random() < 0.3 else "COMMIT"
+                table.sql(f"XA {end} '{pending.pop(rng.randrange(len(pending)))}'")
+        if (span := source.plan(here, NO_LIMIT)) is not None:
+            found, span = read(source, span)
+            here |= span.end
+            apply(state, rows_of(found), ["id"])
+        if rng.random() < 0.4:
+            source = opened(table, scan_incremental_snapshot_chunk_size="7")
+    for found in drain(source, here)[0]:
+        apply(state, rows_of(found), ["id"])
+    wanted = {(row[0],): dict(zip(("id", "n", "s"), row, strict=True)) for row in table.sql("SELECT id, n, s FROM t")}
+    assert state == wanted
+    assert "distributed" not in caplog.text
+    xa(table, "early", "INSERT INTO t VALUES (9999, 1, 'a')", "PREPARE 'early'")
+    opened(table).start()
+    assert "1 distributed transactions are prepared and not committed (early)" in caplog.text
+    table.sql("XA ROLLBACK 'early'")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE t TRUNCATE PARTITION p0", "ALTER TABLE `t` DROP PARTITION p1 -- 'x'",
+        "ALTER TABLE t EXCHANGE PARTITION p0 WITH TABLE other", "ALTER TABLE t2 EXCHANGE PARTITION p0 WITH TABLE t",
+        "ALTER TABLE t DISCARD TABLESPACE",
+    ],
+)  # fmt: skip
+def test_partitions_that_go_are_a_named_outcome(mysql, statement, opened):
+    """The binlog has the statement and none of the rows."""
+    parts = " PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))"
+    plain = "TABLESPACE" in statement or "t2" in statement
+    columns = "(id INT PRIMARY KEY, n INT, s VARCHAR(50))"
+    mysql.sql(f"CREATE TABLE t {columns}{'' if plain else parts}")
+    mysql.sql(f"CREATE TABLE other {columns}")
+    mysql.sql(f"CREATE TABLE t2 {columns}{parts}")
+    source = opened(mysql, **mode("latest-offset"))
+    here = dict(source.start())
+    mysql.sql("INSERT INTO t VALUES (1, 1, 'a')")
+    # what is done to other tables, and what takes no row away, stops nothing
+    mysql.sql("ALTER TABLE t2 TRUNCATE PARTITION p1")
+    mysql.sql("ALTER TABLE t COMMENT 'drop partition p0, import tablespace'")
+    if not plain:
+        mysql.sql("ALTER TABLE t REORGANIZE PARTITION p1 INTO (PARTITION p1 VALUES LESS THAN (30))")
+    mysql.sql(statement)
+    _, here = drain_until_lost(source, here)
+    with pytest.raises(PositionLostError, match=r"^DELETED: .*ALTER of partitions took away rows without saying which"):
+        drain(source, here)
+
+
+def drain_until_lost(source, here):
+    """Batch after batch up to a named outcome."""
+    tables = []
+    while (span := source.plan(here, NO_LIMIT)) is not None:
+        try:
+            table, span = read(source, span)
+        except PositionLostError:
+            break
+        tables.append(table)
+        here |= span.end
+    assert [each for table in tables for each in kinds_and_ids([table])] == [(0, 1)]
+    return tables, here
+
+
 def test_what_happens_to_other_tables_stops_nothing_and_is_not_told_all_the_time(table, opened):
     source = opened(table, **mode("latest-offset"))
     here = dict(source.start())

@@ -132,6 +132,7 @@ def _row(capture: "Capture", table: "CapturedTable") -> dict[str, Any]:
         "why": table.waits,
         "columns": len(table.columns),
         "left_out": list(table.left_out),
+        "untold": list(table.untold),
         "key": list(table.key),
         "pipelines": [capture.pipeline_name(target) for target in targets],
     }
@@ -159,6 +160,8 @@ def _show(of: dict[str, Any]) -> None:
             say(f"{row['table']} waits: {row['why']}; --join {row['table']} lets it read all rows anew")
         for column in row["left_out"]:
             say(f"{row['table']}: column {column} cannot be read and is left out")
+        for what in row["untold"]:
+            say(what)
     for name, why in of["refused"].items():
         say(f"{name} is not taken: {why}")
     for name in of["gone"]:

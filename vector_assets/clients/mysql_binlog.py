@@ -8,11 +8,12 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pymysql
 from pymysqlreplication import BinLogStreamReader
-from pymysqlreplication.constants import QUERY_EVENT
+from pymysqlreplication.constants import ANONYMOUS_GTID_LOG_EVENT, QUERY_EVENT
 from pymysqlreplication.event import (
     BinLogEvent,
     GtidEvent,
@@ -32,6 +33,7 @@ from pymysqlreplication.row_event import (
 )
 
 from vector_assets.clients.mysql import Connection, Login, translated
+from vector_assets.clients.mysql_ddl import COMMENT, Ddl, ddl_of, full_names
 from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.clients.mysql_image import Field, Layout
 from vector_assets.clients.mysql_payload import TransactionPayloadEvent
@@ -67,27 +69,18 @@ _TAGGED_GTID = 42
 _STANDALONE = 1
 """FL_STANDALONE of MariaDB's GTID events: the transaction is one event, which nothing ends."""
 _LOST = 1236
+_OTHER_READER = 1 << 31
+"""How far the number of a second reader is from the first one's: of two that are equal the server throws one out."""
+_XA_OF_MARIADB = 0x40
+"""The flag of a GTID of MariaDB whose transaction is prepared only (FL_PREPARED_XA)."""
 _BEGINS = re.compile(r"(BEGIN|XA\s+START)\b", re.I)
 _ENDS = re.compile(r"(XA\s+)?(COMMIT|ROLLBACK(?!\s+TO))\b", re.I)
-_NAME = r"((?:`(?:[^`]|``)+`|[\w$]+)(?:\s*\.\s*(?:`(?:[^`]|``)+`|[\w$]+))?)"
-_DDL = re.compile(
-    r"(?P<verb>ALTER|CREATE|DROP|TRUNCATE|RENAME)\s+(?:OR\s+REPLACE\s+|TEMPORARY\s+|ONLINE\s+|OFFLINE\s+|IGNORE\s+)*"
-    r"(?P<what>TABLES?|(?:UNIQUE\s+|FULLTEXT\s+|SPATIAL\s+)?INDEX|DATABASE|SCHEMA)?\s*(?P<rest>.*)",
-    re.I | re.S,
-)
+_SETTLES = re.compile(r"XA\s+(?P<verb>COMMIT|ROLLBACK)\s+(?P<xid>.*)", re.I | re.S)
 _DML = re.compile(r"(INSERT|UPDATE|DELETE|REPLACE|LOAD)\b", re.I)
-_COMMENT = re.compile(r"/\*(?![!M]).*?\*/|^\s*(?:--|#)[^\n]*\n", re.S | re.M)
 
 
-_RENAMED = re.compile(
-    rf"\bRENAME\s+COLUMN\s+(?:IF\s+EXISTS\s+)?{_NAME}\s+TO\s+{_NAME}"
-    rf"|\bCHANGE\s+(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?{_NAME}\s+{_NAME}", re.I,
-)  # fmt: skip
-_DROPPED = re.compile(
-    r"\bDROP\s+(?:COLUMN\s+(?:IF\s+EXISTS\s+)?|(?:IF\s+EXISTS\s+)?(?!(?:COLUMN|IF|INDEX|KEY|PRIMARY|FOREIGN|CONSTRAINT|CHECK"
-    rf"|PARTITION|DEFAULT|SYSTEM|PERIOD)\b)){_NAME}", re.I,
-)  # fmt: skip
-_QUOTED = re.compile(r"""(`(?:[^`]|``)+`)|'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*\"""", re.S)
+Prepared = tuple[tuple[str, str, int], ...]
+"""Distributed transactions with rows that are prepared only: each with the file and the place where it begins."""
 
 
 class PlaceLostError(Exception):
@@ -108,40 +101,14 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Ddl:
-    """A change of tables: what was done (`ALTER`, `DROP`, ...), to which tables by full name, and the statement."""
-
-    verb: str
-    tables: tuple[str, ...]
-    statement: str
-    at_ms: int
-    all_tables: tuple[str, ...] = ()
-
-    @property
-    def old_and_new(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names that a RENAME (or ALTER ... RENAME) takes away, and those it gives."""
-        return self.all_tables[::2], self.all_tables[1::2]
-
-    @property
-    def renamed(self) -> tuple[tuple[str, str], ...]:
-        """Columns that an ALTER calls otherwise, by the old name and the new one, and those it drops (new: none)."""
-        if self.verb != "ALTER":
-            return ()
-        text = _QUOTED.sub(lambda match: match[1] or "''", _COMMENT.sub(" ", self.statement))
-        found = (match.groups() for match in _RENAMED.finditer(text))
-        pairs = [(_bare(a or c), _bare(b or d)) for a, b, c, d in found]
-        pairs += [(_bare(match[1]), "") for match in _DROPPED.finditer(text)]
-        return tuple((old, new) for old, new in pairs if old != new)
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
-    """A transaction is over: its GTID, where the next one begins, and its time."""
+    """A transaction is over: its GTID, where the next one begins, its time, and what is prepared and not committed."""
 
     gtid: str | None
     file: str
     pos: int
     at_ms: int
+    prepared: Prepared = ()
 
 
 Event = Rows | Ddl | Ended
@@ -162,10 +129,16 @@ class BinlogStream:
 
     def __init__(
         self, login: Login, *, server_id: int, is_mariadb: bool, gtids: Gtids | None, file: str, pos: int,
-        databases: str, tables: str, only: frozenset[str] = frozenset(),
+        databases: str, tables: str, only: frozenset[str] = frozenset(), prepared: Prepared = (),
     ) -> None:  # fmt: skip
-        """Keep what is wanted; nothing is read yet. `only` are full names: others are left out though they match."""
+        """Keep what is wanted; nothing is read yet. `only` are full names: others are left out though they match.
+        `prepared` is what was at the place."""
         self._login, self._gtids, self._only = login, gtids, only
+        self._prepared = {xid: (begun, at) for xid, begun, at in prepared}
+        self._again = partial(
+            BinlogStream, login, server_id=(server_id + _OTHER_READER) % (1 << 32), is_mariadb=False, gtids=None,
+            databases=databases, tables=tables, only=only,
+        )  # fmt: skip
         self._databases, self._tables = re.compile(databases), re.compile(tables)
         self._layouts: dict[int, tuple[Any, Layout]] = {}
         where: dict[str, Any] = {"log_file": file, "log_pos": pos, "resume_stream": True}
@@ -187,13 +160,18 @@ class BinlogStream:
         """
         gtid: str | None = None
         number, is_known, is_open = 0, False, False
+        begun: tuple[str, int] = ("", 0)
+        waiting: list[Rows] | None = None
         for event in self._raw():
-            if isinstance(event, GtidEvent | MariadbGtidEvent):
+            if isinstance(event, GtidEvent | MariadbGtidEvent) or event.event_type == ANONYMOUS_GTID_LOG_EVENT:
+                begun = str(self._stream.log_file), int(event.packet.log_pos - event.packet.event_size)
+                flags = event.flags if isinstance(event, MariadbGtidEvent) else _STANDALONE
+                waiting = [] if flags & _XA_OF_MARIADB else None
                 # MariaDB says there whether more than one event comes, MySQL by BEGIN
-                is_open = isinstance(event, MariadbGtidEvent) and not event.flags & _STANDALONE
-                gtid, number = str(event.gtid), 0
+                is_open = not flags & _STANDALONE
+                gtid, number = getattr(event, "gtid", None), 0
                 # what was read already is not read again, whatever the server sends
-                is_known = self._gtids is not None and self._gtids.has(gtid)
+                is_known = self._gtids is not None and gtid is not None and self._gtids.has(gtid)
             elif isinstance(event, PartialUpdateRowsEvent):
                 # a kind of UpdateRowsEvent
                 raise PlanError(
@@ -202,20 +180,30 @@ class BinlogStream:
             elif isinstance(event, _ROWS):
                 if not self._is_wanted(f"{event.schema}.{event.table}"):
                     continue
-                if not is_known:
+                if not is_known and waiting is not None:
+                    waiting.append(self._rows(event, gtid, number))
+                elif not is_known:
                     yield self._rows(event, gtid, number)
                 number += 1
             elif isinstance(event, QueryEvent):
-                text = _COMMENT.sub("", str(event.query)).strip()
+                text = COMMENT.sub("", str(event.query)).strip()
                 if _BEGINS.match(text):
                     is_open = True
+                    waiting = [] if text[:2].upper() == "XA" else waiting
                     continue
-                if not is_known:
+                if (settles := _SETTLES.match(text)) is not None and not is_known:
+                    yield from self._settled(settles["verb"].upper(), settles["xid"].strip().lower(), gtid)
+                elif not is_known:
                     yield from self._query(event, text)
                 if not is_open or _ENDS.match(text):
                     yield self._ended(event, gtid)
                     gtid, number, is_open = None, 0, False
             elif isinstance(event, XidEvent | XAPrepareEvent):
+                if waiting and isinstance(event, XAPrepareEvent) and not event.one_phase:
+                    self._prepared[_xid_of(event)] = begun
+                else:
+                    yield from waiting or ()
+                waiting = None
                 yield self._ended(event, gtid)
                 gtid, number, is_open = None, 0, False
             elif event.event_type == _TAGGED_GTID:
@@ -244,7 +232,26 @@ class BinlogStream:
             raise PlanError(f"{self._login.where}: {error}") from error
 
     def _ended(self, event: Any, gtid: str | None) -> Ended:
-        return Ended(gtid, str(self._stream.log_file), int(event.packet.log_pos), event.timestamp * 1000)
+        prepared = tuple((xid, *begun) for xid, begun in sorted(self._prepared.items()))
+        return Ended(gtid, str(self._stream.log_file), int(event.packet.log_pos), event.timestamp * 1000, prepared)
+
+    def _settled(self, verb: str, xid: str, gtid: str | None) -> Iterator[Rows]:
+        """The rows of a prepared transaction that is committed, read where it was prepared; of any other none."""
+        begun = self._prepared.get(xid)
+        if begun is not None and verb == "COMMIT":
+            stream, number = self._again(file=begun[0], pos=begun[1]), 0
+            try:
+                for event in stream._raw():
+                    if isinstance(event, XAPrepareEvent):
+                        break
+                    if isinstance(event, _ROWS) and self._is_wanted(f"{event.schema}.{event.table}"):
+                        yield stream._rows(event, gtid, number)
+                        number += 1
+                if number == 0 or _xid_of(event) != xid:
+                    raise FatalError(f"{self._login.where}: transaction {xid} is not at {begun[0]}:{begun[1]} any more")
+            finally:
+                stream.close()
+        self._prepared.pop(xid, None)
 
     def _rows(self, event: Any, gtid: str | None, number: int) -> Rows:
         table = event.table_map[event.table_id]
@@ -278,8 +285,7 @@ class BinlogStream:
 
     def _names(self, text: str) -> bool:
         """True when a statement names a wanted table together with its database."""
-        found = re.findall(_NAME, _QUOTED.sub(lambda match: match[1] or "''", text))
-        return any(self._is_wanted(_full(name, "")) for name in found if "." in name)
+        return any(self._is_wanted(name) for name in full_names(text))
 
     def _is_wanted(self, name: str) -> bool:
         database, _, table = name.partition(".")
@@ -323,6 +329,11 @@ def _connecting(login: Login) -> Callable[..., Any]:
     return connect
 
 
+def _xid_of(event: XAPrepareEvent) -> str:
+    """The name of a distributed transaction as statements of the binlog have it, in small letters."""
+    return f"x'{event.xid_gtrid.hex()}',x'{event.xid_bqual.hex()}',{event.xid_format_id}"
+
+
 def _layout(where: str, table: Any) -> Layout:
     name = f"{table.schema}.{table.table}"
     if any(not column.name for column in table.columns):
@@ -333,33 +344,3 @@ def _layout(where: str, table: Any) -> Layout:
         return tuple(Field.of(column) for column in table.columns)
     except PlanError as error:
         raise PlanError(f"{where}: {name}: {error}") from error
-
-
-def ddl_of(text: str, schema: str) -> tuple[str, tuple[str, ...]] | None:
-    """Verb and tables (by full name) of a statement that changes tables, None for any other; a database is `name.`."""
-    match = _DDL.match(text)
-    if match is None or (match["what"] is None and match["verb"].upper() != "TRUNCATE"):
-        return None
-    verb, what, rest = match["verb"].upper(), (match["what"] or "").upper(), match["rest"]
-    rest = re.sub(r"^IF\s+(?:NOT\s+)?EXISTS\s+", "", rest, flags=re.I)
-    if what in {"DATABASE", "SCHEMA"}:
-        name = re.match(_NAME, rest)
-        return (verb, (f"{_bare(name[1])}.",)) if name and verb == "DROP" else None
-    if what.endswith("INDEX"):
-        return None
-    names = re.match(rf"{_NAME}(?:\s*,\s*{_NAME})*", rest) if verb == "DROP" else re.match(_NAME, rest)
-    found = re.findall(_NAME, names[0]) if names else []
-    if verb == "RENAME":
-        found = [name for pair in re.findall(rf"{_NAME}\s+TO\s+{_NAME}", rest, re.I) for name in pair]
-    elif verb == "ALTER":
-        found += re.findall(rf"\bRENAME\s+(?:TO\s+|AS\s+)?(?!COLUMN\b|INDEX\b|KEY\b){_NAME}", rest, re.I)
-    return verb, tuple(_full(name, schema) for name in found)
-
-
-def _bare(name: str) -> str:
-    return name[1:-1].replace("``", "`") if name.startswith("`") else name
-
-
-def _full(name: str, schema: str) -> str:
-    parts = [_bare(part) for part in re.findall(r"`(?:[^`]|``)+`|[\w$]+", name)]
-    return ".".join(parts) if len(parts) == 2 else f"{schema}.{parts[0]}"

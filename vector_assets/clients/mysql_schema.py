@@ -9,6 +9,7 @@ from vector_assets.clients.mysql import MySql
 from vector_assets.engine.schema import Column, LogicalType, Table
 
 SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
+_ACTIONS = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 _INTEGERS = {
     "tinyint": ("TINYINT", "SMALLINT"),
     "smallint": ("SMALLINT", "INT"),
@@ -84,7 +85,8 @@ def _type_of(column: MySqlColumn) -> tuple[str | None, int | None]:
 class MySqlTable:
     """A table; `key` is its primary key, else its first unique key of NOT NULL columns, else empty.
 
-    `rows` is the server's own estimate.
+    `rows` is the server's own estimate. `cascades` are foreign keys by which the server changes rows of the table
+    itself: its binlog has nothing of that.
     """
 
     database: str
@@ -94,6 +96,7 @@ class MySqlTable:
     rows: int = 0
     comment: str = ""
     has_primary_key: bool = False
+    cascades: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -117,6 +120,14 @@ class MySqlTable:
             Column(each.name, kind, comment=each.comment or None) for each, kind in known if kind is not None
         )
         return Table(self.name, columns, self.key, comment=self.comment or None)
+
+
+def untold(key: str, table: str) -> str:
+    """What to say of a foreign key among `cascades`."""
+    return (
+        f"rows of {table} that foreign key {key} deletes or changes are not in the server's binlog: they stay in the"
+        " target as they were"
+    )
 
 
 def quote(name: str) -> str:
@@ -159,7 +170,17 @@ def _table(server: MySql, database: str, name: str, rows: int, comment: str) -> 
     )
     found = tuple(_column(*row) for row in columns)
     key, is_primary = _key(server, database, name)
-    return MySqlTable(database, name, found, key, int(rows), comment, is_primary)
+    return MySqlTable(database, name, found, key, int(rows), comment, is_primary, _cascades(server, database, name))
+
+
+def _cascades(server: MySql, database: str, name: str) -> tuple[str, ...]:
+    rows = server.rows(
+        "SELECT CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE FROM information_schema.REFERENTIAL_CONSTRAINTS"
+        " WHERE CONSTRAINT_SCHEMA = %s AND TABLE_NAME = %s ORDER BY 1",
+        (database, name),
+    )
+    acting = ((key, (("DELETE", on_delete), ("UPDATE", on_update))) for key, on_delete, on_update in rows)
+    return tuple(f"{key} (ON {what} {rule})" for key, rules in acting for what, rule in rules if rule in _ACTIONS)
 
 
 def _column(name: str, kind: str, full: str, nullable: str, *rest: Any) -> MySqlColumn:

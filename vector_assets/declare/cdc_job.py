@@ -291,7 +291,8 @@ class Capture:
             for table in group.tables
             for column in table.left_out
         )
-        found = (*self.form.reports(), *self.source.reports(), *of_ends, *left_out)
+        untold = (what for table in group.tables for what in table.untold)
+        found = (*self.form.reports(), *self.source.reports(), *of_ends, *left_out, *untold)
         return tuple(f"{self.place}: CDC pipeline {self.name}: {report}" for report in found)
 
 

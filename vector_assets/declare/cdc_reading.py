@@ -11,7 +11,7 @@ from functools import partial
 import pyarrow as pa
 
 from vector_assets.clients.mysql import Login, MySql
-from vector_assets.clients.mysql_schema import MySqlTable, discover, table_names
+from vector_assets.clients.mysql_schema import MySqlTable, discover, table_names, untold
 from vector_assets.declare.cdc_form import CaptureForm, MySqlCaptureOptions
 from vector_assets.declare.flink_options import Secrets, fill_texts, parse
 from vector_assets.declare.yaml_text import Document
@@ -220,4 +220,7 @@ def _captured(table: MySqlTable) -> CapturedTable:
         columns.append(
             Column(each.name, replace(kind, nullable=each.name not in table.key), comment=each.comment or None)
         )
-    return CapturedTable(table.full_name, tuple(columns), table.key, table.comment or None, tuple(left_out))
+    return CapturedTable(
+        table.full_name, tuple(columns), table.key, table.comment or None, tuple(left_out),
+        untold=tuple(untold(key, table.full_name) for key in table.cascades),
+    )  # fmt: skip

@@ -32,6 +32,9 @@ FORMAT = "1"
 SUMS = "SHA256SUMS"
 """In each folder of files: their hashes, as `sha256sum --check` reads them; one line more when a file is replaced."""
 
+Appearing = Callable[[], AbstractContextManager[None]]
+"""What holds while a file takes its place, such as a transaction of the lease's holder."""
+
 _FORMAT_KEY = "vector_assets.format"
 _OWN_METADATA = {b"ARROW:schema", _FORMAT_KEY.encode()}
 _BATCH_FILE = re.compile(r"\d{10,}\.parquet")
@@ -82,17 +85,19 @@ class Archive:
 
     def write(
         self, pipeline: str, hour: str, seq: int, raw: pa.Table, metadata: Mapping[str, str] | None = None,
-        fenced: AbstractContextManager[None] | None = None,
+        appearing: Appearing = nullcontext,
     ) -> ArchiveFile:  # fmt: skip
-        """The batch's records, durable; a complete file of the same batch is replaced, within `fenced`: what that
-        raises leaves the file as it was.
+        """The batch's records, durable; a complete file of the same batch is replaced.
+
+        What is written appears while `appearing` is entered: a worker that has lost its batch meanwhile raises there,
+        and replaces nothing.
 
         Raises:
             FatalError: the disk refused it; no partial file is visible, and what was written cannot be relied on.
         """
         layout = RAW_LAYOUT if raw.schema.equals(RAW_SCHEMA) else None
-        relative = PurePosixPath(*(quoted(part) for part in (pipeline, hour, f"{seq:010d}.parquet")))
-        return self._put(relative, raw, identity(pipeline, hour, seq, metadata), layout, fenced)
+        path = PurePosixPath(quoted(pipeline), quoted(hour), f"{seq:010d}.parquet")
+        return self._put(path, raw, identity(pipeline, hour, seq, metadata), layout, appearing)
 
     def put(
         self, parts: tuple[str, str, str], table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
@@ -106,7 +111,7 @@ class Archive:
 
     def _put(
         self, relative: PurePosixPath, table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None,
-        fenced: AbstractContextManager[None] | None = None,
+        appearing: Appearing = nullcontext,
     ) -> ArchiveFile:  # fmt: skip
         final = self.root / relative
         temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
@@ -114,7 +119,7 @@ class Archive:
         try:
             _make_folder(final.parent)
             digest, size = _write_parquet(temporary, tagged, layout)
-            with fenced or nullcontext():
+            with appearing():
                 _note_hash(final, digest)
                 temporary.replace(final)
             _sync_folder(final.parent)

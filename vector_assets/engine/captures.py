@@ -19,8 +19,9 @@ from vector_assets.engine.schema import Column, LogicalType
 class CapturedTable:
     """A source table by its full name (`database.table`), with the columns and the key that it had when it was found.
 
-    `left_out` are columns of types that cannot be read, with their type; `facts` is what the sink said of its place
-    then; `waits` is why it is not read yet (None: it is).
+    `left_out` are columns of types that cannot be read, with their type; `untold` is what happens to its rows and
+    cannot be read, in sentences; `facts` is what the sink said of its place then; `waits` is why it is not read yet
+    (None: it is).
     """
 
     name: str
@@ -30,6 +31,7 @@ class CapturedTable:
     left_out: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
     waits: str | None = None
+    untold: tuple[str, ...] = ()
 
     @property
     def database(self) -> str:
@@ -91,6 +93,7 @@ def _detail(table: CapturedTable) -> str:
             "comment": table.comment,
             "left_out": list(table.left_out),
             "facts": dict(table.facts),
+            "untold": list(table.untold),
         }
     )
 
@@ -102,5 +105,5 @@ def _table(name: str, detail: Mapping[str, Any], state: str) -> CapturedTable:
     )
     return CapturedTable(
         name, columns, tuple(detail["key"]), detail["comment"], tuple(detail["left_out"]), detail["facts"],
-        state or None,
+        state or None, tuple(detail.get("untold", ())),
     )  # fmt: skip

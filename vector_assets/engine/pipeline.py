@@ -46,7 +46,8 @@ class PipelineSettings(Options):
     max_rows: int = Field(50_000, alias="vector-assets.batch.max-rows", ge=1, le=(1 << 24) - 1)
     """Most records of a batch (a row's number in its batch fits 24 bits)."""
     target: Duration = Field(timedelta(seconds=2), alias="vector-assets.batch.target")
-    """How long a commit should take: batches grow and shrink towards it."""
+    """How long a commit should take, and the making of a batch whose texts EMBED asks a model for: batches grow and
+    shrink towards it."""
     linger: Duration = Field(timedelta(milliseconds=200), alias="vector-assets.linger")
     """Continuous mode: longest wait for more records before a batch that is not full is closed (the sink's own
     time-out, where it has one, is an upper bound)."""

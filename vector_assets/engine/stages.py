@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -121,11 +122,11 @@ class Stages:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
         file = None
         if batch.kind is not BatchKind.RESET:
-            # another worker may have sealed the batch with what it read, while this one stood still
-            fenced = self.ledger.fenced(self.lease)
+            # a worker that wakes up after its lease was taken must not write over what the next one has sealed
             file = self.archive.write(
-                batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span), fenced=fenced
-            )
+                batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span),
+                appearing=partial(self.ledger.fenced, self.lease),
+            )  # fmt: skip
         failpoint("archived")
         records = Counts(records=raw.num_rows, bytes=raw.nbytes)
         newest = pc.max(raw.column("timestamp")).cast(pa.int64()).as_py() if raw.num_rows else None

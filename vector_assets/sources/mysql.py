@@ -184,9 +184,10 @@ class MySqlCdcSource:
         table, moment = chunk.table, now if end.open else end
         merger = Merger(self._server, table, after, chunk.last)
         offset, items = start.offset, list(self._between(start, moment, now))
+        there = next(item for item in items if isinstance(item, Place))
         if end.open:
             # a server may count a transaction that it does not send yet, and no SELECT sees
-            moment = next(replace(item, server=now.server) for item in items if isinstance(item, Place))
+            moment = replace(there, server=now.server)
         altered = [item for item in items if isinstance(item, Altered)]
         follower = self._follower(altered)
         for images in together([item for item in items if isinstance(item, Piece)]):
@@ -210,7 +211,7 @@ class MySqlCdcSource:
         epoch = (start.epoch or 0) + len(seen) if self._follows else None
         reached = replace(
             moment, offset=offset, table=table.full_name, after=chunk.last, at=int(self._clock() * 1000), open=False,
-            epoch=epoch,
+            epoch=epoch, prepared=there.prepared,
         )  # fmt: skip
         return reached if chunk.last is not None else self._next_table(reached, tables)
 
@@ -382,7 +383,7 @@ class MySqlCdcSource:
         return BinlogStream(
             self._options.login, server_id=self._options.replica_id, is_mariadb=self._server.is_mariadb,
             gtids=place.gtids, file=place.file, pos=place.pos, databases=self._options.database_name,
-            tables=self._options.table_name, only=self._options.only,
+            tables=self._options.table_name, only=self._options.only, prepared=place.prepared or (),
         )  # fmt: skip
 
     def _check_place(self, place: Place, binlog: Binlog) -> None:

@@ -1,5 +1,6 @@
 """Where a new pipeline of MySQL tables starts: the modes of Flink CDC, and places by an operator's words."""
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +10,14 @@ import pyarrow as pa
 from vector_assets.clients.mysql import Binlog, MySql
 from vector_assets.clients.mysql_binlog import BinlogStream, Ended
 from vector_assets.clients.mysql_gtid import Gtids
-from vector_assets.clients.mysql_schema import MySqlColumn, MySqlTable
+from vector_assets.clients.mysql_schema import MySqlColumn, MySqlTable, untold
 from vector_assets.engine.errors import ConfigError, PlanError
 from vector_assets.engine.schema import Column
 from vector_assets.sources.mysql_fit import fit
 from vector_assets.sources.mysql_options import MySqlCdcOptions
 from vector_assets.sources.mysql_tokens import Place, gtid_of
 
+log = logging.getLogger(__name__)
 _FILE_PLACE = re.compile(r"([\w.-]+\.\d+):(\d+)")
 _NATURAL: dict[str, pa.DataType] = {
     "BOOLEAN": pa.int64(), "TINYINT": pa.int64(), "SMALLINT": pa.int64(), "INT": pa.int64(), "BIGINT": pa.int64(),
@@ -44,6 +46,10 @@ class Modes:
             ConfigError: what a specific offset names is not there.
         """
         options, binlog = self._options, self._server.binlog()
+        self._tell_of_prepared()
+        for table in tables:
+            for key in table.cascades:
+                log.warning("%s: %s", self._server.login.where, untold(key, table.full_name))
         if options.has_snapshot:
             return Place.now(binlog, table=tables[0].full_name)
         if options.startup_mode == "latest-offset":
@@ -55,6 +61,21 @@ class Modes:
             skip = (options.skip_events, options.skip_rows)
             return place if skip == (0, 0) else Place(place.gtid, place.file, place.pos, server=place.server, skip=skip)
         return self._earliest(binlog)
+
+    def _tell_of_prepared(self) -> None:
+        """Say which transactions are prepared already: their rows lie before the place that is started at."""
+        try:
+            found = [row[3] for row in self._server.rows("XA RECOVER")]
+        except (ConfigError, PlanError) as error:
+            log.debug("%s: whether transactions are prepared is not known: %s", self._server.login.where, error)
+            return
+        names = [each.decode(errors="replace") if isinstance(each, bytes) else str(each) for each in found]
+        if names:
+            log.warning(
+                "%s: %d distributed transactions are prepared and not committed (%s): what they change is not read if"
+                " they are committed; commit or roll them back before the first run, or begin anew after it",
+                self._server.login.where, len(names), ", ".join(names[:5]),
+            )  # fmt: skip
 
     def beginning(self, binlog: Binlog, tables: Sequence[MySqlTable]) -> Place:
         """Where a pipeline that lost its place could begin anew."""

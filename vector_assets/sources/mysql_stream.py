@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from vector_assets.clients.mysql_binlog import BinlogStream, Ddl, Ended, Event, Rows
+from vector_assets.clients.mysql_binlog import BinlogStream, Ended, Event, Rows
+from vector_assets.clients.mysql_ddl import OF_PARTITIONS, Ddl
 from vector_assets.engine.core import canonical
 from vector_assets.sources.mysql_changes import Piece
 from vector_assets.sources.mysql_tokens import Place
 
 Open = Callable[[Place], BinlogStream]
-_GONE = frozenset({"DROP", "TRUNCATE"})
+_GONE = frozenset({"DROP", "TRUNCATE", OF_PARTITIONS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,10 @@ def _name(place: Place) -> str:
 def _after(here: Place, ended: Ended) -> Place:
     gtids = here.gtids
     gtid = here.gtid if gtids is None or ended.gtid is None else str(gtids.plus(ended.gtid))
-    return replace(here, gtid=gtid, file=ended.file, pos=ended.pos, at=ended.at_ms, skip=None, open=False)
+    return replace(
+        here, gtid=gtid, file=ended.file, pos=ended.pos, at=ended.at_ms, skip=None, open=False,
+        prepared=ended.prepared or None,
+    )  # fmt: skip
 
 
 def _next_epoch(here: Place) -> Place:

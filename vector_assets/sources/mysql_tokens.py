@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from vector_assets.clients.mysql import Binlog
+from vector_assets.clients.mysql_binlog import Prepared
 from vector_assets.clients.mysql_gtid import Gtids
 from vector_assets.engine.core import Position, Split, Token
 
@@ -21,7 +22,7 @@ class Place:
     `offset` counts records since the pipeline's start. `skip` is (events, rows of the next one) that were read of the
     transaction that follows; `at` its time in ms; `server` who said so; `done`: nothing is read any more; `open`: a
     ceiling, not a place that was read up to. `epoch` counts the changes of its tables that a reader who follows them
-    has seen.
+    has seen. `prepared` are distributed transactions with rows that are prepared and not committed yet.
     """
 
     gtid: str | None = None
@@ -36,12 +37,15 @@ class Place:
     done: bool = False
     open: bool = False
     epoch: int | None = None
+    prepared: Prepared | None = None
 
     @classmethod
     def of(cls, token: Token) -> Self:
         """The place that a token means."""
         known: dict[str, Any] = token if isinstance(token, dict) else {}
         lists = {name: tuple(known[name]) for name in ("skip", "after") if known.get(name) is not None}
+        if known.get("prepared") is not None:
+            lists["prepared"] = tuple(tuple(each) for each in known["prepared"])
         return cls(**({name: known[name] for name in cls.__slots__ if name in known} | lists))
 
     @classmethod
@@ -54,7 +58,7 @@ class Place:
         """The token, without what it does not say."""
         found = {name: getattr(self, name) for name in type(self).__slots__}
         kept = {name: value for name, value in found.items() if value is not None and value is not False}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+        return {name: _plain(value) for name, value in kept.items()}
 
     @property
     def gtids(self) -> Gtids | None:
@@ -78,6 +82,10 @@ class Place:
     def moved(self, rows: int) -> "Place":
         """The same place after so many more records."""
         return replace(self, offset=self.offset + rows)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def gtid_of(gtids: Gtids, binlog: Binlog) -> str | None:
