@@ -154,6 +154,32 @@ def test_a_row_of_another_table_fills_and_empties_the_fields_of_a_whole_row(tabl
         assert state == expected, statement
 
 
+def test_a_distributed_transaction_is_seen_once_it_is_committed(tables, opened):
+    tables.sql("INSERT INTO a VALUES (1, 'one')")
+    source = opened(tables)
+    found, position = drain(source, source.start())
+    state: dict[object, tuple[object, ...]] = {}
+    for name, end in (("x", "COMMIT"), ("y", "ROLLBACK")):
+        expected = {1: (1, "one", 10)} if name == "y" else {1: (1, "one", None)}
+        for part in (
+            f"XA START '{name}'",
+            "INSERT INTO b (a_id, n) VALUES (1, 10)" if name == "x" else "UPDATE b SET n = 20",
+            f"XA END '{name}'",
+            f"XA PREPARE '{name}'",
+        ):
+            tables.sql(part)
+        more, position = drain(source, position)
+        for table in (*found, *more):
+            apply(state, table)
+        assert state == expected
+        found = []
+        tables.sql(f"XA {end} '{name}'")
+        more, position = drain(source, position)
+        for table in more:
+            apply(state, table)
+        assert state == {1: (1, "one", 10)}
+
+
 @pytest.mark.parametrize("kind", KEYS)
 def test_a_row_that_goes_before_the_snapshot_comes_to_it_is_not_left_behind_by_another_table(mysql, opened, kind):
     make(mysql, kind)
