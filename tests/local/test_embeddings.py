@@ -1,6 +1,8 @@
 """The local embedding service: OpenAI's interface, real vectors, and faults on demand."""
 
 import base64
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,19 @@ def test_a_text_paid_for_twice_is_counted_and_a_revision_has_other_vectors(embed
     counters = embeddings.counters()
     assert (counters["texts"], counters["repeated"], counters["requests"]) == (4, 1, 2)
     assert not np.allclose(first[0], second[0])
+
+
+def test_a_request_that_outlives_a_reset_counts_no_more(embeddings):
+    embeddings.limit(latency_s=0.5)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(embeddings.vectors, ["late"])
+        deadline = time.monotonic() + 20
+        while not embeddings.counters()["requests"]:
+            assert time.monotonic() < deadline
+        embeddings.reset()
+        late.result()
+    counters = embeddings.counters()
+    assert (counters["answered"], counters["texts"]) == (0, 0)
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones(embeddings):

@@ -136,6 +136,11 @@ class Desk:
         with self._lock:
             return asdict(self._counters)
 
+    def open_book(self) -> Counters:
+        """What a request counts into that begins now, whenever it ends: one that outlives a reset counts no more."""
+        with self._lock:
+            return self._counters
+
     def enter(self, texts: Sequence[str]) -> Rule:
         """Count a request in; the rule that applies to it, an empty one otherwise. `leave` must follow.
 
@@ -174,25 +179,26 @@ class Desk:
                     return rule
         return Rule()
 
-    def leave(self, status: int) -> None:
+    def leave(self, status: int, counters: Counters) -> None:
         """Count a request out."""
         with self._lock:
             self._running -= 1
-            counters = self._counters
             counters.statuses[str(status)] = counters.statuses.get(str(status), 0) + 1
             if status == 200:
                 counters.answered += 1
             else:
                 counters.refused += 1
 
-    def pay(self, model: str, dimensions: int, texts: Sequence[str], tokens: int) -> None:
+    def pay(self, model: str, dimensions: int, texts: Sequence[str], tokens: int, counters: Counters) -> None:
         """Count texts that were embedded."""
         with self._lock:
-            self._counters.tokens += tokens
-            self._counters.texts += len(texts)
+            if counters is not self._counters:
+                return
+            counters.tokens += tokens
+            counters.texts += len(texts)
             for text in texts:
                 paid = (model, text, dimensions)
-                self._counters.repeated += paid in self._paid
+                counters.repeated += paid in self._paid
                 self._paid.add(paid)
 
 

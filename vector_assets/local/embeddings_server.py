@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from vector_assets.local.embeddings_faults import Desk, Limits, Refused, Rule, Vectors, spoil
+from vector_assets.local.embeddings_faults import Counters, Desk, Limits, Refused, Rule, Vectors, spoil
 from vector_assets.local.ports import HOST
 
 MODELS = {"text-embedding-v4": 1024, "universal-sentence-encoder": 512}
@@ -133,28 +133,30 @@ class Api:
         except Refused as refused:
             self._count(refused.status)
             return _refusal(refused)
+        book = self.desk.open_book()
         try:
             rule = self.desk.enter(texts)
-            answer = await run_in_threadpool(self._vectors, asked, rule)
+            answer = await run_in_threadpool(self._vectors, asked, rule, book)
         except Refused as refused:
             status = refused.status
             return _refusal(refused)
         finally:
-            self.desk.leave(status)
+            self.desk.leave(status, book)
         if rule.cut:
             request.scope[_HANG_UP]()
         return Response(answer, media_type="application/json")
 
     def _count(self, status: int) -> None:
         """A request refused before any rule looks at it."""
+        book = self.desk.open_book()
         try:
             self.desk.enter(())
         except Refused:
             return
         finally:
-            self.desk.leave(status)
+            self.desk.leave(status, book)
 
-    def _vectors(self, asked: Asked, rule: Rule) -> bytes:
+    def _vectors(self, asked: Asked, rule: Rule, book: Counters) -> bytes:
         wait_s = self.desk.limits.latency_s + rule.delay_s
         if wait_s:
             time.sleep(wait_s)
@@ -163,7 +165,7 @@ class Api:
         if rule.wrong == "body":
             return b"<html>upstream</html>"
         vectors, tokens = self._encoder.encode(asked.texts, asked.dimensions, self.desk.limits.revision)
-        self.desk.pay(asked.model, asked.dimensions, asked.texts, tokens)
+        self.desk.pay(asked.model, asked.dimensions, asked.texts, tokens, book)
         order, vectors = spoil(rule, vectors)
         return _answer(asked, order, vectors, tokens)
 
