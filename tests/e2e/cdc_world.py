@@ -10,7 +10,7 @@ from tests.fix_mysql import MySql
 from vector_assets.declare import Capture, load_captures, load_file
 from vector_assets.declare.cdc_look import Look, look
 from vector_assets.engine.pipeline import Pipeline
-from vector_assets.engine.reconcile import reconcile
+from vector_assets.engine.reconcile import Reconciliation, reconcile
 from vector_assets.engine.run import Runner
 from vector_assets.engine.session import Books, Session
 
@@ -77,13 +77,18 @@ class World:
         self.mysql.sql(f"UPDATE {table} SET v = 5 WHERE id < 2")
         self.mysql.sql(f"DELETE FROM {table} WHERE id > 7")
         assert self.run() == 4
-        books = Books.open()
-        try:
-            with Session(pipeline, books) as session:
-                found = reconcile(session)
-        finally:
-            books.close()
+        found = reconciled(pipeline)
         assert (found.is_right(), found.target_rows) == (True, 8), found.findings
+
+
+def reconciled(pipeline: Pipeline) -> Reconciliation:
+    """The pipeline's target beside its archive."""
+    books = Books.open()
+    try:
+        with Session(pipeline, books) as session:
+            return reconcile(session)
+    finally:
+        books.close()
 
 
 def block(key: str, options: dict[str, str]) -> str:

@@ -8,11 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.declare.seeds import seed
-from tests.e2e.cdc_world import World, block, cdc_world, maxcompute_sink
+from tests.e2e.cdc_world import World, block, cdc_world, maxcompute_sink, reconciled
 from vector_assets.cli import app
 from vector_assets.engine.errors import ConfigError, PlanError
-from vector_assets.engine.reconcile import reconcile
-from vector_assets.engine.session import Books, Session
+from vector_assets.engine.session import Books
 
 __all__ = ["cdc_world"]
 pytestmark = pytest.mark.service
@@ -150,12 +149,7 @@ def test_keys_of_all_these_types_are_keys_of_a_delta_table(cdc_world, maxcompute
         [[1, 1], [1, 1], [1, 7], [2, 1], [2, 1], [2, 1], [2, 7]]
     )
     (pipeline,) = world.pipelines().values()
-    books = Books.open()
-    try:
-        with Session(pipeline, books) as session:
-            found = reconcile(session)
-    finally:
-        books.close()
+    found = reconciled(pipeline)
     assert (found.is_right(), found.target_rows) == (True, 7), found.findings
     if key == "BIGINT UNSIGNED":
         found = {int(row[0]) for row in maxcompute.rows(f"SELECT k FROM {name}")}

@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 
 from tests.e2e.cdc_model import Model
-from tests.e2e.cdc_world import World, block, cdc_world, maxcompute_sink
+from tests.e2e.cdc_world import World, block, cdc_world, maxcompute_sink, reconciled
 from tests.e2e.test_cdc_kafka import canal
 from tests.faults.apart import Apart
 from tests.faults.test_crash import wait_for_stop
 from vector_assets.engine import env
-from vector_assets.engine.reconcile import reconcile
-from vector_assets.engine.session import Books, Session
 
 __all__ = ["cdc_world"]
 pytestmark = pytest.mark.service
@@ -71,12 +69,7 @@ class Job:
         from vector_assets.declare import load_file
 
         (pipeline,) = load_file(self.file)
-        books = Books.open()
-        try:
-            with Session(pipeline, books) as session:
-                found = reconcile(session)
-        finally:
-            books.close()
+        found = reconciled(pipeline)
         assert found.is_right(), found.findings
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.formats.fix_csv import logical
 from tests.formats.fix_json import ORDER_COLUMNS, order_record
+from vector_assets.clients import native
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
 from vector_assets.formats import json_native
@@ -318,7 +319,7 @@ def test_columns_that_the_loops_cannot_read_are_left_to_the_others(columns: list
 
 def test_what_is_missing_is_an_error_for_who_insists_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     json_native._works.cache_clear()
-    monkeypatch.setattr(json_native, "_missing", lambda: "llvmlite is not installed")
+    monkeypatch.setattr(native, "missing", lambda: "llvmlite is not installed")
     try:
         reader = NativeReader([("i", pa.int64())], strict=False)
         with pytest.raises(ConfigError, match="json: documents cannot be read natively: llvmlite is not installed"):

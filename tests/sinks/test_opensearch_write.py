@@ -104,17 +104,18 @@ def test_the_index_is_told_to_remember_deletes(make_index):
 def test_of_two_owners_that_commit_at_once_one_is_refused(cars_index, monkeypatch):
     first, second = cars_index.sink(), cars_index.sink()
     mine, theirs = Feed(first).stage(rows_of(car(1))), Feed(second, fence=2).stage(rows_of(car(1), car(2)))
-    check = first._check_same
+    look = first._current
     calls = []
 
-    def overtaken(token):
-        check(token)
-        calls.append(token)
+    def overtaken():
+        found = look()
+        calls.append(found)
         if len(calls) == 2:
             # documents that both have carry one version: a batch of the same number
             second.commit(theirs)
+        return found
 
-    monkeypatch.setattr(first, "_check_same", overtaken)
+    monkeypatch.setattr(first, "_current", overtaken)
     with pytest.raises(FencedError, match="somebody else committed"):
         first.commit(mine)
 

@@ -69,3 +69,9 @@ def batches(source: MySqlCdcSource, position: Position, limit: BatchLimit) -> It
         table, span = read(source, span, limit)
         here |= span.end
         yield table, span
+
+
+def xa(server, name, text, *ends):
+    """A distributed transaction, up to one of its ends."""
+    for part in (f"XA START '{name}'", text, f"XA END '{name}'", *(f"XA {end}" for end in ends)):
+        server.sql(part)

@@ -12,7 +12,7 @@ import pymysql
 import pytest
 
 from tests.fix_mysql import on_both_servers
-from tests.sources.mysql_model import apply, batches, change, rows_of, source_of
+from tests.sources.mysql_model import apply, batches, change, rows_of, source_of, xa
 from tests.sources.reading import NO_LIMIT, drain, read
 from vector_assets.clients.mysql import MySql
 from vector_assets.clients.mysql_gtid import Gtids
@@ -328,12 +328,6 @@ def test_a_table_that_goes_is_a_named_outcome_after_what_came_before(table, stat
     if statement.startswith("TRUNCATE"):
         table.sql("INSERT INTO t VALUES (2, 2, 'b')")
         assert kinds_and_ids(drain(source, lost.value.resume)[0]) == [(0, 2)]
-
-
-def xa(server, name, text, *ends):
-    """A distributed transaction, up to one of its ends."""
-    for part in (f"XA START '{name}'", text, f"XA END '{name}'", *(f"XA {end}" for end in ends)):
-        server.sql(part)
 
 
 def test_a_distributed_transaction_is_read_when_it_is_committed(table, opened):

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from tests.fix_mysql import on_both_servers
-from tests.sources.mysql_model import batches, rows_of
+from tests.sources.mysql_model import batches, rows_of, xa
 from tests.sources.reading import NO_LIMIT, drain, read
 from vector_assets.engine.core import BatchLimit
 from vector_assets.engine.errors import PlanError, PositionLostError
@@ -161,13 +161,8 @@ def test_a_distributed_transaction_is_seen_once_it_is_committed(tables, opened):
     state: dict[object, tuple[object, ...]] = {}
     for name, end in (("x", "COMMIT"), ("y", "ROLLBACK")):
         expected = {1: (1, "one", 10)} if name == "y" else {1: (1, "one", None)}
-        for part in (
-            f"XA START '{name}'",
-            "INSERT INTO b (a_id, n) VALUES (1, 10)" if name == "x" else "UPDATE b SET n = 20",
-            f"XA END '{name}'",
-            f"XA PREPARE '{name}'",
-        ):
-            tables.sql(part)
+        change = "INSERT INTO b (a_id, n) VALUES (1, 10)" if name == "x" else "UPDATE b SET n = 20"
+        xa(tables, name, change, f"PREPARE '{name}'")
         more, position = drain(source, position)
         for table in (*found, *more):
             apply(state, table)

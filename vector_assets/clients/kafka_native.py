@@ -6,7 +6,6 @@ VECTOR_ASSETS_NATIVE=off, records come through confluent-kafka itself: slower, w
 """
 
 import ctypes
-import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from vector_assets.clients import kafka_kernel as at
+from vector_assets.clients import native
 from vector_assets.clients.kafka_kernel import FUNCTIONS, Kernel
 from vector_assets.engine.core import HEADERS_TYPE
 from vector_assets.engine.errors import ConfigError
@@ -103,10 +103,10 @@ def _library() -> Any:
 @cache
 def missing() -> str:
     """What is missing for records to be read this way, empty when nothing is; llvmlite is looked for, not imported."""
-    if sys.platform != "linux" or sys.maxsize < 2**32 or sys.byteorder != "little":
+    if sys.platform != "linux":
         return "it needs Linux on a 64-bit little-endian machine"
-    if importlib.util.find_spec("llvmlite") is None:
-        return "llvmlite is not installed: pip install 'vector-assets[native]'"
+    if reason := native.missing():
+        return reason
     if _library() is None:
         return "the librdkafka of confluent-kafka was not found, or is older than 2.1: pip install -U confluent-kafka"
     return ""

@@ -2,7 +2,7 @@
 
 import base64
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ BLOCKED = frozenset({"cluster_block_exception", "index_create_block_exception"})
 """Kinds of refusals (403) that are about the cluster's state, such as a full disk."""
 _BUSY = frozenset({429, 502, 503, 504})
 _MOST_REASON = 400
+_KEEP_ALIVE = "5m"
 
 
 class MissingError(PlanError):
@@ -160,6 +161,21 @@ class Client:
             return self.ask("GET", path, params=params)
         except MissingError:
             return None
+
+    def pages(self, index: str, body: Mapping[str, Any]) -> Generator[list[dict[str, Any]], None, None]:
+        """The hits of a search as they were at one moment, a page of `size` at a time; to be closed.
+
+        Raises:
+            As `ask`.
+        """
+        # a point in time has no order of its own to page by in 2.19
+        page = self.ask("POST", f"/{index}/_search", body, params={"scroll": _KEEP_ALIVE})
+        try:
+            while hits := page["hits"]["hits"]:
+                yield hits
+                page = self.ask("POST", "/_search/scroll", {"scroll": _KEEP_ALIVE, "scroll_id": page["_scroll_id"]})
+        finally:
+            self.ask("DELETE", "/_search/scroll", {"scroll_id": [page["_scroll_id"]]})
 
     def _translated(self, error: TransportError, request: str) -> Exception:
         what = f"{self.place}: {request}"

@@ -60,6 +60,16 @@ def byte_view(values: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.i
     return np.frombuffer(data, np.uint8), bounds
 
 
+def spelled(data: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> pa.Array:
+    """The texts between these places, which do not overlap and are in order."""
+    if not len(start):
+        return pa.array([], pa.string())
+    bounds = np.empty(2 * len(start), np.int32)
+    bounds[0::2], bounds[1::2] = start, end
+    apart = pa.StringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(data))
+    return apart.take(pa.array(np.arange(0, len(bounds) - 1, 2)))
+
+
 def without(values: pa.Array, left_out: Mask) -> pa.Array:
     """The values that are not left out; cheap when few are, because runs are copied whole."""
     cuts = np.flatnonzero(left_out)

@@ -4,8 +4,6 @@ Needs llvmlite (`pip install 'vector-assets[native]'`); without it, or with VECT
 read everything, with the same result.
 """
 
-import ctypes
-import importlib.util
 import logging
 import sys
 import threading
@@ -18,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vector_assets.clients import native
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
 from vector_assets.formats import json_kernel as at
-from vector_assets.formats.grammar import byte_view, not_utf8
+from vector_assets.formats.grammar import byte_view, not_utf8, spelled
 from vector_assets.formats.json_code import LANES
 
 log = logging.getLogger(__name__)
@@ -177,16 +176,6 @@ class _Job:
             self._values[number][here[0]] = np.asarray(spelled(self._data, start, end).cast(pa.float64()))
 
 
-def spelled(data: npt.NDArray[np.uint8], start: Longs, end: Longs) -> pa.Array:
-    """The texts between these places, which do not overlap and are in order."""
-    if not len(start):
-        return pa.array([], pa.string())
-    bounds = np.empty(2 * len(start), np.int32)
-    bounds[0::2], bounds[1::2] = start, end
-    apart = pa.StringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(data))
-    return apart.take(pa.array(np.arange(0, len(bounds) - 1, 2)))
-
-
 def _is_plain(name: str) -> bool:
     """Nothing in it is spelled otherwise in JSON."""
     return name.isprintable() and not set(name) & {'"', "\\"}
@@ -212,23 +201,10 @@ def _room(reading: Reading, rows: int) -> npt.NDArray[Any]:
     return room
 
 
-def _missing() -> str:
-    """What is missing for this, empty when nothing is; llvmlite is looked for, not imported."""
-    if (
-        sys.maxsize < 2**32
-        or sys.byteorder != "little"
-        or ctypes.sizeof(ctypes.c_void_p) != ctypes.sizeof(ctypes.c_int64)
-    ):
-        return "it needs a 64-bit little-endian machine"
-    if importlib.util.find_spec("llvmlite") is None:
-        return "llvmlite is not installed: pip install 'vector-assets[native]'"
-    return ""
-
-
 @cache
 def _works(*, is_wanted: bool) -> bool:
     """True where documents can be read this way; what keeps them from it is logged, or an error for who wants it."""
-    reason = _missing()
+    reason = native.missing()
     if not reason:
         try:
             at.load()

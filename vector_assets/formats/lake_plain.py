@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.formats.grammar import Mask, as_mask, byte_view, without
+from vector_assets.formats.grammar import Mask, as_mask, byte_view, spelled, without
 from vector_assets.formats.json_blocks import Part, Places, parse_block, plain_documents, refused_row
 from vector_assets.formats.json_native import NativeReader
 from vector_assets.formats.json_values import INTEGERS
@@ -215,7 +215,7 @@ def _note_unsure(data: npt.NDArray[np.uint8], bounds: Places, doubles: Mapping[s
         for place, char in enumerate(quoted):
             here = here[data[before[here] + (place - len(quoted))] == char]
         values = column.take(pa.array(docs[here]))
-        strange[docs[here[differ(values, _spelled(data, start[here], end[here]))]]] = True
+        strange[docs[here[differ(values, spelled(data, start[here], end[here]))]]] = True
 
 
 _IN_EXPONENT = np.zeros(256, bool)
@@ -237,12 +237,3 @@ def _long_runs(data: npt.NDArray[np.uint8]) -> tuple[Places, Places]:
     first = np.flatnonzero(np.diff(inside, prepend=-2) != 1)
     last = np.append(first[1:], len(inside)) - 1
     return inside[first], inside[last] + _SURE_DIGITS + 1
-
-
-def _spelled(data: npt.NDArray[np.uint8], start: Places, end: Places) -> pa.Array:
-    if not len(start):
-        return pa.array([], pa.string())
-    bounds = np.empty(2 * len(start), np.int32)
-    bounds[0::2], bounds[1::2] = start, end
-    apart = pa.StringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(data))
-    return apart.take(pa.array(np.arange(0, len(bounds) - 1, 2)))

@@ -1,6 +1,7 @@
 """What a target without transactions notes of the batches that it holds, and what follows from such notes."""
 
 import hashlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -126,6 +127,28 @@ class AppliedTokens(ABC, Generic[StandingT]):
             )
         if differences(state.positions, token):
             raise self._fenced(state, token)
+
+    def check_same(self, found: str | None, wanted: str) -> None:
+        """Refuse a target that is not the one that was prepared; none has the name when `found` is None.
+
+        Raises:
+            TargetReplacedError: it is not.
+        """
+        if found != wanted:
+            now = "was dropped" if found is None else f"is a new {self.noun} ({found})"
+            raise TargetReplacedError(
+                f"{self.connector}: {self.target} {now}; pipeline {self.pipeline} was prepared for {wanted}"
+            )
+
+    def settle(
+        self, state: StandingT, token: BatchToken, incarnation: str, counts: Counts, refused: Mapping[int, str]
+    ) -> Receipt:
+        """Note that a batch is applied, now, as `finish` does; its receipt."""
+        now_ms = time.time_ns() // 1_000_000
+        rejected = tuple(sorted(refused.items()))
+        batch = Applied(token.seq, token.id, token.fence, incarnation, token.span, counts, rejected, now_ms)
+        self.finish(state, token, batch)
+        return self.receipt_of(batch, token)
 
     def _fenced(self, state: StandingT, token: BatchToken) -> FencedError:
         reasons = told(differences(state.positions, token))

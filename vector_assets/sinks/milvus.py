@@ -1,6 +1,5 @@
 """Milvus: upserts and deletes by key, then the batch's token, so effectively once."""
 
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +22,6 @@ from vector_assets.engine.core import (
 from vector_assets.engine.errors import PlanError, RowsRefusedError, TargetReplacedError
 from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import milvus_tokens
-from vector_assets.sinks.applied import Applied
 from vector_assets.sinks.milvus_options import MilvusOptions
 from vector_assets.sinks.milvus_plan import Plan, make_plan
 from vector_assets.sinks.milvus_tokens import Tokens
@@ -140,7 +138,7 @@ class MilvusSink:
         """
         token, tokens = staged.token, self._tokens(staged.token.pipeline)
         requests = payload_of(staged, Requests, self._place)
-        self._check_same(token)
+        tokens.check_same(self._current(), self._incarnation)
         state = tokens.state(token.seq)
         if state.batch is not None:
             return tokens.receipt_of(state.batch, token)
@@ -153,26 +151,13 @@ class MilvusSink:
         if landing.refused and staged.hides:
             raise RowsRefusedError(rejects_of(landing.refused))
         # somebody may have taken over while the rows were on their way
-        self._check_same(token)
+        tokens.check_same(self._current(), self._incarnation)
         state = tokens.state(token.seq)
         if state.batch is not None:
             return tokens.receipt_of(state.batch, token)
         tokens.check(state, token, self._incarnation)
-        refused = tuple(sorted(landing.refused.items()))
-        counts = Counts(written=landing.written, deleted=landing.deleted, refused=len(refused))
-        now_ms = time.time_ns() // 1_000_000
-        batch = Applied(token.seq, token.id, token.fence, self._incarnation, token.span, counts, refused, now_ms)
-        tokens.finish(state, token, batch)
-        return tokens.receipt_of(batch, token)
-
-    def _check_same(self, token: BatchToken) -> None:
-        """Raise TargetReplacedError unless the collection is the one that was prepared."""
-        found = self._current()
-        if found != self._incarnation:
-            state = "was dropped" if found is None else f"is a new collection ({found})"
-            raise TargetReplacedError(
-                f"{self._place} {state}; pipeline {token.pipeline} was prepared for {self._incarnation}"
-            )
+        counts = Counts(written=landing.written, deleted=landing.deleted, refused=len(landing.refused))
+        return tokens.settle(state, token, self._incarnation, counts, landing.refused)
 
     def _current(self) -> str | None:
         """What tells the collection that has the name now; None when there is none."""

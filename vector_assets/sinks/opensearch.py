@@ -14,11 +14,10 @@ import pyarrow as pa
 from vector_assets.clients.opensearch import Client, RefusedError, connect
 from vector_assets.engine.abilities import Finding, Recalled, SearchQuery, SearchResult, Tally
 from vector_assets.engine.core import Batch, BatchToken, Counts, Found, Json, Merge, Receipt, Staged, Target
-from vector_assets.engine.errors import PlanError, RowsRefusedError, TargetReplacedError
+from vector_assets.engine.errors import PlanError, RowsRefusedError
 from vector_assets.engine.options import parse_duration
 from vector_assets.engine.schema import ColumnChange, Table
 from vector_assets.sinks import opensearch_tokens, opensearch_values
-from vector_assets.sinks.applied import Applied
 from vector_assets.sinks.opensearch_index import Index, describe, family
 from vector_assets.sinks.opensearch_options import OpenSearchOptions
 from vector_assets.sinks.opensearch_place import place
@@ -156,7 +155,7 @@ class OpenSearchSink:
         """
         token, tokens = staged.token, self._tokens(staged.token.pipeline)
         work = payload_of(staged, Work, self._place)
-        self._check_same(token)
+        tokens.check_same(self._current(), self._incarnation)
         state = tokens.state(token.seq)
         if state.batch is not None:
             return tokens.receipt_of(state.batch, token)
@@ -174,15 +173,12 @@ class OpenSearchSink:
         if self.options.refresh == "true" and (landing.written or landing.deleted):
             self._client().ask("POST", f"/{self.options.address}/_refresh")
         # what was written after the index had gone made a new one
-        self._check_same(token)
-        refused = tuple(sorted(landing.refused.items()))
+        tokens.check_same(self._current(), self._incarnation)
         counts = Counts(
-            written=landing.written, deleted=landing.deleted, superseded=landing.superseded, refused=len(refused)
-        )
-        now_ms = time.time_ns() // 1_000_000
-        batch = Applied(token.seq, token.id, token.fence, self._incarnation, token.span, counts, refused, now_ms)
-        tokens.finish(state, token, batch)
-        return tokens.receipt_of(batch, token)
+            written=landing.written, deleted=landing.deleted, superseded=landing.superseded,
+            refused=len(landing.refused),
+        )  # fmt: skip
+        return tokens.settle(state, token, self._incarnation, counts, landing.refused)
 
     def _guard(self, tokens: Tokens, token: BatchToken) -> Any:
         """Raises when the batch is not the next one any more; asks the target only now and then."""
@@ -195,15 +191,6 @@ class OpenSearchSink:
                 asked = time.monotonic()
 
         return guard
-
-    def _check_same(self, token: BatchToken) -> None:
-        """Raise TargetReplacedError unless the index is the one that was prepared."""
-        found = self._current()
-        if found != self._incarnation:
-            state = "was dropped" if found is None else f"is a new index ({found})"
-            raise TargetReplacedError(
-                f"{self._place} {state}; pipeline {token.pipeline} was prepared for {self._incarnation}"
-            )
 
     def _current(self) -> str | None:
         """What tells the index that has the name now; None when there is none."""

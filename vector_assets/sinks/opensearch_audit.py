@@ -1,6 +1,7 @@
 """An index read back, so that it can be compared with what should be there."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,6 @@ _PAGE_BYTES = 8 << 20
 _ROW_BYTES = 512
 _MOST_ROWS = 5_000
 _KEYS = 500
-_KEEP_ALIVE = "5m"
 
 
 def as_stored(plan: Plan, rows: pa.Table) -> pa.Table:
@@ -47,16 +47,11 @@ def scan(client: Client, plan: Plan) -> Iterator[pa.RecordBatch]:
     client.ask("POST", f"/{plan.index.name}/_refresh")
     rows = page_rows(plan.columns)
     body = {"size": rows, "sort": ["_doc"], "_source": [column.name for column in plan.columns]}
-    # a point in time has no order of its own to page by in 2.19
-    page = client.ask("POST", f"/{plan.index.name}/_search", body, params={"scroll": _KEEP_ALIVE})
-    try:
-        while hits := page["hits"]["hits"]:
+    with closing(client.pages(plan.index.name, body)) as pages:
+        for hits in pages:
             yield from _table(plan, [hit["_source"] for hit in hits]).to_batches()
-            page = client.ask("POST", "/_search/scroll", {"scroll": _KEEP_ALIVE, "scroll_id": page["_scroll_id"]})
         # an empty index has its columns, too
         yield from _table(plan, []).to_batches()
-    finally:
-        client.ask("DELETE", "/_search/scroll", {"scroll_id": [page["_scroll_id"]]})
 
 
 def page_rows(columns: Sequence[Column]) -> int:

@@ -1,6 +1,7 @@
 """Vectors that an index's ingest pipeline makes: whether they are all there, and whether they are right."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ _TOGETHER = 10
 """Texts that a model is asked for at a time; Model Studio takes no more."""
 _PREDICT_S = 60.0
 _PAGE = 1_000
-_KEEP_ALIVE = "5m"
 _NEAR = 1e-4
 """Models answer the same text a little differently from request to request."""
 
@@ -63,15 +63,9 @@ def _without(text: str, vector: str) -> dict[str, Any]:
 def _blank(client: Client, index: Index, text: str, vector: str) -> int:
     """How many documents have no vector because their text is blank: no query finds a text without a word."""
     body = {"query": _without(text, vector), "size": _PAGE, "sort": ["_doc"], "_source": [text]}
-    page = client.ask("POST", f"/{index.name}/_search", body, params={"scroll": _KEEP_ALIVE})
-    found = 0
-    try:
-        while hits := page["hits"]["hits"]:
-            found += sum(isinstance(value := hit["_source"].get(text), str) and not value.strip() for hit in hits)
-            page = client.ask("POST", "/_search/scroll", {"scroll": _KEEP_ALIVE, "scroll_id": page["_scroll_id"]})
-    finally:
-        client.ask("DELETE", "/_search/scroll", {"scroll_id": [page["_scroll_id"]]})
-    return found
+    with closing(client.pages(index.name, body)) as pages:
+        values = (hit["_source"].get(text) for hits in pages for hit in hits)
+        return sum(isinstance(value, str) and not value.strip() for value in values)
 
 
 def _sampled(client: Client, index: Index, model: str, text: str, vector: str, sample: int) -> Iterator[Tally]:
