@@ -1,7 +1,7 @@
 """`vector-assets bench kafka-paimon`: Kafka JSON records of about 226 bytes into a Paimon table, archive and tokens on.
 
-The limits are measured in the same run: a bare confluent-kafka consume of the same topic, and a bare Parquet write of
-the same rows. `--beside flink` runs the same job by Flink SQL too, into a table of its own.
+The limits are measured in the same run: a bare confluent-kafka consume of the topic (the best of three), and a bare
+Parquet write of the same rows. `--beside flink` runs the same job by Flink SQL too, into a table of its own.
 """
 
 import argparse
