@@ -29,11 +29,11 @@ def test_all_that_is_wrong_in_a_folder_is_named_at_once(folder):
     assert "car_info.sql:" in lines[2]
 
 
-def test_a_folder_without_pipelines_has_no_definitions_and_says_so(folder, caplog):
+def test_a_folder_without_pipelines_only_waits_for_lake_jobs_and_says_so(folder, caplog):
     with caplog.at_level(logging.WARNING):
         found = load(folder)
     dg.Definitions.validate_loadable(found)
-    assert not found.sensors
+    assert [sensor.name for sensor in found.sensors] == ["new_lake_jobs_sensor"]
     assert f"no pipelines in {folder}" in caplog.text
 
 

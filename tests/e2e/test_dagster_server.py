@@ -1,7 +1,8 @@
-"""`dagster dev` as `make dev` starts it: the sensor, a backfill, the continuous mode, terminated runs."""
+"""`dagster dev` as `make dev` starts it: the sensor, a backfill, the continuous mode, terminated runs, a lake job."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
 from tests.defs.project import REPOSITORY, Project, until
-from vector_assets.engine.env import child_environment
+from vector_assets.cli import app
+from vector_assets.defs import names
+from vector_assets.engine.env import child_environment, overridden
 from vector_assets.local import ports
 
 PAST, QUIET = "2026-01-02-03:00", "2026-01-02-04:00"
@@ -29,7 +33,10 @@ LAUNCH = """mutation ($selector: JobOrPipelineSelector!) { launchRun(executionPa
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 TERMINATE = """mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"""
 TICKS = """query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
-  ... on Sensor { sensorState { status ticks(limit: 20) { status skipReason runIds error { message } } } } } }"""
+  ... on Sensor { sensorState { status ticks(limit: 20) { id status skipReason runIds error { message } } } } } }"""
+
+TAGGED = {names.PIPELINE_TAG: "orders"}
+ONGOING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 class Server:
@@ -66,9 +73,9 @@ class Server:
         except (urllib.error.URLError, ConnectionError):
             return False
 
-    def ticks(self) -> list[dict[str, object]]:
+    def ticks(self, sensor: str = "car_info_sensor") -> list[dict[str, object]]:
         """The sensor's last ticks, newest first."""
-        found = self.ask(TICKS, selector={**LOCATION, "sensorName": "car_info_sensor"})
+        found = self.ask(TICKS, selector={**LOCATION, "sensorName": sensor})
         return found["sensorOrError"]["sensorState"]["ticks"]
 
     def backfill(self, hour: str) -> str:
@@ -154,3 +161,75 @@ def test_a_server_lands_new_records_replays_a_past_hour_and_follows_the_topic(pr
         assert not books.ledger.leases.is_held("car_info", books.ledger.batches("car_info")[0].target)
         books.close()
         assert project.ids() == list(range(290))
+
+
+class LakeJob:
+    """A lake job that is made by command, over a topic of its own."""
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.topic = project, project.kafka.create_topic()
+        self("sources", "create", "shop", "--brokers", project.kafka.bootstrap_servers, "--topic", self.topic)
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """What a command says; it ends with `code`."""
+        with overridden(**self.project.variables):
+            done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == code, done.output
+        return done.stdout if code == 0 else done.stderr
+
+    def produce(self, *documents: dict[str, object]) -> None:
+        self.project.kafka.produce(self.topic, [json.dumps(each) for each in documents])
+
+    def state(self) -> dict[str, object]:
+        """What `jobs status` tells."""
+        (found,) = json.loads(self("jobs", "status", "orders", "--json"))["jobs"]
+        return found
+
+    def written(self) -> int:
+        """Rows that the ledger knows of."""
+        books = self.project.books()
+        try:
+            return books.ledger.totals("orders", "iceberg://lake/shop.orders")[1].written
+        finally:
+            books.close()
+
+
+def test_a_lake_job_made_beside_a_server_starts_fails_at_drift_goes_on_and_stops(project, server):
+    job = LakeJob(project)
+    job.produce(*({"id": number} for number in range(30)))
+    form = ("--source", "shop", "--database", "shop", "--table", "orders", "--on-drift", "fail")
+    job("jobs", "create", "orders", *form, "--commit-interval", "1 s")
+    job("jobs", "start", "orders")
+    with project.instance() as instance:
+        until("the first records", lambda: job.written() == 30)
+        until("the end of the run", lambda: is_quiet(instance))
+        assert job.state()["status"] == "Running"
+
+        # drift stops the job by name, place and reason, and moves nothing
+        job.produce({"id": 30}, {"id": 31, "colour": "red"})
+        failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
+        until("the failure", lambda: instance.get_run_records(failed))
+        state = job.state()
+        assert (state["status"], state["written"], state["lag"]) == ("Failed", 30, 2)
+        log = job("jobs", "logs", "orders", "--run", instance.get_run_records(failed)[0].dagster_run.run_id)
+        assert re.search(rf"orders: batch 2, {job.topic}@\S+, offset 31: lake-json: drift: found member colour", log), (
+            log
+        )
+
+        # another mode goes on without a reload
+        job("jobs", "edit", "orders", "--set", "on_drift=rescue")
+        until("the rest", lambda: job.written() == 32)
+    assert "is running: `vector-assets jobs stop orders` first" in job("jobs", "delete", "orders", "--yes", code=1)
+    assert "is read by orders" in job("sources", "delete", "shop", "--yes", code=1)
+    job("jobs", "stop", "orders")
+    with project.instance() as instance:
+        until("the end of its runs", lambda: not instance.get_run_records(dg.RunsFilter(statuses=ONGOING)))
+        runs = len(statuses(instance, tags=TAGGED))
+        job.produce({"id": 32})
+        told = server.ticks("new_lake_jobs_sensor")[0]
+        until("another tick", lambda: server.ticks("new_lake_jobs_sensor")[0] != told)
+        assert len(statuses(instance, tags=TAGGED)) == runs
+    state = job.state()
+    assert (state["status"], state["written"], state["lag"]) == ("Stopped", 32, 1)
+    job("jobs", "delete", "orders", "--yes")
+    job("sources", "delete", "shop", "--yes")

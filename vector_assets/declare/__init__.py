@@ -96,6 +96,14 @@ def shelf_of_folder(path: Path) -> Shelf:
     return shelf_of(file for file in _files(path) if file.suffix in YAML) if path.is_dir() else Shelf(())
 
 
+def folder_stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes whenever a YAML document of the folder does: its files with their times and sizes."""
+    if not path.is_dir():
+        return ()
+    found = ((str(file), file.stat()) for file in _files(path) if file.suffix in YAML)
+    return tuple((name, each.st_mtime_ns, each.st_size) for name, each in found)
+
+
 def compile_attributes(file: Path, name: str) -> Pipeline:
     """The lake job of that name among the `attributes` of a `defs.yaml`, with what stands beside it.
 

@@ -7,13 +7,13 @@ import dagster as dg
 
 from vector_assets.declare import load_folder
 from vector_assets.declare.autoetl_folder import request_scripts
-from vector_assets.defs import autoetl, factory
+from vector_assets.defs import autoetl, factory, newcomers
 
 log = logging.getLogger(__name__)
 
 
 def load(folder: Path) -> dg.Definitions:
-    """Definitions of every pipeline declared in a folder.
+    """Definitions of every pipeline declared in a folder, and what runs lake jobs that are declared there later.
 
     Raises:
         ConfigError: a declaration is wrong; all that is wrong is listed, each with its place.
@@ -23,5 +23,5 @@ def load(folder: Path) -> dg.Definitions:
         log.warning(
             "no pipelines in %s: put a .sql file there, or name another folder by VECTOR_ASSETS_PIPELINES", folder
         )
-    made = factory.definitions(found.pipelines, found.captures)
-    return dg.Definitions.merge(made, autoetl.definitions(scripts)) if scripts else made
+    made = [factory.definitions(found.pipelines, found.captures), newcomers.definitions(found.pipelines)]
+    return dg.Definitions.merge(*made, *([autoetl.definitions(scripts)] if scripts else []))

@@ -8,7 +8,7 @@ import time
 
 import dagster as dg
 
-from vector_assets.defs import history, names, partitions, probe
+from vector_assets.defs import declared, history, names, partitions, probe
 from vector_assets.engine import links
 from vector_assets.engine.abilities import partitioned
 from vector_assets.engine.errors import UnavailableError
@@ -36,15 +36,17 @@ def of(pipeline: Pipeline) -> dg.SensorDefinition:
         tags=names.tags(pipeline),
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason | dg.SensorResult:
+        # an edited job is not held back by failures of the old one
+        current = declared.today(pipeline)
         books = Books.open()
         try:
-            reason = _reason_to_be_idle(context.instance, pipeline, books.ledger)
-            if partitioned(pipeline.source_options):
-                return partitions.look(context, pipeline, books.ledger, reason)
-            reason = reason or _nothing_new(pipeline, books.ledger)
+            reason = _reason_to_be_idle(context.instance, current, books.ledger)
+            if partitioned(current.source_options):
+                return partitions.look(context, current, books.ledger, reason)
+            reason = reason or _nothing_new(current, books.ledger)
         finally:
             books.close()
-        return dg.SkipReason(reason) if reason else request(pipeline)
+        return dg.SkipReason(reason) if reason else request(current)
 
     return tick
 
