@@ -59,9 +59,14 @@ def test_the_log_of_a_run_is_shown(cli, instance):
     assert (listed["run"]["id"], listed["status"]) == (done.run_id, "Stopped")
 
 
-def states(sensor: str | None, run: str | None = None, *, daemon: bool = True):
+def states(sensor: str | None, run: str | None = None, *, ended: str | None = None, daemon: bool = True):
+    """`run` is the newest run's state, `ended` that of the newest one that is over, if it is another."""
     runs = {"orders": {"id": "12345678-9", "status": run}} if run else {}
-    return {"sensors": {"orders_sensor": sensor} if sensor else {}, "runs": runs, "daemon": daemon}
+    over = {"orders": {"id": "98765432-1", "status": ended}} if ended else {}
+    if run in {"SUCCESS", "FAILURE", "CANCELED"}:
+        over = runs
+    sensors = {"orders_sensor": sensor} if sensor else {}
+    return {"sensors": sensors, "runs": runs, "ended": over, "daemon": daemon}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +81,8 @@ def states(sensor: str | None, run: str | None = None, *, daemon: bool = True):
         (states("RUNNING", "QUEUED"), "Running"),
         (states("RUNNING", "SUCCESS"), "Running"),
         (states("RUNNING", "FAILURE"), "Failed"),
+        (states("RUNNING", "STARTED", ended="FAILURE"), "Failed"),
+        (states("RUNNING", "STARTED", ended="SUCCESS"), "Running"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -93,8 +100,14 @@ def test_a_status_follows_from_sensor_and_run(found, status):
     ids=["on", "off", "never on"],
 )
 def test_a_job_whose_next_run_would_stop_says_so(sensors, status, why):
-    found = state_of("orders", None, {"sensors": sensors, "runs": {}, "daemon": True}, "it is wrong")
+    found = state_of("orders", None, {"sensors": sensors, "runs": {}, "ended": {}, "daemon": True}, "it is wrong")
     assert (found.status, found.why) == (status, why)
+
+
+def test_a_job_that_tries_again_still_names_the_run_that_failed():
+    found = state_of("orders", None, states("RUNNING", "STARTED", ended="FAILURE"))
+    how = "`vector-assets jobs logs orders --run 98765432` says why"
+    assert found.why == f"run 98765432 failed, run 12345678 tries again; {how}"
 
 
 def test_a_job_that_is_on_says_when_no_daemon_works():

@@ -92,8 +92,13 @@ def _state_of(job: str, survey: "Survey | None", states: dict[str, Any] | None) 
         is_touched = sensor_of(job) in states["sensors"]
         return JobState("Stopped", "its sensor is off") if has_run or is_touched else JobState("Not started", "")
     asleep = "" if states["daemon"] else "no Dagster daemon is running: it works when `dagster dev` does"
-    if run is not None and run["status"] == "FAILURE":
-        return JobState("Failed", asleep or f"run {run['id'][:8]} failed; `vector-assets jobs logs {job}` says why")
+    ended = states["ended"].get(job)
+    if ended is not None and ended["status"] == "FAILURE":
+        which = ended["id"][:8]
+        again = f", run {run['id'][:8]} tries again" if run is not None and run["id"] != ended["id"] else ""
+        return JobState(
+            "Failed", asleep or f"run {which} failed{again}; `vector-assets jobs logs {job} --run {which}` says why"
+        )
     if not has_run:
         return JobState("Starting", asleep or "its first run has not begun")
     return JobState("Running", asleep)

@@ -19,19 +19,23 @@ _NEWEST = 200
 
 
 def states(instance: dg.DagsterInstance) -> dict[str, Any]:
-    """Sensors by name (`RUNNING`, `STOPPED`; one that nobody touched is not there), newest runs by pipeline, daemon."""
+    """Sensors by name (`RUNNING`, `STOPPED`; one that nobody touched is not there), newest runs by pipeline, those of
+    them that are over, daemon."""
     sensors = {
         state.instigator_name: state.status.value
         for state in instance.all_instigator_state()
         if state.instigator_type.value == "SENSOR"
     }
     runs: dict[str, dict[str, Any]] = {}
+    ended: dict[str, dict[str, Any]] = {}
     for record in instance.get_run_records(limit=_NEWEST):
         for name in _pipelines_of(record.dagster_run):
             runs.setdefault(name, _run(record))
+            if record.dagster_run.is_finished:
+                ended.setdefault(name, _run(record))
     sensor_beat = instance.get_daemon_heartbeats().get("SENSOR")
     is_alive = sensor_beat is not None and time.time() - sensor_beat.timestamp < _ALIVE_SECONDS
-    return {"sensors": sensors, "runs": runs, "daemon": is_alive}
+    return {"sensors": sensors, "runs": runs, "ended": ended, "daemon": is_alive}
 
 
 _ALIVE_SECONDS = 90.0
