@@ -77,3 +77,10 @@ def test_a_path_of_another_pipeline_that_the_ledger_knows_is_refused(ledger, mad
         ensure_created(ledger, made("b", "/p/q"))
     delete(ledger, "a")
     assert ensure_created(ledger, made("b", "/p/q"))
+
+
+def test_a_link_leads_to_the_same_place(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert overlap(f"{tmp_path}/real", f"file://{tmp_path}/link/x")
+    assert not overlap(f"{tmp_path}/real", f"{tmp_path}/link2")

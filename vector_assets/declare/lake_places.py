@@ -9,6 +9,21 @@ from vector_assets.engine.creation import segments
 from vector_assets.engine.errors import ConfigError, Place, TransientError
 from vector_assets.engine.options import SinkOptions
 
+STORES = ("abfs", "abfss", "file", "gs", "hdfs", "oss", "s3", "s3a", "s3n")
+"""Schemes of places that a job may write to; the client of its format says which of them it knows."""
+
+
+def why_no_place(path: str) -> str | None:
+    """What is wrong with the place of a table; None when it is the same one for every process that reads its text."""
+    parts = urlsplit(path)
+    names = [name for name in parts.path.split("/") if name]
+    is_local = parts.scheme in {"", "file"}
+    is_whole = parts.path.startswith("/") and bool(names) if is_local else bool(parts.netloc) or parts.scheme == "hdfs"
+    if not is_whole or (not is_local and parts.scheme not in STORES):
+        known = ", ".join(STORES)
+        return f"want a folder by its whole path, or s3://bucket/folder; known: {known}"
+    return "want a path without '..'" if ".." in names else None
+
 
 def refuse_full_folder(options: SinkOptions, folder: str, owner: str, place: Place) -> None:
     """Make sure that nothing lies in a folder, which need not be there.

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from vector_assets.declare.flink_options import Secrets, fill_texts, parse
 from vector_assets.declare.lake_form import LakeJob, start_ms
-from vector_assets.declare.lake_places import check_database, refuse_full_folder
+from vector_assets.declare.lake_places import check_database, refuse_full_folder, why_no_place
 from vector_assets.declare.yaml_text import Document, Path
 from vector_assets.engine import env, registry
 from vector_assets.engine.creation import Creation
@@ -67,6 +67,12 @@ def lake_end(
             )
         texts[name], places[name] = text, document.place_of(where)
     filled = fill_texts(texts, places, secrets, offline=offline)
+    where_to = "warehouse" if connector == "paimon" else "location"
+    if job.destination.type == "path" and where_to not in filled.unknown:
+        wrong = why_no_place(filled.values[where_to])
+        if wrong is not None:
+            found = f"job {job.name}: destination.path: found {job.destination.path!r}; {wrong}"
+            raise document.error(found, (*_WHERE, "path"))
     options = parse(make, filled, f"job {job.name}: connector {connector}")
     place = filled.values.get("location") or filled.values.get("warehouse")
     creation = _creation(job, options, place, places, secrets, partial(refuse_future_start, job, document))

@@ -3,6 +3,7 @@
 The ledger keeps it as the operators' event `created` of the pipeline, until an event `deleted` follows.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,10 +36,11 @@ class Creation:
 
 
 def segments(path: str) -> tuple[str, ...]:
-    """A place as its scheme, its bucket and the names on the way to it."""
+    """A place as its scheme, its bucket and the names on the way to it, on this machine without links."""
     parts = urlsplit(path)
     scheme = _SAME_SCHEMES.get(parts.scheme, parts.scheme)
-    return (scheme, parts.netloc, *(name for name in parts.path.split("/") if name not in {"", "."}))
+    way = os.path.realpath(parts.path) if scheme == "file" and parts.path.startswith("/") else parts.path
+    return (scheme, parts.netloc, *(name for name in way.split("/") if name not in {"", "."}))
 
 
 def overlap(one: str, other: str) -> bool:
