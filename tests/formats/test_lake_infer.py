@@ -146,9 +146,14 @@ def test_a_sample_of_any_size_is_read():
     assert named(json.dumps({"x": "a" * 1_000_000}))[0] == {"x": "STRING"}
 
 
-@pytest.mark.parametrize("path", [(), ("a",), ("a", "b"), ("a.b",), ("",), ('q"\\', "é")])
+@pytest.mark.parametrize("path", [(), ("a",), ("a", "b"), ("a.b",), ("",), ('q"\\', "é"), ("__value__",)])
 def test_paths_are_read_as_they_are_written(path):
     assert parse_path(path_text(path)) == path
+
+
+def test_a_member_called_as_the_whole_message_is_spelled_otherwise():
+    assert path_text(("__value__",)) == '"__value__"'
+    assert path_text(("a", "__value__")) == "a.__value__"
 
 
 @pytest.mark.parametrize("text", [".a", "a..b", 'a"b', '"a'])

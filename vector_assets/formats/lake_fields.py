@@ -68,7 +68,10 @@ class LakeField:
 
 
 def path_text(path: Path) -> str:
-    """A path for people and files: `device.os`; a key that is empty or has a dot, quote or backslash is quoted."""
+    """A path for people and files: `device.os`; a key that is empty or has a dot, quote or backslash is quoted, and so
+    is a member called as the whole message is."""
+    if path == (WHOLE,):
+        return f'"{WHOLE}"'
     return ".".join(key if _PLAIN_KEY.fullmatch(key) else orjson.dumps(key).decode() for key in path)
 
 
