@@ -161,6 +161,18 @@ def test_keys_and_columns_are_edited_in_place(cli, home, shop):
     assert file.read_text() == text
 
 
+def test_names_with_dots_are_edited_as_one_key(cli, home, shop):
+    assert cli(*CREATE).code == 0
+    budget = "settings.vector-assets.error-budget"
+    for share in ("5%", "50%"):
+        done = cli("jobs", "edit", "orders", "--set", f"{budget}={share}", "--set", "destination.options.s3.region=eu")
+        assert done.code == 0, done.err
+        (pipeline,) = load_folder(home / "pipelines").pipelines
+        assert pipeline.settings.error_budget == share
+        assert [key.removeprefix("s3.") for key in pipeline.sink_options.s3] == ["region"]
+    assert text_of(home).count("error-budget") == text_of(home).count("s3.region") == 1
+
+
 def test_a_job_is_listed_and_shown(cli, home, shop):
     assert cli(*CREATE, "--layers", "2").code == 0
     (listed,) = cli("jobs", "list", "--json").json["jobs"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vector_assets.engine.pipeline import Pipeline
 
 _FIXED = "is fixed when a job is created"
+_NAMED_WITH_DOTS = (("settings",), ("destination", "options"), ("source", "properties"))
 
 
 def edited(
@@ -29,7 +30,7 @@ def edited(
 
     text, number = item.document.text, item.document.number
     for key, value in values.items():
-        path = tuple(key.split("."))
+        path = _path(key)
         if path[0] in {"name", "destination", "columns"} and path[:2] != ("destination", "options"):
             raise ConfigError(_refused(path[0], key))
         text = with_value(text, number, ("job", *path), value, item.file)
@@ -39,6 +40,14 @@ def edited(
     mine, all_of_them = next(each for each in fresh if each.document.number == number), Shelf((*others, *fresh))
     changes = _asked(compile_job(mine, all_of_them, offline=True), mine, all_of_them)
     return Change(path_of(item), text), changes
+
+
+def _path(key: str) -> tuple[str, ...]:
+    """The keys on the way to a value; names of settings, options and properties have dots of their own."""
+    for holder in _NAMED_WITH_DOTS:
+        if key.startswith(f"{'.'.join(holder)}."):
+            return (*holder, key.split(".", len(holder))[-1])
+    return tuple(key.split("."))
 
 
 def _refused(part: str, key: str) -> str:
