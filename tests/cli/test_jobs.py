@@ -389,3 +389,19 @@ def test_a_preview_of_a_job_shows_what_its_next_run_has_and_what_no_column_is_fo
     (row,) = [row for row in after["rows"] if row["id"] == 99]
     assert (row["gift"], row["_rescued"]) == (True, None)
     assert all(row[name] is not None for row in after["rows"] for name in times)
+
+
+@pytest.mark.parametrize("mode", ["freeze", "fail"])
+def test_a_preview_of_a_job_rejects_what_its_next_run_does(cli, home, kafka, shop, mode):
+    lake_world.write(cli, home, shop, jobs=True)
+    file = home / "pipelines" / "jobs.yaml"
+    file.write_text(file.read_text().replace("ignore:", f"on_drift: {mode}\n  ignore:"))
+    kafka.produce(shop, [json.dumps({"id": 99, "gift": True}), json.dumps({"id": "many"})], partition=2)
+    shown = cli("jobs", "preview", "orders", "--json").json
+    assert "_rescued" not in shown["rows"][0]
+    assert len(shown["rows"]) == 30
+    reasons = [each["error"] for each in shown["rejected"]]
+    assert any("drift: found member gift" in reason for reason in reasons)
+    assert any('drift: id: found "many", wanted BIGINT' in reason for reason in reasons)
+    what = "messages that stop the job, and dead letters" if mode == "fail" else "dead letters"
+    assert what in cli("jobs", "preview", "orders").out.splitlines()

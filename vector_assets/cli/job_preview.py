@@ -74,14 +74,17 @@ def preview(
         records = sample(of, shelf, item, samples)
     declared = _fields_of(pipeline) if pipeline is not None else None
     depth = 1 if layers is None else layers
-    result = preview_samples(records, depth, times=times, fields=declared, ignored=ignored, taken=taken)
+    drift = form.on_drift if pipeline is not None else None
+    result = preview_samples(
+        records, depth, times=times, fields=declared, ignored=ignored, taken=taken, freezes=drift in {"freeze", "fail"}
+    )
     shown = _Shown(records, result, declared, _strays(result, declared, ignored) if declared is not None else [])
     if pipeline is not None:
         shown.add_times(pipeline)
     if as_json:
         emit(_json(shown))
     else:
-        _show(shown, form.on_drift if pipeline is not None else None)
+        _show(shown, drift)
 
 
 @dataclass(slots=True)
@@ -198,10 +201,11 @@ def _show(shown: _Shown, drift: str | None) -> None:
     names = [name for name in result.rows.column_names if name != "_position"]
     show_table(names, [[_short(row[name]) for name in names] for row in _rows(result, _SHOWN)])
     if result.rejected.num_rows:
-        heading("dead letters")
+        heading("messages that stop the job, and dead letters" if drift == "fail" else "dead letters")
         rejects = result.rejected.slice(0, _SHOWN).to_pylist()
         show_table(("message", "stage", "reason"), [tuple(each.values()) for each in rejects])
-    say(f"\n{result.rows.num_rows:,} rows, {result.rejected.num_rows:,} dead letters; nothing was written", "dim")
+    rejects = "rejected" if drift == "fail" else "dead letters"
+    say(f"\n{result.rows.num_rows:,} rows, {result.rejected.num_rows:,} {rejects}; nothing was written", "dim")
 
 
 def _short(value: object) -> str:

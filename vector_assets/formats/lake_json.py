@@ -241,10 +241,11 @@ class LakePreview:
 def preview_samples(
     samples: pa.Table | Sequence[bytes | None], layers: int = 1, *, types: Any = None, times: bool = False,
     fields: Sequence[LakeField] | None = None, ignored: Iterable[str] = (), taken: Iterable[str] = (),
+    freezes: bool = False,
 ) -> LakePreview:  # fmt: skip
     """Fields inferred from samples (values, or RAW_SCHEMA records) and the rows that they, or `fields`, give.
 
-    Nothing is written anywhere.
+    What does not fit is rescued, or rejected if the job `freezes`. Nothing is written anywhere.
 
     Raises:
         ConfigError: as `infer`, or `fields` that cannot stand beside each other.
@@ -255,7 +256,7 @@ def preview_samples(
         values = pa.array(samples, pa.binary())
     inferred = infer(values, layers, types=types, times=times, taken=taken)
     chosen = tuple(fields) if fields is not None else inferred.fields
-    options = LakeJsonOptions(layers=layers, ignored=tuple(ignored))
+    options = LakeJsonOptions(layers=layers, drift="freeze" if freezes else "rescue", ignored=tuple(ignored))
     numbers = pa.array(np.arange(len(values)))
     raw = pa.table({"value": values, POSITION: numbers, "split": pa.nulls(len(values), RAW_SCHEMA.field("split").type)})
     decoded = LakeJsonDecoder(chosen, options).decode(raw)
