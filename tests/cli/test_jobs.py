@@ -61,6 +61,13 @@ def test_a_form_in_a_file_is_completed_in_place(cli, home, shop):
     assert load_folder(home / "pipelines").pipelines[0].name == made["name"]
 
 
+def test_a_job_may_be_called_like_its_source_but_not_like_another_job(cli, home, shop):
+    create = ("jobs", "create", "shop", "--source", "shop", "--database", "shop", "--table")
+    assert cli(*create, "orders", "--json").json["file"] == str(home / "pipelines" / "shop_2.yaml")
+    assert "job shop: the name is taken by " in cli(*create, "returns").err
+    assert sorted(file.name for file in (home / "pipelines").iterdir()) == ["shop.yaml", "shop_2.yaml"]
+
+
 def test_layer_0_needs_no_messages(cli, home, shop):
     assert cli(*CREATE, "--layers", "0", "--json").json["columns"] == ["__value__", "_rescued"]
 

@@ -92,22 +92,27 @@ def path_of(item: "Item") -> Path:
 
 
 def added(text: str, file: Path | None, name: str) -> Change:
-    """A document more: in a file of its own called like it, or at the end of `file`.
+    """A document more: in a file of its own called like it, with a number where that is taken, or at the end of `file`.
 
     Raises:
-        ConfigError: the file of that name is there, or the one given is outside of the folder of pipelines.
+        ConfigError: the file that is given is outside of the folder of pipelines.
     """
     folder = env.pipelines_dir()
-    path = (file if file is not None else folder / f"{name}.yaml").absolute()
+    path = (file if file is not None else _free(folder, name)).absolute()
     if not path.is_relative_to(folder) or path.suffix not in {".yaml", ".yml"}:
         raise ConfigError(f"--file {path}: want a .yaml file in the folder of pipelines, {folder}")
     if not path.exists():
         return Change(path, text)
-    if file is None:
-        raise ConfigError(f"{path} is there already: give --file to add to it, or another name")
     before = path.read_text(encoding="utf-8-sig")
     glue = "" if not before.strip() else "---\n" if before.endswith("\n") else "\n---\n"
     return Change(path, before + glue + text)
+
+
+def _free(folder: Path, name: str) -> Path:
+    path, number = folder / f"{name}.yaml", 2
+    while path.exists():
+        path, number = folder / f"{name}_{number}.yaml", number + 1
+    return path
 
 
 def without(item: "Item") -> Change:
