@@ -103,6 +103,8 @@ class Stages:
     schemas: Schemas = field(init=False)
 
     def __post_init__(self) -> None:
+        guarded = self.archive.guarded(partial(self.ledger.fenced, self.lease))
+        object.__setattr__(self, "archive", guarded)
         versions = Schemas(
             self.ledger, self.declared or self.pipeline, PipelineVersion(self.schema_version, self.pipeline, self.state)
         )
@@ -122,11 +124,7 @@ class Stages:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
         file = None
         if batch.kind is not BatchKind.RESET:
-            # a worker that wakes up after its lease was taken must not write over what the next one has sealed
-            file = self.archive.write(
-                batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span),
-                appearing=partial(self.ledger.fenced, self.lease),
-            )  # fmt: skip
+            file = self.archive.write(batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span))
         failpoint("archived")
         records = Counts(records=raw.num_rows, bytes=raw.nbytes)
         newest = pc.max(raw.column("timestamp")).cast(pa.int64()).as_py() if raw.num_rows else None
