@@ -79,7 +79,6 @@ def _value(code: Code, at: Value, end: Value, job: Value, column: Value, row: Va
     code.store(flag, code.of(0), 64)
     after = code.call("double", at, end, out, flag)
     with code.when(after.ne(0) & code.load(flag, 64).ne(0)):
-        code.give_if(code.word(job, STRICT).ne(0), 0)
         for number, word in enumerate((row, column, at - code.word(job, DATA), after - code.word(job, DATA))):
             code.store(flag + 8 * number, word, 64)
         code.store(code.word(job, LONG_COUNT), code.load(code.word(job, LONG_COUNT), 64) + 1, 64)

@@ -3,7 +3,7 @@
 The latter is three times as quick as a scan, the former seven times as quick again.
 
 Left to the scan are documents with an unknown member, a value of another kind, a null, a backslash, an empty object, or
-a number of which a DOUBLE might not give back the digits.
+a number that its DOUBLE does not give back.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.formats.grammar import Mask, as_mask, byte_view, spelled, without
+from vector_assets.formats.grammar import Mask, as_mask, byte_view, differ, spelled, without
 from vector_assets.formats.json_blocks import Part, Places, parse_block, plain_documents, refused_row
 from vector_assets.formats.json_native import NativeReader
 from vector_assets.formats.json_values import INTEGERS
 from vector_assets.formats.lake_fields import LakeField, Path
-from vector_assets.formats.lake_values import differ, kind_wanted, read_moments
+from vector_assets.formats.lake_values import kind_wanted, read_moments
 
 _BLOCK = 8192
 _TRIES = 4
