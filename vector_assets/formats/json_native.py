@@ -45,9 +45,20 @@ class Moments:
         return ord(self.separator) | zone << 8 | _UNITS[self.kind.unit] << 16
 
 
-Reading: TypeAlias = pa.DataType | Moments
-"""What a column is read as: int64, float64, bool, string, or timestamps."""
-_KINDS = {pa.int64(): at.INTEGER, pa.float64(): at.DOUBLE, pa.bool_(): at.BOOLEAN, pa.string(): at.TEXT}
+@dataclass(frozen=True, slots=True)
+class JsonText:
+    """A column of values of any kind, as they are written but for white space around their parts."""
+
+
+Reading: TypeAlias = pa.DataType | Moments | JsonText
+"""What a column is read as: int64, float64, bool, string, timestamps, or JSON text."""
+_KINDS: dict[Reading, int] = {
+    pa.int64(): at.INTEGER,
+    pa.float64(): at.DOUBLE,
+    pa.bool_(): at.BOOLEAN,
+    pa.string(): at.TEXT,
+    JsonText(): at.JSON,
+}
 
 
 class NativeReader:
@@ -168,8 +179,11 @@ class _Job:
         if _is_text(reading):
             ends = self._ends[number][: count + 1]
             texts = pa.allocate_buffer(int(ends[-1]) + LANES)
-            data, limit = self._words[[at.DATA, at.LIMIT]].tolist()
-            at.load().gather(values.ctypes.data, ends.ctypes.data, count, data, limit, texts.address)
+            data, limit, blanks = self._words[[at.DATA, at.LIMIT, at.BLANKS]].tolist()
+            if blanks and isinstance(reading, JsonText):
+                at.load().squeeze(values.ctypes.data, ends.ctypes.data, count, data, texts.address)
+            else:
+                at.load().gather(values.ctypes.data, ends.ctypes.data, count, data, limit, texts.address)
             return pa.Array.from_buffers(pa.string(), count, [nulls, pa.py_buffer(ends), texts.slice(0, int(ends[-1]))])
         return pa.Array.from_buffers(_type_of(reading), count, [nulls, pa.py_buffer(values[:count])])
 
@@ -193,10 +207,12 @@ def _is_plain(name: str) -> bool:
 
 
 def _is_text(reading: Reading) -> bool:
-    return bool(reading == pa.string())
+    return isinstance(reading, JsonText) or bool(reading == pa.string())
 
 
 def _type_of(reading: Reading) -> pa.DataType:
+    if isinstance(reading, JsonText):
+        return pa.string()
     return reading.kind if isinstance(reading, Moments) else reading
 
 
