@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli import lake_world
 from tests.declare.lake import GROUP, JOB
+from vector_assets.cli.declared import books
 from vector_assets.declare import load_folder
 from vector_assets.engine.env import secret_variable
 
@@ -235,6 +236,15 @@ def test_a_deleted_job_frees_its_name_and_its_path(cli, home, shop):
     assert cli("jobs", "delete", "orders", "--yes", "--json").json == {"deleted": "orders"}
     assert not (home / "pipelines" / "orders.yaml").exists()
     assert cli(*CREATE, "--path", str(home / "mine" / "inner")).code == 0
+
+
+def test_a_job_at_work_is_not_deleted(cli, home, shop):
+    assert cli(*CREATE).code == 0
+    with books() as opened, opened.ledger.leases.held("orders", "iceberg://lake/shop.orders", ttl=30, wait=1):
+        refused = cli("jobs", "delete", "orders", "--yes")
+        assert "job orders is at work still (" in refused.err
+        assert "it ends by itself, then delete the job" in refused.err
+    assert cli("jobs", "delete", "orders", "--yes").code == 0
 
 
 def test_without_an_instance_start_says_what_to_set(cli, home, shop):

@@ -50,10 +50,28 @@ def sensor_of(job: str) -> str:
     return f"{job}_sensor"
 
 
-def is_on(job: str) -> bool:
-    """True when the job's sensor is on; without an instance nothing is."""
-    states = dagster_calls.instance_states()
-    return states is not None and states["sensors"].get(sensor_of(job)) in {"RUNNING", "AUTOMATICALLY_RUNNING"}
+def refuse_working(job: str) -> None:
+    """Make sure that a job's sensor is off and no run of it at work, in Dagster or by command.
+
+    Raises:
+        ConfigError: one is; what to do is said.
+    """
+    from vector_assets.cli.declared import books, has_ledger
+    from vector_assets.declare import collect_folder
+
+    states = dagster_calls.instance_states() or {"sensors": {}, "runs": {}}
+    if states["sensors"].get(sensor_of(job)) in {"RUNNING", "AUTOMATICALLY_RUNNING"}:
+        raise ConfigError(f"job {job} is running: `vector-assets jobs stop {job}` first")
+    run = states["runs"].get(job)
+    worker = f"run {run['id'][:8]}" if run is not None and run["status"] in _ONGOING else None
+    if worker is None and has_ledger():
+        found = collect_folder(env.pipelines_dir(), offline=True).pipelines
+        with books() as open_books:
+            leases = open_books.ledger.leases
+            held = [each for each in found if each.name == job and leases.is_held(job, each.target)]
+            worker = str(leases.holder(job, held[0].target)) if held else None
+    if worker is not None:
+        raise ConfigError(f"job {job} is at work still ({worker}): it ends by itself, then delete the job")
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,8 +336,7 @@ def delete(job: JobArgument, *, yes: YesOption = False, as_json: JsonOption = Fa
     from vector_assets.engine.creation import delete as forget
 
     item = yaml_files.shelf().find("job", job)
-    if job_state.is_on(job):
-        raise ConfigError(f"job {job} is running: `vector-assets jobs stop {job}` first")
+    job_state.refuse_working(job)
     confirm(f"Delete job {job} from {item.file}? Its table stays.", is_confirmed=yes)
     yaml_files.without(item).apply()
     if has_ledger():
