@@ -10,7 +10,7 @@ from tests.fix_iceberg_catalogs import CatalogServer
 from tests.sinks.contract import SCHEMA, Feed, car, rows_of
 from vector_assets.clients.iceberg import ConflictError, open_catalog
 from vector_assets.engine.core import Batch
-from vector_assets.engine.errors import FencedError, TargetReplacedError, TransientError, UnavailableError
+from vector_assets.engine.errors import ConfigError, FencedError, TargetReplacedError, TransientError, UnavailableError
 from vector_assets.sinks.iceberg import IcebergSink
 from vector_assets.sinks.iceberg_options import IcebergOptions
 
@@ -93,6 +93,35 @@ def test_a_batch_whose_commit_was_not_heard_of_is_found_by_its_token(server, ope
     assert found(server, "id") == [(1,), (2,)]
 
 
+@pytest.mark.parametrize("server", ["glue"], indirect=True)
+def test_a_commit_that_the_client_itself_sent_twice_is_found_and_its_files_stay(server, open_sink, monkeypatch):
+    from moto.core.exceptions import JsonRESTError
+    from moto.glue.responses import GlueResponse
+
+    feed = Feed(open_sink(key=("id",)))
+    feed.apply(car(1), car(2))
+    update_table, asked = GlueResponse.update_table, []
+
+    def losing(response):
+        asked.append(response)
+        done = update_table(response)
+        if len(asked) == 1:
+            lost = JsonRESTError("InternalServiceException", "the answer was lost")
+            lost.code = 500
+            raise lost
+        return done
+
+    monkeypatch.setattr(GlueResponse, "update_table", losing)
+    staged = feed.stage(rows_of(car(2, "blue")))
+    # botocore asks again, and is told that another one was first: itself
+    with pytest.raises(TransientError, match="sent 2 times"):
+        feed.sink.commit(staged)
+    assert len(asked) == 2
+    assert feed.sink.find(staged.token, staged.committable) == "APPLIED"
+    feed.apply(car(3))
+    assert found(server, "id", "color") == [(1, "red"), (2, "blue"), (3, "red")]
+
+
 @pytest.mark.parametrize("server", CATALOGS, indirect=True)
 def test_two_writers_at_once_land_every_batch_of_both(server, open_sink):
     open_sink()
@@ -166,6 +195,7 @@ def test_a_table_that_was_dropped_is_named(server, open_sink):
         {
             "catalog-type": "glue", "warehouse": "file:///tmp/none", "glue.endpoint": "http://127.0.0.1:1",
             "glue.region": "us-east-1", "glue.access-key-id": "a", "glue.secret-access-key": "b",
+            "glue.max-retries": "0",
         },
     ],
     ids=lambda options: options["catalog-type"],
@@ -174,4 +204,11 @@ def test_a_catalog_that_does_not_answer_is_named(options):
     given = {"connector": "iceberg", "catalog-database": "shop", "catalog-table": "cars", **options}
     sink = IcebergSink(IcebergOptions.parse(given, "connector iceberg"), None, "cars")
     with pytest.raises(UnavailableError, match=r"shop\.cars"):
+        sink.prepare(SCHEMA, ())
+
+
+def test_a_number_of_retries_that_is_none_is_refused():
+    given = {"connector": "iceberg", "catalog-table": "cars", "catalog-type": "glue", "glue.max-retries": "often"}
+    sink = IcebergSink(IcebergOptions.parse(given, "connector iceberg"), None, "cars")
+    with pytest.raises(ConfigError, match=r"glue\.max-retries is not a number of retries"):
         sink.prepare(SCHEMA, ())
