@@ -70,11 +70,17 @@ def test_a_lost_ledger_is_noticed_and_rebuilt_from_the_snapshots(job):
     job.assert_settled(range(210))
 
 
-def test_a_dropped_table_is_named_and_restored_from_the_archive_with_equal_rows(job):
+@pytest.mark.parametrize("kind", [APPEND, KEYED], ids=["append", "key"])
+def test_a_dropped_table_is_named_and_restored_from_the_archive_with_equal_rows_after_the_topic_is_gone(
+    tmp_path, kafka, kind
+):
+    job = PaimonJob(tmp_path, kafka, kind=kind)
+    job.produce(IDS)
     job.run()
     with job.open() as session:
         checksum = sorted(map(str, session.sink.relation().read_all().to_pylist()))
     shutil.rmtree(job.path)
+    kafka.admin.delete_topics([job.topic])
     with pytest.raises(TargetReplacedError), job.open() as session:
         list(Runner(session).catch_up())
     with job.open() as session:
@@ -83,7 +89,8 @@ def test_a_dropped_table_is_named_and_restored_from_the_archive_with_equal_rows(
         assert {outcome.how for outcome in outcomes} == {"applied"}
         assert sorted(map(str, session.sink.relation().read_all().to_pylist())) == checksum
         assert {outcome.how for outcome in Runner(session).replay()} == {"found"}
-    job.assert_settled(IDS)
+        assert reconcile(session).is_right()
+    assert job.rows() == [(i, i * 10, "red") for i in IDS]
 
 
 def test_reconcile_is_green(tmp_path, kafka):
