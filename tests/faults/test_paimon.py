@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
@@ -11,10 +12,12 @@ from tests.faults.disks import Tmpfs, small
 from tests.faults.paimon_job import APPEND, KEYED, PaimonJob
 from tests.faults.test_crash import wait_for_stop
 from vector_assets.engine import env, operate
+from vector_assets.engine.abilities import Upkeep
 from vector_assets.engine.errors import LedgerLostError, TargetReplacedError, TransientError
 from vector_assets.engine.rebuild_write import rebuild
 from vector_assets.engine.reconcile import reconcile
 from vector_assets.engine.run import Runner
+from vector_assets.engine.upkeep import TASKS, maintain
 
 pytestmark = pytest.mark.service
 IDS = range(200)
@@ -47,6 +50,29 @@ def test_a_zombie_that_wakes_up_is_refused_by_the_table(job, step):
     output, _ = zombie.communicate(timeout=60)
     assert zombie.returncode == 1, output
     assert "fence" in output or "not the next one" in output, output
+    job.assert_settled(IDS)
+
+
+@pytest.mark.parametrize("step", ["committed", "staged"])
+def test_a_snapshot_that_expires_between_crash_and_retry_takes_no_token_with_it(job, step):
+    code, output = job.run_apart(f"{step}:2")
+    assert code == -signal.SIGKILL, output
+    with job.open() as session:
+        # every snapshot but the newest, and every file that nobody knows
+        for task in TASKS:
+            maintain(session, task, Upkeep(grace=timedelta(0), keep_snapshots=1, keep_for=timedelta(0)))
+    assert len(job.snapshots()) == 1
+    job.run()
+    job.assert_settled(IDS)
+
+
+def test_batches_whose_snapshots_are_expired_are_found_by_a_replay_and_not_held_against_the_table(job):
+    job.run()
+    with job.open() as session:
+        maintain(session, "expire", Upkeep(grace=timedelta(0), keep_snapshots=1, keep_for=timedelta(0)))
+        assert {outcome.how for outcome in Runner(session).replay()} == {"found"}
+        report = reconcile(session)
+    assert report.is_right(), report
     job.assert_settled(IDS)
 
 
