@@ -62,7 +62,7 @@ class Jvm:
         with log.open("wb") as file:
             port, token, self.process = launch_gateway(
                 classpath=":".join(map(str, classpath)), javaopts=[*_JVM, *opened], java_path=str(java17()),
-                die_on_exit=True, redirect_stderr=file, redirect_stdout=file, create_new_process_group=True,
+                die_on_exit=True, redirect_stderr=file, create_new_process_group=True,
                 enable_auth=True, return_proc=True,
             )  # fmt: skip
         parameters = GatewayParameters(port=port, auth_token=token, auto_convert=True)

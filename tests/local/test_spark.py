@@ -326,6 +326,13 @@ def test_spark_refuses_in_its_own_words_and_goes_on(spark):
     assert [answer.rows.column_names for answer in answers] == [["a"], ["key", "value"]]
 
 
+def test_what_spark_prints_holds_nothing_up(spark):
+    # more than a pipe holds
+    for _ in range(10):
+        spark._gateway.jvm.java.lang.System.out.println("x" * 20_000)
+    assert spark.sql("SELECT 1 AS a").to_pydict() == {"a": [1]}
+
+
 def test_java_17_is_installed_where_the_machine_has_none():
     java = java17(own=True)
     assert java.exists()

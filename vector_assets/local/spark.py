@@ -259,7 +259,6 @@ def _launch(java: Path, classpath: Sequence[Path], folder: Path) -> tuple[Any, A
                 java_path=str(java),
                 die_on_exit=True,
                 redirect_stderr=log,
-                redirect_stdout=log,
                 create_new_process_group=True,
                 enable_auth=True,
                 return_proc=True,
