@@ -166,6 +166,33 @@ def test_a_writer_with_an_old_view_of_the_table_is_refused(server, open_sink):
     assert found(server, "id", "color") == [(1, "red"), (2, "owner")]
 
 
+@pytest.mark.parametrize("server", ["hive"], indirect=True)
+def test_a_writer_whose_lock_expired_while_it_slept_overwrites_nothing(server, open_sink, monkeypatch):
+    from hive_metastore.ttypes import ShowLocksRequest, UnlockRequest
+
+    slow = Feed(open_sink("slow"), pipeline="slow")
+    slow.apply(car(1, "slow"))
+    other = Feed(open_sink("other"), pipeline="other")
+    catalog = slow.sink._connected()
+    staged, write = slow.stage(rows_of(car(2, "slow"))), type(catalog)._write_metadata
+
+    def sleeping(*arguments, **named):
+        monkeypatch.undo()
+        write(*arguments, **named)
+        # the metastore takes a lock away that was not heard of for a while
+        with other.sink._connected()._client as client:
+            for lock in client.show_locks(ShowLocksRequest()).locks:
+                client.unlock(UnlockRequest(lockid=lock.lockid))
+        other.apply(car(3, "other"))
+
+    monkeypatch.setattr(type(catalog), "_write_metadata", staticmethod(sleeping))
+    with pytest.raises(ConflictError, match="lock"):
+        slow.sink.commit(staged)
+    assert slow.sink.find(staged.token, staged.committable) == "ABSENT"
+    slow.sink.commit(staged)
+    assert found(server, "id", "color") == [(1, "slow"), (2, "slow"), (3, "other")]
+
+
 @pytest.mark.parametrize("server", CATALOGS, indirect=True)
 def test_rows_of_a_batch_are_replaced(server, open_sink):
     feed = Feed(open_sink(batch_column="_batch"))

@@ -20,7 +20,7 @@ CATALOGS = {
     "sql": "pyiceberg.catalog.sql:SqlCatalog",
     "rest": "pyiceberg.catalog.rest:RestCatalog",
     "glue": "pyiceberg.catalog.glue:GlueCatalog",
-    "hive": "pyiceberg.catalog.hive:HiveCatalog",
+    "hive": "vector_assets.clients.iceberg_hive:GuardedHiveCatalog",
 }
 """Kinds of catalogs, and the classes that speak to them."""
 
