@@ -9,7 +9,7 @@ import pytest
 from tests.cli import lake_world
 from tests.declare.seeds import seed
 from tests.fix_services import unavailable
-from vector_assets.cli.query_spark import IDLE, parse
+from vector_assets.cli.query_spark import IDLE, catalogs, parse
 from vector_assets.engine.env import secret_variable
 from vector_assets.engine.errors import ConfigError
 from vector_assets.local.spark import missing
@@ -134,6 +134,17 @@ def test_conf_keys_that_nobody_knows_are_reported():
 def test_a_wrong_script_is_refused(text, said):
     with pytest.raises(ConfigError, match=said):
         parse(text)
+
+
+def test_a_catalog_that_no_run_has_made_yet_is_left_out_and_named(cli, lake):
+    from vector_assets.cli.declared import sound
+
+    _, names, problems = catalogs(sound()[0])
+    assert names == ["paimon"]
+    assert problems == ["catalog lake: is not there: the first run of orders makes it"]
+    assert cli("run", "orders").code == 0
+    _, names, problems = catalogs(sound()[0])
+    assert (sorted(names), problems) == (["lake", "paimon"], [])
 
 
 def test_spark_answers_a_script_over_both_formats(cli, lake):

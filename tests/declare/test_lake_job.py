@@ -215,11 +215,12 @@ def test_an_own_path_is_the_table_s_folder(tmp_path: Path) -> None:
         (changed("format: iceberg", "format: hudi"), r":19:13: job orders: destination.format: found 'hudi'"),
         (changed("storage: lake", "path: /x"), r":17:5: .*path has a meaning only with type: path"),
         (OWN.replace("path: /data/orders", ""), r":17:5: .*type: path wants the key path"),
-        (OWN.replace("/data/orders", "data/orders"), r":18:11: .*destination.path: found .data/orders.; want"),
         (OWN.replace("/data/orders", "ftp://host/x"), r":18:11: .*path: found 'ftp://host/x'; want .* known: abfs,"),
         (OWN.replace("/data/orders", "s3:/bucket/x"), r":18:11: .*path: found 's3:/bucket/x'; want .*s3://bucket/folder"),
         (OWN.replace("/data/orders", "/data/../orders"), r":18:11: .*path: found '/data/../orders'; .*without '..'"),
         (OWN.replace("/data/orders", "/"), r":18:11: .*path: found '/'; want "),
+        (OWN.replace("path: /data/orders", "path: data/orders"),
+         r":17:5: .*path: want a whole path.* found 'data/orders'"),
         (changed("source: shop", "source: shpo"), r":15:11: .*unknown datasource 'shpo' \(did you mean 'shop'\?\)"),
         (changed("  source: shop\n", ""), r":12:1: job orders: key 'source' is required"),
         (changed("  name: orders\n", ""), r":12:1: a job needs a name: .* `vector-assets jobs create --from <file>`"),
@@ -310,6 +311,30 @@ def test_jobs_whose_paths_share_a_prefix_are_refused_by_segment(
         ConfigError, match=rf"c\.yaml:2:\d+: returns: path {other.rstrip('/')} shares a prefix with .* of orders"
     ):
         jobs(tmp_path, b=first, c=second)
+
+
+@pytest.mark.parametrize("format_", ["iceberg", "paimon"])
+def test_a_script_s_table_inside_of_a_job_s_folder_is_refused(tmp_path: Path, format_: str) -> None:
+    place = {
+        "iceberg": "'location' = '/data/orders/x', 'catalog-table' = 'o'", "paimon": "'path' = '/data/orders/x/d.db/o'",
+    }[format_]  # fmt: skip
+    (tmp_path / "z.sql").write_text(
+        "CREATE TABLE r (id BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '5');"
+        f"CREATE TABLE o (id BIGINT) WITH ('connector' = '{format_}', {place}); INSERT INTO o SELECT * FROM r;"
+    )
+    with pytest.raises(ConfigError, match=r"z: path /data/orders/x.* shares a prefix with /data/orders of orders"):
+        jobs(tmp_path, b=OWN)
+
+
+def test_two_catalogs_may_not_have_one_folder_for_their_tables(tmp_path: Path) -> None:
+    table = "CREATE TABLE o (id BIGINT) WITH ('connector' = 'iceberg', 'catalog-name' = '{}', 'catalog-table' = 'o');"
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.sql").write_text(
+            "CREATE TABLE r (id BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '5');"
+            f"{table.format(name)} INSERT INTO o SELECT * FROM r;"
+        )
+    with pytest.raises(ConfigError, match=r"two: path .*/default/o shares a prefix with .*/default/o of one"):
+        jobs(tmp_path)
 
 
 def test_a_path_inside_of_managed_storage_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,10 +33,18 @@ def ledger(tmp_path):
     [
         ("/test", "/test2", False), ("/test/", "/test/sls1", True), ("s3://b/x", "s3a://b/x/y", True),
         ("oss://b/x", "s3://b/x", False), ("/a/./b", "file:///a/b", True), ("s3://b", "s3://b2", False),
+        ("/a/c/../b", "/a/b/x", True), ("file://localhost/a", "/a/x", True), ("s3://b/a/../c", "s3://b/c", False),
     ],
 )  # fmt: skip
 def test_paths_overlap_by_segment(one, other, is_shared):
     assert overlap(one, other) is overlap(other, one) is is_shared
+
+
+def test_a_folder_is_the_same_by_a_link_to_it(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    assert overlap(f"{tmp_path}/data/orders", f"{tmp_path}/disk/orders/x")
+    assert not overlap(f"{tmp_path}/data/orders", f"{tmp_path}/disk/orders2")
 
 
 def test_tables_of_one_warehouse_are_apart():

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
@@ -11,10 +12,12 @@ from tests.faults.disks import Tmpfs, small
 from tests.faults.paimon_job import APPEND, KEYED, PaimonJob
 from tests.faults.test_crash import wait_for_stop
 from vector_assets.engine import env, operate
+from vector_assets.engine.abilities import Upkeep
 from vector_assets.engine.errors import LedgerLostError, TargetReplacedError, TransientError
 from vector_assets.engine.rebuild_write import rebuild
 from vector_assets.engine.reconcile import reconcile
 from vector_assets.engine.run import Runner
+from vector_assets.engine.upkeep import TASKS, maintain
 
 pytestmark = pytest.mark.service
 IDS = range(200)
@@ -50,6 +53,29 @@ def test_a_zombie_that_wakes_up_is_refused_by_the_table(job, step):
     job.assert_settled(IDS)
 
 
+@pytest.mark.parametrize("step", ["committed", "staged"])
+def test_a_snapshot_that_expires_between_crash_and_retry_takes_no_token_with_it(job, step):
+    code, output = job.run_apart(f"{step}:2")
+    assert code == -signal.SIGKILL, output
+    with job.open() as session:
+        # every snapshot but the newest, and every file that nobody knows
+        for task in TASKS:
+            maintain(session, task, Upkeep(grace=timedelta(0), keep_snapshots=1, keep_for=timedelta(0)))
+    assert len(job.snapshots()) == 1
+    job.run()
+    job.assert_settled(IDS)
+
+
+def test_batches_whose_snapshots_are_expired_are_found_by_a_replay_and_not_held_against_the_table(job):
+    job.run()
+    with job.open() as session:
+        maintain(session, "expire", Upkeep(grace=timedelta(0), keep_snapshots=1, keep_for=timedelta(0)))
+        assert {outcome.how for outcome in Runner(session).replay()} == {"found"}
+        report = reconcile(session)
+    assert report.is_right(), report
+    job.assert_settled(IDS)
+
+
 def test_two_runs_at_once_land_everything_once(job):
     runs = [job.start(), job.start()]
     for process in runs:
@@ -70,11 +96,17 @@ def test_a_lost_ledger_is_noticed_and_rebuilt_from_the_snapshots(job):
     job.assert_settled(range(210))
 
 
-def test_a_dropped_table_is_named_and_restored_from_the_archive_with_equal_rows(job):
+@pytest.mark.parametrize("kind", [APPEND, KEYED], ids=["append", "key"])
+def test_a_dropped_table_is_named_and_restored_from_the_archive_with_equal_rows_after_the_topic_is_gone(
+    tmp_path, kafka, kind
+):
+    job = PaimonJob(tmp_path, kafka, kind=kind)
+    job.produce(IDS)
     job.run()
     with job.open() as session:
         checksum = sorted(map(str, session.sink.relation().read_all().to_pylist()))
     shutil.rmtree(job.path)
+    kafka.admin.delete_topics([job.topic])
     with pytest.raises(TargetReplacedError), job.open() as session:
         list(Runner(session).catch_up())
     with job.open() as session:
@@ -83,7 +115,8 @@ def test_a_dropped_table_is_named_and_restored_from_the_archive_with_equal_rows(
         assert {outcome.how for outcome in outcomes} == {"applied"}
         assert sorted(map(str, session.sink.relation().read_all().to_pylist())) == checksum
         assert {outcome.how for outcome in Runner(session).replay()} == {"found"}
-    job.assert_settled(IDS)
+        assert reconcile(session).is_right()
+    assert job.rows() == [(i, i * 10, "red") for i in IDS]
 
 
 def test_reconcile_is_green(tmp_path, kafka):

@@ -6,14 +6,19 @@ All tests that need Spark are in this file: a worker starts one JVM.
 import datetime as dt
 import itertools
 from decimal import Decimal
+from types import SimpleNamespace
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from tests.sinks.contract import Feed, car
 from tests.sinks.paimon_target import Lake, lake, make_lake  # noqa: F401  (fixtures)
+from vector_assets.cli.lake_scan import LakeScan
+from vector_assets.cli.lake_tables import LakeTable
 from vector_assets.engine.abilities import Upkeep
-from vector_assets.engine.core import POSITION
+from vector_assets.engine.core import POSITION, Batch
 from vector_assets.engine.errors import ConfigError
 from vector_assets.local.spark import iceberg_catalog, java17, paimon_catalog
 
@@ -179,9 +184,21 @@ def test_spark_reads_iceberg_updates_and_deletes(spark, iceberg):
     feed = Feed(sink)
     feed.apply(*(car(number) for number in range(8)))
     feed.apply(car(2, "blue"), deletes=(3, 99))
-    assert spark.sql(f"SELECT count(*) n FROM {database}.cars").to_pydict() == {"n": [7]}
-    assert spark.sql(f"SELECT id FROM {database}.cars WHERE color = 'blue'").to_pydict() == {"id": [2]}
-    assert spark.sql(f"SELECT id FROM {database}.cars WHERE id = 3").num_rows == 0
+    for task in (None, "compact", "expire"):
+        if task:
+            feed.sink.maintain(task, Upkeep(grace=dt.timedelta(0), keep_snapshots=1, keep_for=dt.timedelta(0)))
+        found = spark.sql(f"SELECT id, color FROM {database}.cars WHERE id BETWEEN 2 AND 4 OR color = 'blue'")
+        assert sorted(map(tuple, (row.values() for row in found.to_pylist()))) == [(2, "blue"), (4, "red")]
+        assert spark.sql(f"SELECT count(*) n FROM {database}.cars").to_pydict() == {"n": [7]}
+
+
+def test_a_pipeline_goes_on_beside_a_spark_session_and_is_seen_by_it(spark, iceberg):
+    make, database = iceberg
+    feed = Feed(make(key=()))
+    for number in range(3):
+        feed.apply(car(number))
+        assert spark.sql(f"SELECT count(*) n FROM {database}.cars").to_pydict() == {"n": [number + 1]}
+        assert spark.sql(f"SHOW TABLES FROM {database}").num_rows == 1
 
 
 def test_spark_lists_the_tables_and_reads_one_without_rows(spark, lake, catalog):  # noqa: F811
@@ -204,11 +221,116 @@ def test_spark_reads_a_table_after_its_columns_changed(spark, lake, catalog):  #
     assert spark.sql(f"SELECT id FROM {catalog}.cars WHERE n > 5").to_pydict() == {"id": [2]}
 
 
+CHANGING = pa.schema(
+    [
+        ("id", pa.int64()), ("n", pa.int32()), ("ratio", pa.float32()), ("small", pa.decimal128(8, 2)),
+        ("large", pa.decimal128(16, 2)), ("us", pa.timestamp("us")), ("color", pa.string()),
+    ]
+)  # fmt: skip
+"""Columns of which some get wider while rows keep coming."""
+CHANGED = pa.schema(
+    [
+        ("id", pa.int64()), ("n", pa.int64()), ("ratio", pa.float64()), ("small", pa.decimal128(12, 2)),
+        ("large", pa.decimal128(20, 2)), ("us", pa.timestamp("us")), ("color", pa.string()), ("more", pa.string()),
+    ]
+)  # fmt: skip
+CONDITIONS = [
+    "true", "_batch = 1", "_batch > 1 AND id < 25", "color = 'today'", "color <> 'today' AND n > 3",
+    "n >= 3000000000", "ratio = 3.25", "small = -11.25 OR small < -1000000", "large > 40.5",
+    "large IS NULL", "us < timestamp'2026-01-06 00:00:00'",
+]  # fmt: skip
+"""Conditions that Spark and DuckDB read alike."""
+
+
+def changing(schema: pa.Schema, first: int, color: str, count: int = 10, *, far: int = 0) -> pa.Table:
+    """Rows of `schema` with their ordinals; the last is null everywhere but in its id; `far` is added to numbers."""
+    made = [
+        {
+            "id": n, "n": n + far, "ratio": n / 4, "small": Decimal(f"-{n + far // 1000}.25"),
+            "large": Decimal(f"{n * 3}.75"), "us": NOON + dt.timedelta(days=n), "color": color, "more": "x",
+        } for n in range(first, first + count)
+    ]  # fmt: skip
+    made[-1] = {"id": made[-1]["id"]}
+    return pa.Table.from_pylist(made, schema).append_column(POSITION, pa.array(range(count), pa.int64()))
+
+
+@pytest.fixture(params=["iceberg", "paimon"])
+def place(request, spark, tmp_path):
+    """Makes sinks of a format for the table `cars`, and how Spark calls it."""
+    name = f"{request.param}_{next(_catalogs)}"
+    if request.param == "paimon":
+        (tmp_path / "warehouse" / "db.db").mkdir(parents=True)
+        spark.set(paimon_catalog(name, f"file:{tmp_path}/warehouse"))
+        yield Lake(f"{tmp_path}/warehouse").sink, f"{name}.db.cars"
+        return
+    from tests.sinks.iceberg_target import Lake as IcebergLake
+
+    made = IcebergLake(tmp_path)
+    spark.set(iceberg_catalog(name, made.warehouse, tmp_path / "catalog.db"))
+    yield lambda *arguments, **options: made.sink(*arguments, catalog___name=name, **options), f"{name}.shop.cars"
+    made.close()
+
+
+def same_as_query(spark, sink, table: str) -> list[int]:
+    """Spark and `vector-assets query` find the same rows by every condition; how many each finds."""
+    told = spark.sql(
+        " UNION ALL ".join(f"SELECT {n} AS cond, * FROM {table} WHERE {cond}" for n, cond in enumerate(CONDITIONS))
+    )
+    lake_table = LakeTable("db", "cars", SimpleNamespace(name="cars", sink_connector="x", open_sink=lambda: sink))
+    with duckdb.connect() as connection:
+        connection.register("cars", LakeScan(lake_table))
+        counts = []
+        for number, condition in enumerate(CONDITIONS):
+            ours = connection.sql(f"SELECT * FROM cars WHERE {condition}").to_arrow_table()
+            theirs = told.filter(pc.equal(told.column("cond"), number)).drop_columns("cond")
+            assert sorted(theirs.column_names) == sorted(ours.column_names)
+            assert plain(theirs.select(ours.column_names)) == plain(ours), condition
+            counts.append(ours.num_rows)
+    return counts
+
+
+def replace(feed: Feed, root: int, rows: pa.Table) -> None:
+    """Put rows in place of those of a batch."""
+    feed.sink.commit(feed.sink.stage(Batch(rows, rewrites=True, root=root), feed.token(0)))
+    feed.seq += 1
+
+
+def test_spark_reads_a_rewritten_table_as_query_does_also_after_it_changed_and_was_maintained(spark, place):
+    make, table = place
+    sink = make(CHANGING, (), batch_column="_batch")
+    feed = Feed(sink)
+    for first in (0, 10):
+        sink.commit(feed.stage(changing(CHANGING, first, "then")))
+    replace(feed, 1, changing(CHANGING, 0, "today", 8))
+    assert same_as_query(spark, sink, table)[:2] == [18, 8]
+    assert sink.evolve(CHANGED)
+    sink.commit(feed.stage(changing(CHANGED, 20, "then", far=3_000_000_000)))
+    replace(feed, 2, changing(CHANGED, 10, "today", 9))
+    assert same_as_query(spark, sink, table)[:2] == [27, 8]
+    now = Upkeep(grace=dt.timedelta(0), keep_snapshots=1, keep_for=dt.timedelta(0))
+    for tasks in (("compact",), ("expire", "orphans")):
+        for task in tasks:
+            sink.maintain(task, now)
+        assert same_as_query(spark, sink, table)[:2] == [27, 8], tasks
+    # batches share a file now
+    replace(feed, 1, changing(CHANGED, 0, "again", 6))
+    counts = same_as_query(spark, sink, table)
+    assert counts[:2] == [25, 6]
+    assert all(counts)
+
+
 def test_spark_refuses_in_its_own_words_and_goes_on(spark):
     with pytest.raises(ConfigError, match="TABLE_OR_VIEW_NOT_FOUND"):
         spark.sql("SELECT * FROM nowhere.cars")
     answers = list(spark.run(["SELECT 1 AS a", "SET spark.sql.ansi.enabled = false"]))
     assert [answer.rows.column_names for answer in answers] == [["a"], ["key", "value"]]
+
+
+def test_what_spark_prints_holds_nothing_up(spark):
+    # more than a pipe holds
+    for _ in range(10):
+        spark._gateway.jvm.java.lang.System.out.println("x" * 20_000)
+    assert spark.sql("SELECT 1 AS a").to_pydict() == {"a": [1]}
 
 
 def test_java_17_is_installed_where_the_machine_has_none():

@@ -10,14 +10,12 @@ from tests.fix_iceberg_catalogs import CatalogServer
 from tests.sinks.contract import SCHEMA, Feed, car, rows_of
 from vector_assets.clients.iceberg import ConflictError, open_catalog
 from vector_assets.engine.core import Batch
-from vector_assets.engine.errors import FencedError, TargetReplacedError, TransientError, UnavailableError
+from vector_assets.engine.errors import ConfigError, FencedError, TargetReplacedError, TransientError, UnavailableError
 from vector_assets.sinks.iceberg import IcebergSink
 from vector_assets.sinks.iceberg_options import IcebergOptions
 
 pytestmark = pytest.mark.service
 CATALOGS = ("sqlite", "postgres", "rest", "hive", "glue")
-GUARDED = ("sqlite", "postgres", "rest", "hive")
-"""moto's Glue does not look at the VersionId of an update, by which Glue itself refuses the later of two writers."""
 
 
 @pytest.fixture
@@ -95,7 +93,36 @@ def test_a_batch_whose_commit_was_not_heard_of_is_found_by_its_token(server, ope
     assert found(server, "id") == [(1,), (2,)]
 
 
-@pytest.mark.parametrize("server", GUARDED, indirect=True)
+@pytest.mark.parametrize("server", ["glue"], indirect=True)
+def test_a_commit_that_the_client_itself_sent_twice_is_found_and_its_files_stay(server, open_sink, monkeypatch):
+    from moto.core.exceptions import JsonRESTError
+    from moto.glue.responses import GlueResponse
+
+    feed = Feed(open_sink(key=("id",)))
+    feed.apply(car(1), car(2))
+    update_table, asked = GlueResponse.update_table, []
+
+    def losing(response):
+        asked.append(response)
+        done = update_table(response)
+        if len(asked) == 1:
+            lost = JsonRESTError("InternalServiceException", "the answer was lost")
+            lost.code = 500
+            raise lost
+        return done
+
+    monkeypatch.setattr(GlueResponse, "update_table", losing)
+    staged = feed.stage(rows_of(car(2, "blue")))
+    # botocore asks again, and is told that another one was first: itself
+    with pytest.raises(TransientError, match="sent 2 times"):
+        feed.sink.commit(staged)
+    assert len(asked) == 2
+    assert feed.sink.find(staged.token, staged.committable) == "APPLIED"
+    feed.apply(car(3))
+    assert found(server, "id", "color") == [(1, "red"), (2, "blue"), (3, "red")]
+
+
+@pytest.mark.parametrize("server", CATALOGS, indirect=True)
 def test_two_writers_at_once_land_every_batch_of_both(server, open_sink):
     open_sink()
     failures = []
@@ -139,6 +166,33 @@ def test_a_writer_with_an_old_view_of_the_table_is_refused(server, open_sink):
     assert found(server, "id", "color") == [(1, "red"), (2, "owner")]
 
 
+@pytest.mark.parametrize("server", ["hive"], indirect=True)
+def test_a_writer_whose_lock_expired_while_it_slept_overwrites_nothing(server, open_sink, monkeypatch):
+    from hive_metastore.ttypes import ShowLocksRequest, UnlockRequest
+
+    slow = Feed(open_sink("slow"), pipeline="slow")
+    slow.apply(car(1, "slow"))
+    other = Feed(open_sink("other"), pipeline="other")
+    catalog = slow.sink._connected()
+    staged, write = slow.stage(rows_of(car(2, "slow"))), type(catalog)._write_metadata
+
+    def sleeping(*arguments, **named):
+        monkeypatch.undo()
+        write(*arguments, **named)
+        # the metastore takes a lock away that was not heard of for a while
+        with other.sink._connected()._client as client:
+            for lock in client.show_locks(ShowLocksRequest()).locks:
+                client.unlock(UnlockRequest(lockid=lock.lockid))
+        other.apply(car(3, "other"))
+
+    monkeypatch.setattr(type(catalog), "_write_metadata", staticmethod(sleeping))
+    with pytest.raises(ConflictError, match="lock"):
+        slow.sink.commit(staged)
+    assert slow.sink.find(staged.token, staged.committable) == "ABSENT"
+    slow.sink.commit(staged)
+    assert found(server, "id", "color") == [(1, "slow"), (2, "slow"), (3, "other")]
+
+
 @pytest.mark.parametrize("server", CATALOGS, indirect=True)
 def test_rows_of_a_batch_are_replaced(server, open_sink):
     feed = Feed(open_sink(batch_column="_batch"))
@@ -168,6 +222,7 @@ def test_a_table_that_was_dropped_is_named(server, open_sink):
         {
             "catalog-type": "glue", "warehouse": "file:///tmp/none", "glue.endpoint": "http://127.0.0.1:1",
             "glue.region": "us-east-1", "glue.access-key-id": "a", "glue.secret-access-key": "b",
+            "glue.max-retries": "0",
         },
     ],
     ids=lambda options: options["catalog-type"],
@@ -176,4 +231,11 @@ def test_a_catalog_that_does_not_answer_is_named(options):
     given = {"connector": "iceberg", "catalog-database": "shop", "catalog-table": "cars", **options}
     sink = IcebergSink(IcebergOptions.parse(given, "connector iceberg"), None, "cars")
     with pytest.raises(UnavailableError, match=r"shop\.cars"):
+        sink.prepare(SCHEMA, ())
+
+
+def test_a_number_of_retries_that_is_none_is_refused():
+    given = {"connector": "iceberg", "catalog-table": "cars", "catalog-type": "glue", "glue.max-retries": "often"}
+    sink = IcebergSink(IcebergOptions.parse(given, "connector iceberg"), None, "cars")
+    with pytest.raises(ConfigError, match=r"glue\.max-retries is not a number of retries"):
         sink.prepare(SCHEMA, ())

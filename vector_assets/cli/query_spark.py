@@ -104,11 +104,13 @@ def catalogs(pipelines: "list[Pipeline]") -> tuple[dict[str, str], list[str], li
             uri = login.properties.get("uri", "")
             if not uri.startswith("sqlite:///"):
                 problems.append(f"catalog {login.name} of {pipeline.name}: Spark has SQL catalogs in SQLite only here")
+                continue
+            database = Path(uri.removeprefix("sqlite:///"))
+            if not database.exists():
+                problems.append(f"catalog {login.name}: is not there: the first run of {pipeline.name} makes it")
             elif login.name not in names:
                 names.append(login.name)
-                settings |= iceberg_catalog(
-                    login.name, login.properties["warehouse"], Path(uri.removeprefix("sqlite:///"))
-                )
+                settings |= iceberg_catalog(login.name, login.properties["warehouse"], database)
         elif pipeline.sink_connector == "paimon":
             folder = options.location.rpartition("/")[0].rpartition("/")[0]  # type: ignore[attr-defined]
             if folder not in warehouses:

@@ -9,7 +9,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vector_assets.engine.errors import ConfigError, FatalError, TransientError, UnavailableError
 
@@ -20,7 +20,7 @@ CATALOGS = {
     "sql": "pyiceberg.catalog.sql:SqlCatalog",
     "rest": "pyiceberg.catalog.rest:RestCatalog",
     "glue": "pyiceberg.catalog.glue:GlueCatalog",
-    "hive": "pyiceberg.catalog.hive:HiveCatalog",
+    "hive": "vector_assets.clients.iceberg_hive:GuardedHiveCatalog",
 }
 """Kinds of catalogs, and the classes that speak to them."""
 
@@ -28,6 +28,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 _GLUE_REFUSES = frozenset(
     {"AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"}
 )
+_GLUE_CONFLICT = "ConcurrentModificationException"
+_GLUE_RETRIES = "glue.max-retries"
 _USER_INFO = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 
 
@@ -55,11 +57,40 @@ def open_catalog(login: CatalogLogin) -> "Catalog":
     module, _, name = CATALOGS[login.kind].partition(":")
     with told(login.place):
         try:
-            catalog: Catalog = getattr(importlib.import_module(module), name)(login.name, **login.properties)
+            catalog: Catalog = getattr(importlib.import_module(module), name)(login.name, **_properties(login))
         except ImportError as error:
             extra = {"sql": "sql-sqlite,sql-postgres", "rest": "rest"}.get(login.kind, login.kind)
             raise ConfigError(f"{login.place}: {said(error)}: pip install 'pyiceberg[{extra}]'") from error
+        if login.kind == "glue":
+            _watch_repeats(catalog)
         return catalog
+
+
+def _properties(login: CatalogLogin) -> dict[str, Any]:
+    """The properties in the types that pyiceberg hands on."""
+    found: dict[str, Any] = dict(login.properties)
+    if (retries := found.get(_GLUE_RETRIES)) is not None:
+        if not retries.isdigit():
+            raise ConfigError(f"{login.place}: {_GLUE_RETRIES} is not a number of retries, such as 10")
+        found[_GLUE_RETRIES] = int(retries)
+    return found
+
+
+def _watch_repeats(catalog: Any) -> None:
+    """Make an update that Glue refused the second time unknown: the first may be the one that another came before.
+
+    botocore sends a request again by itself when no answer came. pyiceberg takes the refusal for a commit that did not
+    land, and removes the manifests of one that did.
+    """
+
+    def look(parsed: dict[str, Any], **_: object) -> None:
+        from pyiceberg.exceptions import CommitStateUnknownException
+
+        repeats = parsed.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+        if repeats and parsed.get("Error", {}).get("Code") == _GLUE_CONFLICT:
+            raise CommitStateUnknownException(f"the update was sent {repeats + 1} times, and the last was refused")
+
+    catalog.glue.meta.events.register("after-call.glue.UpdateTable", look)
 
 
 def said(error: BaseException) -> str:
@@ -140,7 +171,7 @@ def _glue(place: str, error: Exception) -> Exception:
     code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
     if code in _GLUE_REFUSES:
         return _refused(place, error)
-    return _conflict(place, error) if code == "ConcurrentModificationException" else _transient(place, error)
+    return _conflict(place, error) if code == _GLUE_CONFLICT else _transient(place, error)
 
 
 def _conflict(place: str, error: Exception) -> Exception:

@@ -6,6 +6,7 @@ The ledger keeps it as the operators' event `created` of the pipeline, until an 
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -36,11 +37,17 @@ class Creation:
 
 
 def segments(path: str) -> tuple[str, ...]:
-    """A place as its scheme, its bucket and the names on the way to it, on this machine without links."""
+    """A place as its scheme, its bucket and the names on the way to it; of a folder on disk those it really has."""
     parts = urlsplit(path)
     scheme = _SAME_SCHEMES.get(parts.scheme, parts.scheme)
-    way = os.path.realpath(parts.path) if scheme == "file" and parts.path.startswith("/") else parts.path
-    return (scheme, parts.netloc, *(name for name in way.split("/") if name not in {"", "."}))
+    is_on_disk = scheme == "file"
+    names = (_real_path(parts.path) if is_on_disk else parts.path).split("/")
+    return (scheme, "" if is_on_disk else parts.netloc, *(name for name in names if name not in {"", "."}))
+
+
+@lru_cache(maxsize=10_000)
+def _real_path(path: str) -> str:
+    return os.path.realpath(path)
 
 
 def overlap(one: str, other: str) -> bool:
@@ -67,12 +74,20 @@ def refuse_shared_prefixes(pipeline: "Pipeline", others: "Iterable[Pipeline]") -
     Raises:
         ConfigError: at the pipeline; both paths and the other's place are named.
     """
-    mine = pipeline.creation
+    mine = _place_of(pipeline)
     for other in others:
-        theirs = other.creation
+        theirs = _place_of(other)
         if mine and theirs and other.name != pipeline.name and share_a_prefix(mine, theirs):
-            what = f"path {mine.path} shares a prefix with {theirs.path} of {other.name} ({other.place})"
+            paths = [each.path or each.folder for each in (mine, theirs)]
+            what = f"path {paths[0]} shares a prefix with {paths[1]} of {other.name} ({other.place})"
             raise ConfigError(f"{pipeline.name}: {what}: their data would overwrite each other", pipeline.place)
+
+
+def _place_of(pipeline: "Pipeline") -> Creation | None:
+    """Where a pipeline's data lies; of one that is not fixed at its creation, as its options say now."""
+    if pipeline.creation is not None or pipeline.sink_options.folder is None:
+        return pipeline.creation
+    return Creation({}, folder=pipeline.sink_options.folder)
 
 
 def created(ledger: "Ledger") -> dict[str, Mapping[str, Any]]:

@@ -202,6 +202,11 @@ class SinkOptions(Options, ABC):
     def target(self) -> str:
         """The target's full name without credentials, such as `adbpg://host:5432/db/schema.table`."""
 
+    @property
+    def folder(self) -> str | None:
+        """Folder that the target's files lie in, as far as the options tell; in it nobody else may write."""
+        return None
+
     def refusal_of_changes(self) -> tuple[str, str] | None:
         """The option that makes updates and deletes impossible, and what to set it to; None where they can be written.
 

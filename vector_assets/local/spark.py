@@ -104,24 +104,33 @@ def _install(package: str, folder: Path) -> None:
         jars.move_unless_there(target, folder)
 
 
+def _fresh(prefix: str) -> dict[str, str]:
+    """Every statement sees the table as it is then; both catalogs keep what they saw for half a minute or longer."""
+    return {f"{prefix}.cache-enabled": "false"}
+
+
 def paimon_catalog(name: str, warehouse: str, store: Mapping[str, str] | None = None) -> dict[str, str]:
     """Settings of a Paimon catalog over a warehouse folder; `store` are Paimon's own options of an object store."""
     prefix = f"spark.sql.catalog.{name}"
     return {
         prefix: "org.apache.paimon.spark.SparkCatalog",
         f"{prefix}.warehouse": warehouse,
+        **_fresh(prefix),
         **{f"{prefix}.{option}": value for option, value in (store or {}).items()},
     }
 
 
 def iceberg_catalog(name: str, warehouse: str, database: Path) -> dict[str, str]:
-    """Settings of an Iceberg SQL catalog in a SQLite file; `name` must be the one that pyiceberg's catalog has."""
+    """Settings of an Iceberg SQL catalog in a SQLite file that is there; `name` must be that of pyiceberg's catalog."""
     prefix = f"spark.sql.catalog.{name}"
     return {
         prefix: "org.apache.iceberg.spark.SparkCatalog",
         f"{prefix}.type": "jdbc",
         f"{prefix}.uri": f"jdbc:sqlite:{database}",
         f"{prefix}.jdbc.schema-version": "V1",
+        # Iceberg 1.10 looks for its tables and keeps the result open: nobody commits beside that lock (issue 15462)
+        f"{prefix}.jdbc.init-catalog-tables": "false",
+        **_fresh(prefix),
         f"{prefix}.warehouse": warehouse,
     }
 
@@ -250,7 +259,6 @@ def _launch(java: Path, classpath: Sequence[Path], folder: Path) -> tuple[Any, A
                 java_path=str(java),
                 die_on_exit=True,
                 redirect_stderr=log,
-                redirect_stdout=log,
                 create_new_process_group=True,
                 enable_auth=True,
                 return_proc=True,

@@ -273,6 +273,13 @@ class IcebergOptions(SinkOptions):
         return self.warehouse or ""
 
     @property
+    def folder(self) -> str | None:
+        """Folder of a table that is made: `location`, else where an SQL catalog puts it."""
+        if self.location is not None or self.kind != "sql":
+            return self.location
+        return "/".join((self._warehouse().rstrip("/"), *self.identifier))
+
+    @property
     def identifier(self) -> tuple[str, ...]:
         """The table's name in the catalog, level by level."""
         return (*self.database.split("."), self.table)

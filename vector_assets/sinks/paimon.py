@@ -426,7 +426,7 @@ class PaimonSink:
     def relation(
         self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
     ) -> pa.RecordBatchReader:  # fmt: skip
-        """The table as it is now, in bounded memory; partitions that speak against `where` are not read."""
+        """The table as it is now, in bounded memory; files that speak against `where` are not read."""
         from pypaimon.schema.data_types import PyarrowFieldParser
 
         table = self._existing()

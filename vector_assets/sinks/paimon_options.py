@@ -135,6 +135,11 @@ class PaimonOptions(SinkOptions):
         return f"{str(self.warehouse).rstrip('/')}/{self.database}.db/{self.table_name}"
 
     @property
+    def folder(self) -> str:
+        """The same: nobody else's files may lie in it."""
+        return self.location
+
+    @property
     def storage(self) -> Storage:
         """The folder and how to reach it."""
         scheme = urlparse(self.location).scheme

@@ -16,7 +16,7 @@ import orjson
 from vector_assets.clients.paimon import Storage, properties_of, translated
 from vector_assets.engine.abilities import Recalled, RecalledBatch
 from vector_assets.engine.core import BatchToken, Counts, Found, Receipt, Span, Token, canonical
-from vector_assets.engine.errors import FencedError
+from vector_assets.engine.errors import ExpiredError, FencedError
 from vector_assets.sinks.contiguity import differences, told
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Applied:
             {
                 "pipeline": self.pipeline, "seq": self.seq, "token": self.token, "fence": self.fence,
                 "span": self.span.to_json(), "at_ms": self.at_ms,
-                "counts": {name: count for name, count in self.counts.to_dict().items() if count},
+                "counts": _few(self.counts),
             }
         )  # fmt: skip
 
@@ -70,14 +70,31 @@ class Applied:
         return Receipt(self.token, str(self.snapshot), self.counts)
 
 
+def _few(counts: Counts) -> dict[str, int]:
+    """The counts that are not 0."""
+    return {name: count for name, count in counts.to_dict().items() if count}
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where the table stands with a pipeline: its newest batch and the next token of every split."""
+    """Where the table stands with a pipeline: its newest batch and the next token of every split.
+
+    `counts` and `snapshot` are what a receipt needs when that snapshot is expired, `since` is the first batch the table
+    holds; snapshots of earlier versions tell none of them.
+    """
 
     seq: int
     token: str
     fence: int
     positions: Mapping[str, Token]
+    counts: Mapping[str, int] | None = None
+    snapshot: int = 0
+    since: int | None = None
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What the commit of the newest batch returned."""
+        return None if self.counts is None else Receipt(self.token, str(self.snapshot), Counts.from_dict(self.counts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +119,11 @@ class Marks:
         head = self.head(token.pipeline)
         positions = dict(head.positions) if head else {}
         positions |= token.span.end
-        at = {"seq": token.seq, "token": token.id, "fence": token.fence, "positions": positions}
+        at = {
+            "seq": token.seq, "token": token.id, "fence": token.fence, "positions": positions,
+            "counts": _few(counts), "snapshot": self.latest.id + 1 if self.latest is not None else 1,
+            "since": head.since if head is not None else token.seq,
+        }  # fmt: skip
         batch = Applied(token.pipeline, token.seq, token.id, token.fence, token.span, counts, int(time.time() * 1000))
         return {**self.kept(), _AT + token.pipeline: canonical(at), _BATCH: batch.to_json()}
 
@@ -196,13 +217,18 @@ class Tokens:
                 self.storage.replace_file(table.tag_manager().tag_path(TAG), JSON.to_json(snapshot))
 
     def find(self, table: "FileStoreTable", token: BatchToken) -> Found:
-        """Whether the table holds the batch; ABSENT only when it stands where the batch starts and nothing is lost."""
+        """Whether the table holds the batch; ABSENT only when it stands where the batch starts and nothing is lost.
+
+        A batch between the first and the newest whose snapshot is expired was applied: positions move in sequence only.
+        """
         marks = self.marks(table)
         head = marks.head(token.pipeline)
         if head is not None and head.seq >= token.seq:
             known = head.token if head.seq == token.seq else None
             if known is None:
                 batch = self.batch(table, token.pipeline, token.seq)
+                if batch is None and head.since is not None and head.since <= token.seq:
+                    return "APPLIED"
                 known = batch.token if batch else None
             return "APPLIED" if known == token.id else "UNKNOWN"
         return "ABSENT" if marks.is_complete and not _differences(head, token) else "UNKNOWN"
@@ -236,8 +262,17 @@ class Tokens:
 
         Raises:
             FencedError: a later owner applied it.
+            ExpiredError: it is applied, but its snapshot is expired and its counts with it.
         """
-        batch = self.batch(table, token.pipeline, token.seq)
+        batch: Applied | Head | None = self.batch(table, token.pipeline, token.seq)
+        if batch is None:
+            head = self.marks(table).head(token.pipeline)
+            if head is not None and head.seq > token.seq and self.find(table, token) == "APPLIED":
+                raise ExpiredError(
+                    f"{self.storage.place}: batch {token.seq} of pipeline {token.pipeline} is applied; its snapshot is"
+                    " expired, and what it said of the batch with it"
+                )
+            batch = head if head is not None and head.seq == token.seq else None
         if batch is None or batch.token != token.id:
             return None
         if batch.fence > token.fence:
@@ -258,7 +293,8 @@ class Tokens:
             for each in found
         )
         if not batches or batches[-1].seq != head.seq:
-            batches = (*batches, RecalledBatch(head.seq, head.token, None, Counts(), "expired"))
+            counts = Counts.from_dict(head.counts or {})
+            batches = (*batches, RecalledBatch(head.seq, head.token, None, counts, "expired"))
         return Recalled(dict(head.positions), batches, head.fence, incarnation)
 
 
