@@ -220,7 +220,7 @@ def test_an_own_path_is_the_table_s_folder(tmp_path: Path) -> None:
         (OWN.replace("/data/orders", "/data/../orders"), r":18:11: .*path: found '/data/../orders'; .*without '..'"),
         (OWN.replace("/data/orders", "/"), r":18:11: .*path: found '/'; want "),
         (OWN.replace("path: /data/orders", "path: data/orders"),
-         r":17:5: .*path: want a whole path.* found 'data/orders'"),
+         r":18:11: .*path: found 'data/orders'; want a folder by its whole path"),
         (changed("source: shop", "source: shpo"), r":15:11: .*unknown datasource 'shpo' \(did you mean 'shop'\?\)"),
         (changed("  source: shop\n", ""), r":12:1: job orders: key 'source' is required"),
         (changed("  name: orders\n", ""), r":12:1: a job needs a name: .* `vector-assets jobs create --from <file>`"),

@@ -31,7 +31,6 @@ partitions and a million records: 358 MB with 16 MB in flight, 412 to 480 MB wit
 LEAST_INTERVAL = timedelta(seconds=1)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WHOLE_PATH = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:/|\$\{")
 _CURSORS = {"begin_cursor": "earliest-offset", "end_cursor": "latest-offset"}
 
 Form = TypeVar("Form", bound=Options)
@@ -132,8 +131,6 @@ class Destination(Options):
             raise ValueError("path has a meaning only with type: path")
         if self.type == "path" and not self.path:
             raise ValueError("type: path wants the key path")
-        if self.path is not None and not _WHOLE_PATH.match(self.path):
-            raise ValueError(f"path: want a whole path, /folder or s3://bucket/folder; found {self.path!r}")
         if self.type == "path" and "storage" in self.model_fields_set:
             raise ValueError("storage has a meaning only with type: managed")
         return self
