@@ -42,10 +42,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="twenty seeds of the long random fault mix instead of one")
 
 
-def pytest_configure() -> None:
-    """The shell's own settings (`make test` sets DAGSTER_HOME) reach no test."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Settings of the shell (`make test` sets DAGSTER_HOME) reach no test; what tests start, starts quickly."""
     for name in [name for name in os.environ if name == "DAGSTER_HOME" or name.startswith("VECTOR_ASSETS_")]:
         del os.environ[name]
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        # hundreds of processes would compile all of Dagster each
+        os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+    # servers that live for seconds are not worth the second compiler: OpenSearch is up in half the time
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.hookimpl(tryfirst=True)
