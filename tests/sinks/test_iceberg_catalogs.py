@@ -10,7 +10,7 @@ from tests.fix_iceberg_catalogs import CatalogServer
 from tests.sinks.contract import SCHEMA, Feed, car, rows_of
 from vector_assets.clients.iceberg import ConflictError, open_catalog
 from vector_assets.engine.core import Batch
-from vector_assets.engine.errors import FencedError, TargetReplacedError, TransientError, UnavailableError
+from vector_assets.engine.errors import ConfigError, FencedError, TargetReplacedError, TransientError, UnavailableError
 from vector_assets.sinks.iceberg import IcebergSink
 from vector_assets.sinks.iceberg_options import IcebergOptions
 
@@ -168,6 +168,7 @@ def test_a_table_that_was_dropped_is_named(server, open_sink):
         {
             "catalog-type": "glue", "warehouse": "file:///tmp/none", "glue.endpoint": "http://127.0.0.1:1",
             "glue.region": "us-east-1", "glue.access-key-id": "a", "glue.secret-access-key": "b",
+            "glue.max-retries": "1",
         },
     ],
     ids=lambda options: options["catalog-type"],
@@ -177,3 +178,10 @@ def test_a_catalog_that_does_not_answer_is_named(options):
     sink = IcebergSink(IcebergOptions.parse(given, "connector iceberg"), None, "cars")
     with pytest.raises(UnavailableError, match=r"shop\.cars"):
         sink.prepare(SCHEMA, ())
+
+
+def test_the_retries_of_glue_are_a_number():
+    given = {"connector": "iceberg", "catalog-database": "shop", "catalog-table": "cars", "catalog-type": "glue"}
+    options = IcebergOptions.parse({**given, "warehouse": "file:///tmp/none", "glue.max-retries": "few"}, "here")
+    with pytest.raises(ConfigError, match=r"option 'glue.max-retries': found 'few', wanted a whole number"):
+        IcebergSink(options, None, "cars").prepare(SCHEMA, ())

@@ -41,6 +41,9 @@ class CatalogLogin:
     properties: Mapping[str, str] = field(repr=False)
 
 
+_RETRIES = "glue.max-retries"
+
+
 class ConflictError(TransientError):
     """Another writer changed the table first: nothing was committed."""
 
@@ -55,11 +58,21 @@ def open_catalog(login: CatalogLogin) -> "Catalog":
     module, _, name = CATALOGS[login.kind].partition(":")
     with told(login.place):
         try:
-            catalog: Catalog = getattr(importlib.import_module(module), name)(login.name, **login.properties)
+            catalog: Catalog = getattr(importlib.import_module(module), name)(login.name, **_given(login))
         except ImportError as error:
             extra = {"sql": "sql-sqlite,sql-postgres", "rest": "rest"}.get(login.kind, login.kind)
             raise ConfigError(f"{login.place}: {said(error)}: pip install 'pyiceberg[{extra}]'") from error
         return catalog
+
+
+def _given(login: CatalogLogin) -> dict[str, str | int]:
+    """The properties as the catalog takes them: pyiceberg hands a number for boto3 on as it is given."""
+    option, found = _RETRIES, login.properties.get(_RETRIES)
+    if found is None:
+        return dict(login.properties)
+    if not found.isdecimal():
+        raise ConfigError(f"{login.place}: option '{option}': found {found!r}, wanted a whole number")
+    return {**login.properties, option: int(found)}
 
 
 def said(error: BaseException) -> str:
