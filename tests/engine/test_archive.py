@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vector_assets.engine.archive import Archive, ArchiveFile, quoted
-from vector_assets.engine.core import RAW_SCHEMA
+from vector_assets.engine.core import RAW_SCHEMA, no_rejects, rejects
 from vector_assets.engine.errors import FatalError, FencedError
 from vector_assets.engine.ledger import Ledger
 
@@ -70,13 +70,25 @@ def test_a_worker_that_lost_its_lease_replaces_no_file(archive: Archive, tmp_pat
     """It read the batch before it was stopped, and wakes up after the next worker has sealed it."""
     ledger = Ledger(tmp_path / "ledger.db")
     with ledger.leases.held("cars", "target", ttl=60, wait=0) as lease:
-        file = archive.write("cars", HOUR, 1, records(3), appearing=partial(ledger.fenced, lease))
-        lost = replace(lease, owner="another", fence=lease.fence - 1)
-        with pytest.raises(FencedError, match="is gone"):
-            archive.write("cars", HOUR, 1, records(5), appearing=partial(ledger.fenced, lost))
+        kept = archive.guarded(partial(ledger.fenced, lease))
+        gone = archive.guarded(partial(ledger.fenced, replace(lease, owner="another", fence=lease.fence - 1)))
+        file = kept.write("cars", HOUR, 1, records(3))
+        rejected = rejects([0], "decode", "bad")
+        kept.write_rejects(file, rejected, {})
+        for late in (
+            lambda: gone.write("cars", HOUR, 1, records(5)),
+            lambda: gone.put(("cars", HOUR, "0000000001.keys.parquet"), records(1), {}),
+            lambda: gone.write_rejects(file, rejects([0, 1], "decode", "bad"), {}),
+            lambda: gone.write_rejects(file, no_rejects(), {}),
+        ):
+            with pytest.raises(FencedError, match="is gone"):
+                late()
     assert archive.read(file).equals(records(3))
-    assert names_below(archive) == [file.path]
-    assert archive.root.joinpath(file.path).with_name("SHA256SUMS").read_text().count("\n") == 1
+    found = archive.rejects_of(file)
+    assert found is not None
+    assert found[0].equals(rejected)
+    assert names_below(archive) == [file.path, file.path.replace(".parquet", ".rejects.parquet")]
+    assert archive.root.joinpath(file.path).with_name("SHA256SUMS").read_text().count("\n") == 2
     ledger.close()
 
 

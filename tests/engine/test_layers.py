@@ -82,7 +82,7 @@ SLOW_PATHS = {
     "formats/lake_json.py:LakeJsonDecoder._invalid": "documents that pyarrow.json does not take as they are",
     "formats/lake_json.py:LakeJsonDecoder._fail": "the one record that stops the pipeline",
     "formats/lake_json.py:LakeJsonDecoder._wants": "the documents that need other columns, when a change is due",
-    "formats/lake_values.py:differ": "fractions that Arrow spells otherwise than the document",
+    "formats/grammar.py:differ": "fractions that Arrow spells otherwise than the document",
     "formats/lake_values.py:_without_rounded": "decimals with an exponent or too many digits",
     "formats/old_values.py:nulls_in_old": "updates that may hold a null in what they were before",
     "formats/raw.py:RawDecoder._transcoded": "texts in another character set than UTF-8",

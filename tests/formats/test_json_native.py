@@ -259,10 +259,28 @@ def test_members_may_come_in_any_order_be_absent_be_null_and_be_others() -> None
     ]
 
 
-@pytest.mark.parametrize("record", [b'{"i":null}', b'{"i":1,"other":2}', b'{"f":0.30000000000000004}', b'{"f":1e5}'])
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"i":null}',
+        b'{"i":1,"other":2}',
+        b'{"f":0.3000000000000000401}',
+        b'{"f":9007199254740993}',
+        b'{"f":1e400}',
+        b'{"f":1e-400}',
+    ],
+)
 def test_a_strict_reader_leaves_what_columns_do_not_hold_exactly(record: bytes) -> None:
     assert taken(record, b'{"i":5}', strict=True)[1:] == ([1], [0])
     assert taken(record)[1:] == ([0], [])
+
+
+@pytest.mark.parametrize(
+    "text", ["0.30000000000000004", "1e5", "-1.7976931348623157e308", "5E-324", "0.1000000000000000"]
+)
+def test_a_strict_reader_takes_numbers_that_their_doubles_give_back(text: str) -> None:
+    rows, places, left = taken(b'{"f":0.3000000000000000401}', b'{"f":%s}' % text.encode(), strict=True)
+    assert ([row["f"] for row in rows], places, left) == ([float(text)], [1], [0])
 
 
 @pytest.mark.parametrize("tail", ["", "}", '"}'], ids=["in a text", "behind a text", "whole"])

@@ -4,12 +4,16 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.formats.contract import check_counts, raw_table
+from tests.formats.contract import check_counts, raw_table, same
+from vector_assets.engine import env
 from vector_assets.engine.core import POSITION
 from vector_assets.engine.schema import LogicalType
+from vector_assets.formats.json_native import JsonText, NativeReader
 from vector_assets.formats.lake_fields import RESCUED, LakeField, rebuild
 from vector_assets.formats.lake_infer import infer
 from vector_assets.formats.lake_json import LakeJsonDecoder, LakeJsonOptions
@@ -106,6 +110,77 @@ def test_row_and_rescued_rebuild_the_document(documents: list[bytes], layers: in
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_so_they_do_when_columns_evolve(documents: list[bytes], sampled: int) -> None:
     check(documents, infer(documents[:sampled], 2).fields, "evolve")
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A document, most of the time; else a byte or two of it are others."""
+    data = draw(written())
+    if draw(st.integers(0, 3)):
+        return data
+    at = draw(st.integers(0, len(data) - 1))
+    other = draw(st.one_of(st.binary(max_size=2), st.sampled_from([b"{", b"]", b",", b"[", b"}", b":", b'"', b" "])))
+    return data[:at] + other + data[at + draw(st.integers(0, 2)) :]
+
+
+@given(st.lists(damaged(), min_size=1, max_size=8), st.integers(1, 4))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_compiled_loops_change_nothing(documents: list[bytes], sampled: int) -> None:
+    decoder = LakeJsonDecoder(infer(documents[:sampled], 1, times=True).fields, LakeJsonOptions())
+    raw = raw_table(documents)
+    with env.overridden(VECTOR_ASSETS_NATIVE="on"):
+        natively = decoder.decode(raw)
+    with env.overridden(VECTOR_ASSETS_NATIVE="off"):
+        same(natively, decoder.decode(raw))
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ('{"x":1,"y":[1,2.50,{"z":null}]}', None),
+        ('{ "x" : 1E5 ,\t"y":\n[ 1 , 2 ],"z" : " a  b " }', '{"x":1E5,"y":[1,2],"z":" a  b "}'),
+        ("[ ]", "[]"),
+        ("{}", None),
+        ('"text"', None),
+        ("-0", None),
+        ("[" * 32 + "]" * 32, None),
+    ],
+    ids=lambda text: None if text is None else text[:20],
+)
+def test_compiled_loops_take_values_as_they_are_written(value: str, kept: str | None) -> None:
+    reader = NativeReader([("i", pa.int64()), ("j", JsonText())], strict=True)
+    documents = [b'{"i":1}', f'{{"i":2, "j":{value}}}'.encode(), b'{"i":3,"j":[0]}']
+    table, _, left = reader.read(pa.array(documents, pa.binary()))
+    table.validate(full=True)
+    assert table.column("j").to_pylist() == [None, kept or value, "[0]"]
+    assert not len(left)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[1,]",
+        "[1 2]",
+        "[01]",
+        "[1}",
+        "{1}",
+        '{"a"}',
+        '{"a":1,}',
+        '{"a":1]',
+        '{"a" 1}',
+        '["\\n"]',
+        "[",
+        "{",
+        "[tru]",
+        "null",
+        "[" * 33 + "]" * 33,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_compiled_loops_leave_what_is_no_json_deep_or_escaped(value: str) -> None:
+    reader = NativeReader([("j", JsonText())], strict=True)
+    _, taken, left = reader.read(pa.array([f'{{"j":{value}}}'.encode(), b'{"j":1}'], pa.binary()))
+    assert (taken.tolist(), left.tolist()) == ([1], [0])
 
 
 TYPES = [LogicalType("BOOLEAN"), LogicalType("TINYINT"), LogicalType("INT"), LogicalType("BIGINT")]

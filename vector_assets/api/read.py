@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from vector_assets.declare.flink_single import TableReader
 from vector_assets.engine.core import POSITION, BatchLimit, Counts, Position, Source, Span
+from vector_assets.engine.decoding import decode
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.run import collect
-from vector_assets.engine.stages import decode
 
 log = logging.getLogger(__name__)
 

@@ -30,11 +30,12 @@ from vector_assets.engine.core import (
     Staged,
     Target,
 )
+from vector_assets.engine.counting import settled
+from vector_assets.engine.decoding import folded
 from vector_assets.engine.errors import BudgetError, ConfigError, FatalError, PlanError
 from vector_assets.engine.pipeline import ErrorBudget, PipelineSettings
 from vector_assets.engine.registry import nearest
 from vector_assets.engine.retry import attempts, call
-from vector_assets.engine.stages import folded, settled
 from vector_assets.transforms.checked_cast import castable
 from vector_assets.transforms.sql import SqlTransform
 

@@ -79,25 +79,31 @@ _LATER = tuple(RAW_SCHEMA)[6:]
 class Archive:
     """The files under one folder. Threads and processes may share it: a batch's file is replaced atomically."""
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, root: Path, clock: Callable[[], float] = time.time, appearing: Appearing = nullcontext
+    ) -> None:  # fmt: skip
         self.root = root.absolute()
         self._clock = clock
+        self._appearing = appearing
+
+    def guarded(self, appearing: Appearing) -> "Archive":
+        """The same files for a worker: what it writes takes its place while `appearing` is entered.
+
+        A worker that wakes up after its lease was taken raises there, and replaces nothing that the next one wrote.
+        """
+        return Archive(self.root, self._clock, appearing)
 
     def write(
-        self, pipeline: str, hour: str, seq: int, raw: pa.Table, metadata: Mapping[str, str] | None = None,
-        appearing: Appearing = nullcontext,
-    ) -> ArchiveFile:  # fmt: skip
+        self, pipeline: str, hour: str, seq: int, raw: pa.Table, metadata: Mapping[str, str] | None = None
+    ) -> ArchiveFile:
         """The batch's records, durable; a complete file of the same batch is replaced.
-
-        What is written appears while `appearing` is entered: a worker that has lost its batch meanwhile raises there,
-        and replaces nothing.
 
         Raises:
             FatalError: the disk refused it; no partial file is visible, and what was written cannot be relied on.
         """
         layout = RAW_LAYOUT if raw.schema.equals(RAW_SCHEMA) else None
         path = PurePosixPath(quoted(pipeline), quoted(hour), f"{seq:010d}.parquet")
-        return self._put(path, raw, identity(pipeline, hour, seq, metadata), layout, appearing)
+        return self._put(path, raw, identity(pipeline, hour, seq, metadata), layout)
 
     def put(
         self, parts: tuple[str, str, str], table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
@@ -110,16 +116,15 @@ class Archive:
         return self._put(PurePosixPath(*(quoted(part) for part in parts)), table, metadata, layout)
 
     def _put(
-        self, relative: PurePosixPath, table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None,
-        appearing: Appearing = nullcontext,
-    ) -> ArchiveFile:  # fmt: skip
+        self, relative: PurePosixPath, table: pa.Table, metadata: Mapping[str, str], layout: Layout | None = None
+    ) -> ArchiveFile:
         final = self.root / relative
         temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
         tagged = table.replace_schema_metadata({**metadata, _FORMAT_KEY: FORMAT})
         try:
             _make_folder(final.parent)
             digest, size = _write_parquet(temporary, tagged, layout)
-            with appearing():
+            with self._appearing():
                 _note_hash(final, digest)
                 temporary.replace(final)
             _sync_folder(final.parent)
@@ -249,7 +254,8 @@ class Archive:
         if rejected.num_rows:
             self._put(path, rejected, metadata)
         else:
-            _remove(self.root / path)
+            with self._appearing():
+                _remove(self.root / path)
 
     def rejects_of(self, batch: ArchiveFile) -> tuple[pa.Table, dict[str, str]] | None:
         """What `write_rejects` kept and its metadata; None for a batch that rejected nothing.

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from vector_assets.engine.archive import ArchiveFile
 from vector_assets.engine.core import BatchKind, Json, Split, State, canonical
+from vector_assets.engine.counting import is_balanced, is_weighable
 from vector_assets.engine.errors import FatalError
 from vector_assets.engine.group_files import GroupFiles
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.session import Books
-from vector_assets.engine.stages import is_balanced, is_weighable
 
 Finding = tuple[str, int | None, str]
 """Pipeline, sequence number if it is about one batch, and what is wrong."""

@@ -31,11 +31,11 @@ from vector_assets.engine.core import (
     Token,
     no_rejects,
 )
+from vector_assets.engine.decoding import decode
 from vector_assets.engine.errors import PlanError, VectorAssetsError
 from vector_assets.engine.evolution import evolved
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
-from vector_assets.engine.stages import decode
 
 _MOST_BYTES = 64 << 20
 _POLL_SECONDS = 0.1

@@ -26,6 +26,7 @@ from vector_assets.engine.core import (
     canonical,
     no_rejects,
 )
+from vector_assets.engine.counting import gone, is_balanced, settled
 from vector_assets.engine.creation import note_created
 from vector_assets.engine.dead_letters import BatchPlace, DeadLetter
 from vector_assets.engine.errors import FatalError
@@ -37,7 +38,7 @@ from vector_assets.engine.past_groups import PastGroups, rebuild_state
 from vector_assets.engine.rebuild import DoneBatch, RebuildPlan, plan_rebuild
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
-from vector_assets.engine.stages import Stages, gone, is_balanced, settled
+from vector_assets.engine.stages import Stages
 
 NOTE = "rebuilt from target and archive"
 _NO_SPAN = f"{NOTE}, by its number only"

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from vector_assets.engine.abilities import Auditable, VectorAuditable
 from vector_assets.engine.core import BatchKind, Counts, Merge, Position, State, canonical
+from vector_assets.engine.counting import is_balanced, is_weighable
 from vector_assets.engine.difference import Difference, Finding
 from vector_assets.engine.errors import ExpiredError, FencedError, PlanError
 from vector_assets.engine.expected import Expected
@@ -21,7 +22,7 @@ from vector_assets.engine.group_reconcile import compare_groups
 from vector_assets.engine.ledger_records import BatchRecord
 from vector_assets.engine.retry import call
 from vector_assets.engine.session import Session
-from vector_assets.engine.stages import Stages, is_balanced, is_weighable
+from vector_assets.engine.stages import Stages
 
 SHOWN = 20
 """Findings of each kind that are shown with their key."""

@@ -21,6 +21,7 @@ from vector_assets.engine import links
 from vector_assets.engine.abilities import Doubting
 from vector_assets.engine.captured import gathered
 from vector_assets.engine.core import BatchKind, BatchLimit, Counts, Json, Position, Receipt, Span, Split, State
+from vector_assets.engine.counting import is_balanced, settled
 from vector_assets.engine.dead_letters import raw_records
 from vector_assets.engine.env import failpoint
 from vector_assets.engine.errors import (
@@ -40,7 +41,7 @@ from vector_assets.engine.partitioning import check_readable
 from vector_assets.engine.past_groups import PastGroups
 from vector_assets.engine.retry import attempts, call
 from vector_assets.engine.session import Session
-from vector_assets.engine.stages import Prepared, Stages, is_balanced, settled
+from vector_assets.engine.stages import Prepared, Stages
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 3

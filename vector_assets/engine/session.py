@@ -22,6 +22,7 @@ from vector_assets.engine.abilities import (
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import Json, Sink, Source, Span, Target, canonical
 from vector_assets.engine.creation import ensure_created
+from vector_assets.engine.decoding import decode
 from vector_assets.engine.env import archive_dir, ledger_location
 from vector_assets.engine.errors import ConfigError, LedgerLostError, PlanError, TargetReplacedError
 from vector_assets.engine.evidence import ends, unheard_of
@@ -34,7 +35,7 @@ from vector_assets.engine.partitioning import Partitioning
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
 from vector_assets.engine.schema_history import latest_state
-from vector_assets.engine.stages import Stages, decode
+from vector_assets.engine.stages import Stages
 from vector_assets.engine.touches import Touches
 
 log = logging.getLogger(__name__)

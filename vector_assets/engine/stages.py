@@ -3,12 +3,10 @@
 archive -> SEALED -> decode -> transform -> compact -> stage in the sink -> key sidecar -> STAGED
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +16,11 @@ from vector_assets import __version__
 from vector_assets.engine import compact, sidecar
 from vector_assets.engine.archive import Archive
 from vector_assets.engine.core import (
-    KIND,
     POSITION,
     Batch,
     BatchKind,
     Counts,
     Decoded,
-    Decoder,
-    Heeding,
     Json,
     Merge,
     RowKind,
@@ -35,25 +30,21 @@ from vector_assets.engine.core import (
     Split,
     Staged,
     Target,
-    Transform,
-    Versioned,
     canonical,
-    kinds_of,
     no_rejects,
 )
 from vector_assets.engine.dead_letters import splits_of
+from vector_assets.engine.decoding import decode, folded, joined_anew, without
 from vector_assets.engine.env import failpoint
-from vector_assets.engine.errors import BudgetError, DriftError, FatalError, PlanError
+from vector_assets.engine.errors import BudgetError, DriftError, FatalError
 from vector_assets.engine.evolution import PipelineVersion, Schemas, conformed
 from vector_assets.engine.group_files import COUNTED, GroupFile, GroupFiles
 from vector_assets.engine.keyed_state import KeyedState, Merged, says_before
 from vector_assets.engine.lease import Lease
 from vector_assets.engine.ledger import Ledger
 from vector_assets.engine.ledger_records import BatchRecord
-from vector_assets.engine.metadata import Metadata, attach
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.retry import RetryPolicy, call
-from vector_assets.engine.schema import Column
 from vector_assets.engine.touches import Numbers, Touches, kept_rows, place, superseded
 
 Merging = Callable[[pa.Table], Merged]
@@ -103,6 +94,8 @@ class Stages:
     schemas: Schemas = field(init=False)
 
     def __post_init__(self) -> None:
+        guarded = self.archive.guarded(partial(self.ledger.fenced, self.lease))
+        object.__setattr__(self, "archive", guarded)
         versions = Schemas(
             self.ledger, self.declared or self.pipeline, PipelineVersion(self.schema_version, self.pipeline, self.state)
         )
@@ -122,11 +115,7 @@ class Stages:
         """Archive the records and fix the ends: from here on the source is not read again for this batch."""
         file = None
         if batch.kind is not BatchKind.RESET:
-            # a worker that wakes up after its lease was taken must not write over what the next one has sealed
-            file = self.archive.write(
-                batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span),
-                appearing=partial(self.ledger.fenced, self.lease),
-            )  # fmt: skip
+            file = self.archive.write(batch.pipeline, batch.hour, batch.seq, raw, self._manifest(batch, span))
         failpoint("archived")
         records = Counts(records=raw.num_rows, bytes=raw.nbytes)
         newest = pc.max(raw.column("timestamp")).cast(pa.int64()).as_py() if raw.num_rows else None
@@ -462,115 +451,6 @@ class Stages:
             )
 
 
-def without(rows: pa.Table, rejected: pa.Table) -> pa.Table:
-    """The rows whose record is not among the rejects."""
-    if rejected.num_rows == 0:
-        return rows
-    return rows.filter(pc.invert(pc.is_in(rows.column(POSITION), value_set=rejected.column(POSITION).combine_chunks())))
-
-
-def folded(rows: pa.Table, merge: Merge, target: Target, *, place: str) -> compact.Compacted:
-    """What of the rows a sink with this merge gets.
-
-    Raises:
-        PlanError: the merge does not take the rows' kinds, or they have no key.
-    """
-    if merge is Merge.LAST:
-        return compact.compact(rows, target.key)
-    kinds = kinds_of(rows)
-    if kinds is None or merge is Merge.CHANGELOG:
-        return compact.Compacted(rows, None, 0)
-    if pc.any(pc.not_equal(kinds, int(RowKind.INSERT))).as_py():
-        raise PlanError(
-            f"{place}: the records hold updates or deletes, {target.name} is written with merge"
-            f" {merge}, which takes inserts only; choose an upsert mode of the sink"
-        )
-    return compact.Compacted(rows.drop_columns(KIND), None, 0)
-
-
-class Decoding(Protocol):
-    """What decoding needs to know; a Pipeline is one."""
-
-    @property
-    def decoder(self) -> Decoder:
-        """Raw records to rows."""
-        ...
-
-    @property
-    def metadata(self) -> tuple[tuple[Column, Metadata], ...]:
-        """The columns that the source fills."""
-        ...
-
-    @property
-    def transforms(self) -> tuple[Transform, ...]:
-        """What happens to the rows, in order."""
-        ...
-
-
-def joined_anew(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str | None:
-    """That a batch was joined with other rows than the first time, because those are gone; None where it was not."""
-    changed = [name for name, version in (before or {}).items() if now.get(name, version) != version]
-    return f"joined with other rows of {', '.join(changed)} than when it was staged before" if changed else None
-
-
-def decode(
-    pipeline: Decoding, raw: pa.Table, splits: Sequence[Split], chosen: pa.Array | None = None,
-    versions: Mapping[str, str] | None = None, stop: threading.Event | None = None,
-) -> Decoded:  # fmt: skip
-    """Raw records (or those with the `chosen` ordinals) to the rows of a pipeline's sink, and everything rejected.
-
-    Raises:
-        TransientError: `stop` was set before a transform that asks a service had all it needs.
-    """
-    numbered = raw.append_column(POSITION, pa.array(np.arange(raw.num_rows, dtype=np.int64)))
-    result = pipeline.decoder.decode(numbered if chosen is None else numbered.take(chosen))
-    if pipeline.metadata:
-        result = replace(result, rows=attach(result.rows, raw, splits, pipeline.metadata))
-    for transform in pipeline.transforms:
-        known = transform.at(versions) if versions and isinstance(transform, Versioned) else transform
-        if stop is not None and isinstance(known, Heeding):
-            known = known.heeding(stop)
-        after = known.apply(result.rows)
-        result = Decoded(
-            after.rows,
-            pa.concat_tables([result.rejected, after.rejected]),
-            result.nulled + after.nulled,
-            result.filtered + after.filtered,
-            {**result.versions, **after.versions},
-            {name: result.usage.get(name, 0) + after.usage.get(name, 0) for name in {*result.usage, *after.usage}},
-            result.wants,
-        )
-    return result
-
-
 def code_version_of(pipeline: Pipeline) -> str:
     """Which code makes batches: the package's version and the declaration's fingerprint."""
     return f"{__version__}+{pipeline.fingerprint}"
-
-
-def settled(counts: Counts, prepared: Counts, refused: int) -> Counts:
-    """The counts of a committed batch: what was prepared, what the target says, what it refused."""
-    return replace(
-        prepared,
-        conflicts=counts.conflicts,
-        written=counts.written,
-        deleted=counts.deleted,
-        superseded=prepared.superseded + counts.superseded,
-        refused=prepared.refused + refused,
-    )
-
-
-def is_weighable(batch: BatchRecord) -> bool:
-    """False for a batch that a rebuild knows by the target's token only: its records could not be counted."""
-    return batch.note is None or batch.expired_ms is None
-
-
-def is_balanced(counts: Counts) -> bool:
-    """The equations of `Counts` hold."""
-    return counts.records == counts.decoded + counts.rejected and counts.rows == gone(counts)
-
-
-def gone(counts: Counts) -> int:
-    """Rows whose fate is counted."""
-    c = counts
-    return c.filtered + c.compacted + c.conflicts + c.superseded + c.refused + c.written + c.deleted

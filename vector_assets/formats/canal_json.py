@@ -6,7 +6,7 @@ over, a TRUNCATE is rejected: the record does not say which rows are gone.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, Field
 
 from vector_assets.engine.core import RowKind
-from vector_assets.engine.options import Flag, Options
 from vector_assets.engine.schema import LogicalType, Table
 from vector_assets.formats.changelog import (
     BIGINT,
@@ -25,15 +24,17 @@ from vector_assets.formats.changelog import (
     Changes,
     Envelopes,
     Images,
+    WritableChangesOptions,
     actions_of,
     milliseconds,
     row_of,
+    spelled,
     unknown_operations,
     writing_only,
 )
 from vector_assets.formats.grammar import Mask, as_mask
 from vector_assets.formats.json_blocks import Places
-from vector_assets.formats.json_rows import JsonRows, JsonRules
+from vector_assets.formats.json_rows import JsonRows
 from vector_assets.formats.json_values import read_texts
 from vector_assets.formats.old_values import nulls_in_old, restored
 
@@ -68,27 +69,16 @@ def _pattern(text: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
-class CanalJsonOptions(Options):
+class CanalJsonOptions(WritableChangesOptions):
     """Flink's options of the canal-json format; those for writing are checked and have no effect on a source."""
 
+    model_config = spelled("canal-json")
     idle: ClassVar[Mapping[str, str]] = writing_only("canal-json")
 
     database_include: Pattern | None = Field(None, alias="canal-json.database.include")
     """Regular expression for the whole name of the database; records of others are passed over."""
     table_include: Pattern | None = Field(None, alias="canal-json.table.include")
     """Regular expression for the whole name of the table; records of others are passed over."""
-    ignore_parse_errors: Flag = Field(default=False, alias="canal-json.ignore-parse-errors")
-    """A value that does not fit its column is null and counted; a record that is no change is rejected."""
-    timestamp_format: Literal["SQL", "ISO-8601"] = Field("SQL", alias="canal-json.timestamp-format.standard")
-    """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
-    map_null_key_mode: Literal["FAIL", "DROP", "LITERAL"] = Field("FAIL", alias="canal-json.map-null-key.mode")
-    """For writing only: no effect here."""
-    map_null_key_literal: str = Field("null", alias="canal-json.map-null-key.literal")
-    """For writing only: no effect here."""
-    decimal_as_plain_number: Flag = Field(default=False, alias="canal-json.encode.decimal-as-plain-number")
-    """For writing only: no effect here."""
-    ignore_null_fields: Flag = Field(default=False, alias="canal-json.encode.ignore-null-fields")
-    """For writing only: no effect here."""
 
 
 class CanalJsonDecoder(ChangelogDecoder):
@@ -111,7 +101,7 @@ class CanalJsonDecoder(ChangelogDecoder):
         Raises:
             ConfigError: at a column that the format cannot fill.
         """
-        super().__init__(JsonRules(options.ignore_parse_errors, timestamp_format=options.timestamp_format), table)
+        super().__init__(options.rules(), table)
         texts = [(name, kind if kind.name in _NESTED else STRING) for name, kind in self.physical]
         rows = LogicalType("ARRAY", children=(row_of(texts),))
         times = {"ts": BIGINT, "es": BIGINT}

@@ -1,4 +1,4 @@
-"""Changes out of JSON envelopes: what debezium-json, canal-json, maxwell-json, ogg-json and changelog-json share.
+"""Changes out of JSON envelopes: what debezium-json, canal-json, maxwell-json and changelog-json share.
 
 A record is an envelope around one row or several, as they were before and after a change. It gives 0 to n rows with
 Flink's row kinds, UPDATE_BEFORE before UPDATE_AFTER. A record that is wrong anywhere is rejected as a whole; null and
@@ -8,15 +8,17 @@ empty values (tombstones) and envelopes without a row (DDL) are passed over and 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ConfigDict
 
 from vector_assets.engine.core import KIND, POSITION, REJECT_SCHEMA, Decoded, RowKind, rejects
 from vector_assets.engine.errors import ConfigError
+from vector_assets.engine.options import Flag, Options
 from vector_assets.engine.schema import Column, LogicalType, Table
 from vector_assets.formats.grammar import Mask, as_mask
 from vector_assets.formats.json_blocks import Places
@@ -200,6 +202,47 @@ class Images:
         pairs = zip(self.before, self.after, strict=True)
         columns = [pa.concat_arrays([before, after]).take(index) for before, after in pairs]
         return Changes(self.owners[source], kinds, columns)
+
+
+class JsonChangesOptions(Options):
+    """What Flink's JSON formats of changes have in common; each spells it under its own name (`spelled`)."""
+
+    ignore_parse_errors: Flag = False
+    """A value that does not fit its column is null and counted; a record that is no change is rejected."""
+    timestamp_format: Literal["SQL", "ISO-8601"] = "SQL"
+    """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
+
+    def rules(self) -> JsonRules:
+        """How values are read."""
+        return JsonRules(self.ignore_parse_errors, timestamp_format=self.timestamp_format)
+
+
+class WritableChangesOptions(JsonChangesOptions):
+    """Those of the formats that Flink writes, too: the options for writing are checked and have no effect."""
+
+    map_null_key_mode: Literal["FAIL", "DROP", "LITERAL"] = "FAIL"
+    """For writing only: no effect here."""
+    map_null_key_literal: str = "null"
+    """For writing only: no effect here."""
+    decimal_as_plain_number: Flag = False
+    """For writing only: no effect here."""
+    ignore_null_fields: Flag = False
+    """For writing only: no effect here."""
+
+
+_SPELLED = {
+    "ignore_parse_errors": "ignore-parse-errors",
+    "timestamp_format": "timestamp-format.standard",
+    "map_null_key_mode": "map-null-key.mode",
+    "map_null_key_literal": "map-null-key.literal",
+    "decimal_as_plain_number": "encode.decimal-as-plain-number",
+    "ignore_null_fields": "encode.ignore-null-fields",
+}
+
+
+def spelled(name: str) -> ConfigDict:
+    """The configuration of a format's options: the shared ones are spelled with the format's name before them."""
+    return ConfigDict(alias_generator=lambda field: f"{name}.{_SPELLED.get(field, field)}")
 
 
 def writing_only(name: str) -> dict[str, str]:

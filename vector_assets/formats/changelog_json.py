@@ -1,26 +1,26 @@
 """Format changelog-json: Ververica's `{"data": {...}, "op": "+I"}`, one row and its row kind in each record."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from vector_assets.engine.core import RowKind
-from vector_assets.engine.options import Flag, Options
 from vector_assets.engine.schema import Table
 from vector_assets.formats.changelog import (
     STRING,
     ChangelogDecoder,
     Changes,
     Envelopes,
+    JsonChangesOptions,
     actions_of,
     row_of,
+    spelled,
     unknown_operations,
 )
 from vector_assets.formats.grammar import as_mask
-from vector_assets.formats.json_rows import JsonRows, JsonRules
+from vector_assets.formats.json_rows import JsonRows
 
 _OPERATIONS: Mapping[str, RowKind | None] = {
     "+I": RowKind.INSERT,
@@ -30,13 +30,10 @@ _OPERATIONS: Mapping[str, RowKind | None] = {
 }
 
 
-class ChangelogJsonOptions(Options):
+class ChangelogJsonOptions(JsonChangesOptions):
     """The options of the changelog-json format, as far as a source has a use for them."""
 
-    ignore_parse_errors: Flag = Field(default=False, alias="changelog-json.ignore-parse-errors")
-    """A value that does not fit its column is null and counted; a record that is no change is rejected."""
-    timestamp_format: Literal["SQL", "ISO-8601"] = Field("SQL", alias="changelog-json.timestamp-format.standard")
-    """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
+    model_config = spelled("changelog-json")
 
 
 class ChangelogJsonDecoder(ChangelogDecoder):
@@ -50,7 +47,7 @@ class ChangelogJsonDecoder(ChangelogDecoder):
         Raises:
             ConfigError: at a column that the format cannot fill.
         """
-        super().__init__(JsonRules(options.ignore_parse_errors, timestamp_format=options.timestamp_format), table)
+        super().__init__(options.rules(), table)
         self._members = [("data", row_of(self.physical)), ("op", STRING)]
         self._reader = JsonRows(self._members, self.rules)
 

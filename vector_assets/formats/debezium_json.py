@@ -5,7 +5,7 @@ messages (`m`) hold no row and are passed over.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from vector_assets.engine.core import RowKind
 from vector_assets.engine.errors import ConfigError
-from vector_assets.engine.options import Flag, Options
+from vector_assets.engine.options import Flag
 from vector_assets.engine.schema import LogicalType, Table
 from vector_assets.formats.changelog import (
     BIGINT,
@@ -24,14 +24,16 @@ from vector_assets.formats.changelog import (
     Changes,
     Envelopes,
     Images,
+    WritableChangesOptions,
     actions_of,
     milliseconds,
     row_of,
+    spelled,
     unknown_operations,
     writing_only,
 )
 from vector_assets.formats.grammar import as_mask
-from vector_assets.formats.json_rows import JsonRows, JsonRules
+from vector_assets.formats.json_rows import JsonRows
 
 _OPERATIONS: Mapping[str, RowKind | None] = {
     "c": RowKind.INSERT,
@@ -45,25 +47,14 @@ _SOURCE = {"source.timestamp": "ts_ms", "source.database": "db", "source.schema"
 """METADATA keys and the members of `source` that hold them."""
 
 
-class DebeziumJsonOptions(Options):
+class DebeziumJsonOptions(WritableChangesOptions):
     """Flink's options of the debezium-json format; those for writing are checked and have no effect on a source."""
 
+    model_config = spelled("debezium-json")
     idle: ClassVar[Mapping[str, str]] = writing_only("debezium-json")
 
     schema_include: Flag = Field(default=False, alias="debezium-json.schema-include")
     """The records hold a `schema` beside their `payload` (Kafka Connect's `value.converter.schemas.enable`)."""
-    ignore_parse_errors: Flag = Field(default=False, alias="debezium-json.ignore-parse-errors")
-    """A value that does not fit its column is null and counted; a record that is no change is rejected."""
-    timestamp_format: Literal["SQL", "ISO-8601"] = Field("SQL", alias="debezium-json.timestamp-format.standard")
-    """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
-    map_null_key_mode: Literal["FAIL", "DROP", "LITERAL"] = Field("FAIL", alias="debezium-json.map-null-key.mode")
-    """For writing only: no effect here."""
-    map_null_key_literal: str = Field("null", alias="debezium-json.map-null-key.literal")
-    """For writing only: no effect here."""
-    decimal_as_plain_number: Flag = Field(default=False, alias="debezium-json.encode.decimal-as-plain-number")
-    """For writing only: no effect here."""
-    ignore_null_fields: Flag = Field(default=False, alias="debezium-json.encode.ignore-null-fields")
-    """For writing only: no effect here."""
 
 
 class DebeziumJsonDecoder(ChangelogDecoder):
@@ -87,7 +78,7 @@ class DebeziumJsonDecoder(ChangelogDecoder):
         Raises:
             ConfigError: at a column that the format cannot fill.
         """
-        super().__init__(JsonRules(options.ignore_parse_errors, timestamp_format=options.timestamp_format), table)
+        super().__init__(options.rules(), table)
         self._has_schema = options.schema_include
         if "schema" in self.wanted and not options.schema_include:
             column = next(column for column in table.columns if column.metadata_key == "schema")

@@ -1,6 +1,7 @@
 """Whole columns of text against a grammar: what fits is converted at once, what does not becomes null."""
 
 from collections.abc import Callable
+from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,16 @@ def spelled(data: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], end: npt.
     bounds[0::2], bounds[1::2] = start, end
     apart = pa.StringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(data))
     return apart.take(pa.array(np.arange(0, len(bounds) - 1, 2)))
+
+
+def differ(values: pa.Array, texts: pa.Array) -> Mask:
+    """Floating point numbers whose shortest spelling is another number than the text."""
+    shortest = values.cast(pa.string())
+    different = as_mask(pc.not_equal(shortest, texts))
+    # slow path: what is spelled otherwise than Arrow would
+    for place in np.flatnonzero(different):
+        different[place] = Decimal(shortest[int(place)].as_py()) != Decimal(texts[int(place)].as_py())
+    return different
 
 
 def without(values: pa.Array, left_out: Mask) -> pa.Array:

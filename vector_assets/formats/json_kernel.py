@@ -16,23 +16,28 @@ from typing import Any
 from vector_assets.formats.json_code import LANES, Code, Value, compiled
 from vector_assets.formats.json_scalars import SCALARS, SMALL, Written
 
-INTEGER, DOUBLE, BOOLEAN, TEXT, MOMENT = range(5)
-"""Kinds of columns."""
+INTEGER, DOUBLE, BOOLEAN, TEXT, MOMENT, JSON = range(6)
+"""Kinds of columns; JSON is any value as it is written, without white space around its parts."""
 (
     COUNT, KEYS, KEY_BYTES, KINDS, PARAMETERS, VALUES, ENDS, PLACES, HELD, LONG, LONG_COUNT, STRICT, HIGH, DATA, LIMIT,
-) = range(15)  # fmt: skip
+    BLANKS,
+) = range(16)  # fmt: skip
 """Words of a job's description: numbers, or addresses of arrays, with a word for each column.
 
-VALUES has addresses of words, of bytes for BOOLEAN, of 32 bits for TEXT: where texts begin in the data. ENDS has
-addresses of 32 bits, for TEXT: where texts end once they are gathered, after a 0.
+VALUES has addresses of words, of bytes for BOOLEAN, of 32 bits for TEXT and JSON: where texts begin in the data. ENDS
+has addresses of 32 bits, for TEXT and JSON: where texts end once they are gathered, after a 0. BLANKS counts the white
+space inside values of JSON, which is left out.
 """
-WORDS = 15
+WORDS = 16
 LONG_WORDS = 4
 """Of a number that is converted elsewhere: row, column, and where it begins and ends in the data."""
 MOST_COLUMNS = 62
 _ODD = -1
+MOST_DEPTH = 32
+"""Objects and arrays of a value of JSON inside each other; a deeper document is left."""
 _QUOTE, _COMMA, _COLON, _CLOSE = b'",:}'
-_OPEN = ord("{")
+_OPEN, _OPEN_ARRAY = b"{["
+_SPACE = ord(" ")
 
 
 def _key(code: Code, at: Value, end: Value, job: Value, hint: Value) -> None:
@@ -51,6 +56,61 @@ def _key(code: Code, at: Value, end: Value, job: Value, hint: Value) -> None:
     code.give(count)
 
 
+def _other(code: Code, at: Value, end: Value, job: Value) -> None:
+    """`other(at, end, job)`: past the scalar of a member that no column is for; or 0."""
+    first = code.byte(at)
+    with code.when(first.eq(_QUOTE)):
+        quote = code.call("text", at + 1, end, code.word(job, LIMIT), code.word(job, HIGH))
+        code.give_if(quote.eq(0), 0)
+        code.give(quote + 1)
+    for text in (b"true", b"false", b"null"):
+        with code.when(first.eq(text[0])):
+            code.give(code.call("word", at, end, code.constant(text), code.of(len(text))))
+    scratch = code.scratch(2)
+    code.store(scratch + 8, code.of(0), 64)
+    code.give(code.call("double", at, end, scratch, scratch + 8))
+
+
+def _blank(code: Code, at: Value, end: Value, job: Value) -> None:
+    """`blank(at, end, job)`: past white space, which is counted."""
+    after = code.call("space", at, end)
+    code.store(job + 8 * BLANKS, code.word(job, BLANKS) + (after - at), 64)
+    code.give(after)
+
+
+def _nested(code: Code, at: Value, end: Value, job: Value, depth: Value) -> None:
+    """`nested(at, end, job, depth)`: past a value with at most so many objects and arrays inside each other; or 0."""
+    first = code.byte(at)
+    is_object = first.eq(_OPEN)
+    with code.when((is_object | first.eq(_OPEN_ARRAY)).word().eq(0)):
+        code.give(code.call("other", at, end, job))
+    code.give_if(depth.eq(0), 0)
+    # each closes with the second character behind that which opens it
+    close, here = first + 2, code.slot(code.call("blank", at + 1, end, job))
+    code.give_if(here.get().least(end), 0)
+    with code.when(code.byte(here.get()).eq(close)):
+        code.give(here.get() + 1)
+    with code.loop():
+        with code.when(is_object):
+            code.give_unless(code.is_at(here.get(), end, _QUOTE), 0)
+            quote = code.call("text", here.get() + 1, end, code.word(job, LIMIT), code.word(job, HIGH))
+            code.give_if(quote.eq(0), 0)
+            here.set(code.call("blank", quote + 1, end, job))
+            code.give_unless(code.is_at(here.get(), end, _COLON), 0)
+            here.set(code.call("blank", here.get() + 1, end, job))
+        code.give_if(here.get().least(end), 0)
+        here.set(code.call("nested", here.get(), end, job, depth - 1))
+        code.give_if(here.get().eq(0), 0)
+        here.set(code.call("blank", here.get(), end, job))
+        code.give_if(here.get().least(end), 0)
+        char = code.byte(here.get())
+        here.add(1)
+        with code.when(char.eq(close)):
+            code.give(here.get())
+        code.give_if(char.ne(_COMMA), 0)
+        here.set(code.call("blank", here.get(), end, job))
+
+
 def _value(code: Code, at: Value, end: Value, job: Value, column: Value, row: Value) -> None:
     """`value(at, end, job, column, row)`: past the column's value, which is put in its row; or 0."""
     kind, values = code.item(job, KINDS, column), code.item(job, VALUES, column)
@@ -64,6 +124,14 @@ def _value(code: Code, at: Value, end: Value, job: Value, column: Value, row: Va
         code.store(values + row * 4, at + 1 - code.word(job, DATA), 32)
         code.store(ends + 4, begin + (quote - at - 1), 32)
         code.give(quote + 1)
+    with code.when(kind.eq(JSON)):
+        ends = code.item(job, ENDS, column) + row * 4
+        before = code.word(job, BLANKS)
+        after = code.call("nested", at, end, job, code.of(MOST_DEPTH))
+        code.give_if(after.eq(0), 0)
+        code.store(values + row * 4, at - code.word(job, DATA), 32)
+        code.store(ends + 4, code.load(ends, 32) + (after - at) - (code.word(job, BLANKS) - before), 32)
+        code.give(after)
     with code.when(kind.eq(INTEGER)):
         code.give(code.call("integer", at, end, out))
     with code.when(kind.eq(MOMENT)):
@@ -79,26 +147,10 @@ def _value(code: Code, at: Value, end: Value, job: Value, column: Value, row: Va
     code.store(flag, code.of(0), 64)
     after = code.call("double", at, end, out, flag)
     with code.when(after.ne(0) & code.load(flag, 64).ne(0)):
-        code.give_if(code.word(job, STRICT).ne(0), 0)
         for number, word in enumerate((row, column, at - code.word(job, DATA), after - code.word(job, DATA))):
             code.store(flag + 8 * number, word, 64)
         code.store(code.word(job, LONG_COUNT), code.load(code.word(job, LONG_COUNT), 64) + 1, 64)
     code.give(after)
-
-
-def _other(code: Code, at: Value, end: Value, job: Value) -> None:
-    """`other(at, end, job)`: past the scalar of a member that no column is for; or 0."""
-    first = code.byte(at)
-    with code.when(first.eq(_QUOTE)):
-        quote = code.call("text", at + 1, end, code.word(job, LIMIT), code.word(job, HIGH))
-        code.give_if(quote.eq(0), 0)
-        code.give(quote + 1)
-    for text in (b"true", b"false", b"null"):
-        with code.when(first.eq(text[0])):
-            code.give(code.call("word", at, end, code.constant(text), code.of(len(text))))
-    scratch = code.scratch(2)
-    code.store(scratch + 8, code.of(0), 64)
-    code.give(code.call("double", at, end, scratch, scratch + 8))
 
 
 def _document(code: Code, at: Value, end: Value, job: Value, row: Value) -> None:
@@ -155,7 +207,8 @@ def _fill(code: Code, job: Value, held: Value, row: Value) -> None:
     with code.loop() as loop:
         column = slot.get()
         loop.leave_unless(column.below(code.word(job, COUNT)))
-        with code.when(((held >> column) & 1).eq(0) & code.item(job, KINDS, column).eq(TEXT)):
+        kind = code.item(job, KINDS, column)
+        with code.when(((held >> column) & 1).eq(0) & (kind.eq(TEXT) | kind.eq(JSON))):
             ends = code.item(job, ENDS, column) + row * 4
             code.store(code.item(job, VALUES, column) + row * 4, code.of(0), 32)
             code.store(ends + 4, code.load(ends, 32), 32)
@@ -211,12 +264,33 @@ def _gather(code: Code, starts: Value, ends: Value, count: Value, data: Value, l
     code.give(row.get())
 
 
+def _squeeze(code: Code, starts: Value, ends: Value, count: Value, data: Value, to: Value) -> None:
+    """`squeeze(starts, ends, count, data, to)`: as `gather`, but for white space outside of texts."""
+    row = code.slot(code.of(0))
+    with code.loop() as loop:
+        loop.leave_unless(row.get().below(count))
+        target = code.slot(to + code.load(ends + row.get() * 4, 32))
+        stop = to + code.load(ends + row.get() * 4 + 4, 32)
+        source, inside = code.slot(data + code.load(starts + row.get() * 4, 32)), code.slot(code.of(0))
+        with code.loop() as copying:
+            copying.leave_unless(target.get().below(stop))
+            char = code.byte(source.get())
+            with code.when(char.eq(_QUOTE)):
+                inside.set(code.of(1) - inside.get())
+            with code.when(inside.get().ne(0) | char.above(_SPACE)):
+                code.store(target.get(), char, 8)
+                target.add(1)
+            source.add(1)
+        row.add(1)
+    code.give(row.get())
+
+
 _FUNCTIONS: tuple[Written, ...] = (
-    *SCALARS, ("key", 4, _key),
-    ("value", 5, _value), ("other", 3, _other), ("document", 4, _document), ("fill", 3, _fill), ("read", 3, _read),
-    ("gather", 6, _gather),
+    *SCALARS, ("key", 4, _key), ("other", 3, _other), ("blank", 3, _blank), ("nested", 4, _nested),
+    ("value", 5, _value), ("document", 4, _document), ("fill", 3, _fill), ("read", 3, _read), ("gather", 6, _gather),
+    ("squeeze", 5, _squeeze),
 )  # fmt: skip
-"""Each calls those before it only."""
+"""Each calls those before it, and itself, only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +301,8 @@ class Kernel:
     """Address of the bounds (32 bits each), number of documents, address of the description's words."""
     gather: Callable[[int, int, int, int, int, int], int] = field(repr=False)
     """See `_gather`."""
+    squeeze: Callable[[int, int, int, int, int], int] = field(repr=False)
+    """See `_squeeze`."""
     _engine: Any = field(repr=False)
     """Holds the machine code."""
 
@@ -247,11 +323,11 @@ def load() -> Kernel:
 
 @cache
 def _compiled() -> Kernel:
-    engine, addresses = compiled(_FUNCTIONS, ("read", "gather"), SMALL)
+    engine, addresses = compiled(_FUNCTIONS, ("read", "gather", "squeeze"), SMALL)
     word = ctypes.c_int64
     made = [
         ctypes.CFUNCTYPE(word, *[word] * arguments)(addresses[name])
         for name, arguments, _ in _FUNCTIONS
         if name in addresses
     ]
-    return Kernel(made[0], made[1], engine)
+    return Kernel(made[0], made[1], made[2], engine)

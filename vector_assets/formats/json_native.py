@@ -20,7 +20,7 @@ from vector_assets.clients import native
 from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
 from vector_assets.formats import json_kernel as at
-from vector_assets.formats.grammar import byte_view, not_utf8, spelled
+from vector_assets.formats.grammar import byte_view, differ, not_utf8, spelled
 from vector_assets.formats.json_code import LANES
 
 log = logging.getLogger(__name__)
@@ -45,16 +45,27 @@ class Moments:
         return ord(self.separator) | zone << 8 | _UNITS[self.kind.unit] << 16
 
 
-Reading: TypeAlias = pa.DataType | Moments
-"""What a column is read as: int64, float64, bool, string, or timestamps."""
-_KINDS = {pa.int64(): at.INTEGER, pa.float64(): at.DOUBLE, pa.bool_(): at.BOOLEAN, pa.string(): at.TEXT}
+@dataclass(frozen=True, slots=True)
+class JsonText:
+    """A column of values of any kind, as they are written but for white space around their parts."""
+
+
+Reading: TypeAlias = pa.DataType | Moments | JsonText
+"""What a column is read as: int64, float64, bool, string, timestamps, or JSON text."""
+_KINDS: dict[Reading, int] = {
+    pa.int64(): at.INTEGER,
+    pa.float64(): at.DOUBLE,
+    pa.bool_(): at.BOOLEAN,
+    pa.string(): at.TEXT,
+    JsonText(): at.JSON,
+}
 
 
 class NativeReader:
     """Reads documents by columns. Thread-safe.
 
-    With `strict`, left out are also documents with a member that no column is for, with a null, or with a number of
-    which a double might not give back the digits.
+    With `strict`, left out are also documents with a member that no column is for, with a null, or with a number that
+    its double does not give back.
     """
 
     def __init__(self, columns: Sequence[tuple[str, Reading]], *, strict: bool) -> None:
@@ -91,10 +102,14 @@ class NativeReader:
         count = at.load().read(bounds.ctypes.data, len(documents), job.address)
         if job.has_high_bytes and not_utf8(documents.view(pa.string()), 0):
             return self._nothing(), np.zeros(0, np.int64), np.arange(len(documents))
-        places = job.places[:count]
+        table, places = pa.table(job.columns(count), self._names), job.places[:count]
+        if self._strict and job.inexact:
+            kept = np.ones(count, np.bool_)
+            kept[np.concatenate(job.inexact)] = False
+            table, places = table.filter(pa.array(kept)), places[kept]
         others = np.ones(len(documents), np.bool_)
         others[places] = False
-        return pa.table(job.columns(count), self._names), places, np.flatnonzero(others)
+        return table, places, np.flatnonzero(others)
 
     def _nothing(self) -> pa.Table:
         return pa.table([pa.array([], _type_of(reading)) for reading in self._readings], self._names)
@@ -108,7 +123,7 @@ class _Job:
         bounds: npt.NDArray[np.int32], *, strict: bool,
     ) -> None:  # fmt: skip
         rows = len(bounds) - 1
-        self._readings, self._data = readings, data
+        self._readings, self._data, self._strict = readings, data, strict
         self.places, self._held = np.empty(rows, np.int64), np.empty(rows, np.int64)
         self._values = [_room(reading, rows) for reading in readings]
         self._ends = [np.zeros(rows + 1 if _is_text(reading) else 1, np.int32) for reading in readings]
@@ -134,6 +149,7 @@ class _Job:
             self._long.ctypes.data, self._counters.ctypes.data, self._counters[1:].ctypes.data
         )  # fmt: skip
         words[[at.DATA, at.LIMIT]] = data.ctypes.data, data.ctypes.data + len(data)
+        self.inexact: list[Longs] = []
         self._words, self._kept = words, (keys, lists, bounds)
         self.address: int = words.ctypes.data
 
@@ -163,8 +179,11 @@ class _Job:
         if _is_text(reading):
             ends = self._ends[number][: count + 1]
             texts = pa.allocate_buffer(int(ends[-1]) + LANES)
-            data, limit = self._words[[at.DATA, at.LIMIT]].tolist()
-            at.load().gather(values.ctypes.data, ends.ctypes.data, count, data, limit, texts.address)
+            data, limit, blanks = self._words[[at.DATA, at.LIMIT, at.BLANKS]].tolist()
+            if blanks and isinstance(reading, JsonText):
+                at.load().squeeze(values.ctypes.data, ends.ctypes.data, count, data, texts.address)
+            else:
+                at.load().gather(values.ctypes.data, ends.ctypes.data, count, data, limit, texts.address)
             return pa.Array.from_buffers(pa.string(), count, [nulls, pa.py_buffer(ends), texts.slice(0, int(ends[-1]))])
         return pa.Array.from_buffers(_type_of(reading), count, [nulls, pa.py_buffer(values[:count])])
 
@@ -172,8 +191,14 @@ class _Job:
         """Numbers of many digits, or with an exponent: by Arrow."""
         found = self._long[: int(self._counters[0])]
         for number in np.unique(found[:, 1]).tolist():
-            _, _, start, end = here = found[found[:, 1] == number].T
-            self._values[number][here[0]] = np.asarray(spelled(self._data, start, end).cast(pa.float64()))
+            rows, _, start, end = found[found[:, 1] == number].T
+            texts = spelled(self._data, start, end)
+            doubles = texts.cast(pa.float64())
+            self._values[number][rows] = np.asarray(doubles)
+            if self._strict:
+                other = differ(doubles, texts)
+                if other.any():
+                    self.inexact.append(rows[other])
 
 
 def _is_plain(name: str) -> bool:
@@ -182,10 +207,12 @@ def _is_plain(name: str) -> bool:
 
 
 def _is_text(reading: Reading) -> bool:
-    return bool(reading == pa.string())
+    return isinstance(reading, JsonText) or bool(reading == pa.string())
 
 
 def _type_of(reading: Reading) -> pa.DataType:
+    if isinstance(reading, JsonText):
+        return pa.string()
     return reading.kind if isinstance(reading, Moments) else reading
 
 

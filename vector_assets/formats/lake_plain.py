@@ -3,7 +3,7 @@
 The latter is three times as quick as a scan, the former seven times as quick again.
 
 Left to the scan are documents with an unknown member, a value of another kind, a null, a backslash, an empty object, or
-a number of which a DOUBLE might not give back the digits.
+a number that its DOUBLE does not give back.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.formats.grammar import Mask, as_mask, byte_view, spelled, without
+from vector_assets.formats.grammar import Mask, as_mask, byte_view, differ, spelled, without
 from vector_assets.formats.json_blocks import Part, Places, parse_block, plain_documents, refused_row
-from vector_assets.formats.json_native import NativeReader
+from vector_assets.formats.json_native import JsonText, NativeReader
 from vector_assets.formats.json_values import INTEGERS
 from vector_assets.formats.lake_fields import LakeField, Path
-from vector_assets.formats.lake_values import differ, kind_wanted, read_moments
+from vector_assets.formats.lake_values import kind_wanted, read_moments
 
 _BLOCK = 8192
 _TRIES = 4
@@ -33,19 +33,23 @@ _BLANK, _MINUS, _COLON, _QUOTE = b' -:"'
 
 
 class PlainReader:
-    """Reads documents by fields none of which is JSON text. Immutable."""
+    """Reads documents by their fields; pyarrow.json where none of them is JSON text. Immutable."""
 
     def __init__(self, fields: tuple[LakeField, ...]) -> None:
         self._fields = fields
         self._schema = pa.schema(_readings(fields, 0))
-        is_flat = all(len(each.path) == 1 for each in fields)
-        self._native = NativeReader([(each.name, each.type) for each in self._schema] if is_flat else [], strict=True)
+        is_flat = all(len(each.path) == 1 and each.type.name != "FLOAT" for each in fields)
+        flat = zip(fields, self._schema, strict=True) if is_flat else ()
+        self._native = NativeReader(
+            [(kind.name, JsonText() if each.json else kind.type) for each, kind in flat], strict=True
+        )
         self._doubles = [number for number, each in enumerate(fields) if each.type.name == "DOUBLE"]
         keys = [each.path[-1:] for each in fields]
         has_own_keys = all(keys.count(keys[number]) == 1 for number in self._doubles)
-        self.is_able = has_own_keys and all(
+        self._takes_blocks = has_own_keys and all(
             each.path and not each.json and each.type.name != "FLOAT" for each in fields
         )
+        self.is_able = self._takes_blocks or self._native.is_able
 
     def read(self, documents: pa.Array) -> tuple[list[Part], Places]:
         """Columns of the documents that are plain, and the places of the others."""
@@ -57,6 +61,8 @@ class PlainReader:
             if len(taken):
                 self._keep(table.columns, taken, np.zeros(len(taken), bool), parts, odd)
             documents = documents.take(pa.array(left))
+        if not self._takes_blocks:
+            return parts, np.sort(np.concatenate([*odd, left]))
         plain = plain_documents(documents)
         odd.append(left[~plain])
         for start in range(0, len(documents), _BLOCK):

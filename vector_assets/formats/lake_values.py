@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vector_assets.formats.grammar import Mask, as_mask, only
+from vector_assets.formats.grammar import Mask, as_mask, differ, only
 from vector_assets.formats.json_values import INTEGERS, TEXTS, read_texts
 from vector_assets.formats.lake_fields import LakeField
 
@@ -137,13 +137,3 @@ def _inexact(field: LakeField, values: pa.Array, texts: pa.Array) -> Mask:
     if field.iso:
         other = pc.or_(other, pc.match_substring(texts, "t"))
     return as_mask(pc.and_(values.is_valid(), other))
-
-
-def differ(values: pa.Array, texts: pa.Array) -> Mask:
-    """Floating point numbers whose shortest spelling is another number than the text."""
-    shortest = values.cast(pa.string())
-    different = as_mask(pc.not_equal(shortest, texts))
-    # slow path: what is spelled otherwise than Arrow would
-    for place in np.flatnonzero(different):
-        different[place] = Decimal(shortest[int(place)].as_py()) != Decimal(texts[int(place)].as_py())
-    return different

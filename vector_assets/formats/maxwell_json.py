@@ -6,15 +6,13 @@ passed over. Maxwell's `ts` counts seconds and is read so, where Flink takes it 
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
 
 from vector_assets.engine.core import RowKind
-from vector_assets.engine.options import Flag, Options
 from vector_assets.engine.schema import LogicalType, Table
 from vector_assets.formats.changelog import (
     BIGINT,
@@ -24,14 +22,16 @@ from vector_assets.formats.changelog import (
     Changes,
     Envelopes,
     Images,
+    WritableChangesOptions,
     actions_of,
     milliseconds,
     row_of,
+    spelled,
     unknown_operations,
     writing_only,
 )
 from vector_assets.formats.grammar import as_mask
-from vector_assets.formats.json_rows import JsonRows, JsonRules
+from vector_assets.formats.json_rows import JsonRows
 from vector_assets.formats.old_values import nulls_in_old, restored
 
 _OPERATIONS: Mapping[str, RowKind | None] = {
@@ -45,23 +45,11 @@ _OPERATIONS: Mapping[str, RowKind | None] = {
 _MEMBERS = {"database": "database", "table": "table", "primary-key-columns": "primary_key_columns"}
 
 
-class MaxwellJsonOptions(Options):
+class MaxwellJsonOptions(WritableChangesOptions):
     """Flink's options of the maxwell-json format; those for writing are checked and have no effect on a source."""
 
+    model_config = spelled("maxwell-json")
     idle: ClassVar[Mapping[str, str]] = writing_only("maxwell-json")
-
-    ignore_parse_errors: Flag = Field(default=False, alias="maxwell-json.ignore-parse-errors")
-    """A value that does not fit its column is null and counted; a record that is no change is rejected."""
-    timestamp_format: Literal["SQL", "ISO-8601"] = Field("SQL", alias="maxwell-json.timestamp-format.standard")
-    """Spelling of TIMESTAMP and TIMESTAMP_LTZ: `SQL` (`2026-03-01 12:00:00.123`) or `ISO-8601`."""
-    map_null_key_mode: Literal["FAIL", "DROP", "LITERAL"] = Field("FAIL", alias="maxwell-json.map-null-key.mode")
-    """For writing only: no effect here."""
-    map_null_key_literal: str = Field("null", alias="maxwell-json.map-null-key.literal")
-    """For writing only: no effect here."""
-    decimal_as_plain_number: Flag = Field(default=False, alias="maxwell-json.encode.decimal-as-plain-number")
-    """For writing only: no effect here."""
-    ignore_null_fields: Flag = Field(default=False, alias="maxwell-json.encode.ignore-null-fields")
-    """For writing only: no effect here."""
 
 
 class MaxwellJsonDecoder(ChangelogDecoder):
@@ -82,7 +70,7 @@ class MaxwellJsonDecoder(ChangelogDecoder):
         Raises:
             ConfigError: at a column that the format cannot fill.
         """
-        super().__init__(JsonRules(options.ignore_parse_errors, timestamp_format=options.timestamp_format), table)
+        super().__init__(options.rules(), table)
         row = row_of(self.physical)
         self._members = [("data", row), ("old", row), ("type", STRING)]
         self._members += [(_MEMBERS[key], self.METADATA[key]) for key in _MEMBERS if key in self.wanted]

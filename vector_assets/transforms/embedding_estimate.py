@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vector_assets.engine.core import Position, Split
+from vector_assets.engine.decoding import decode
 from vector_assets.engine.errors import ConfigError
 from vector_assets.engine.pipeline import Pipeline
 from vector_assets.engine.preview import pending
-from vector_assets.engine.stages import decode
 from vector_assets.transforms.embedding import EmbeddingTransform
 
 
