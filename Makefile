@@ -30,7 +30,7 @@ demo: $(STAMP) ## whole jobs on embedded services; DEMO="adbpg milvus lake maxco
 	$(BIN)/vector-assets demo $(DEMO)
 
 test: $(STAMP) ## all tests, real services included, in WORKERS processes with services of their own
-	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile
+	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP) ## the tests that need no service
 	$(PYTEST) -m "not service"

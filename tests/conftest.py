@@ -1,6 +1,7 @@
 """What every test may use: services as plugins, their versions in the header, their skips in the summary."""
 
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -37,20 +38,49 @@ _SERVICE_FIXTURES = frozenset(
     | {"opensearch", "opensearch_server", "own_opensearch"}
 )
 
+FOLDER = Path(__file__).parent
+LONGEST = (
+    "e2e/test_demo.py",
+    "faults/test_captures.py",
+    "e2e/test_maxcompute_partitions.py",
+    "e2e/test_dagster_server.py",
+    "faults/test_opensearch.py",
+    "faults/test_changes.py",
+    "sources/test_kafka.py",
+    "faults/test_groups.py",
+    "local/test_opensearch.py",
+    "e2e/test_dagster_commands.py",
+    "sinks/test_milvus_235.py",
+    "local/test_spark.py",
+    "sinks/test_iceberg_catalogs.py",
+    "cli/test_job_switch.py",
+    "faults/test_disk_full.py",
+    "faults/test_outages.py",
+    "local/test_services.py",
+)
+"""Files that take half a minute or more, longest first: begun at the end they would leave the other worker idle."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="twenty seeds of the long random fault mix instead of one")
 
 
-def pytest_configure() -> None:
-    """The shell's own settings (`make test` sets DAGSTER_HOME) reach no test."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Settings of the shell (`make test` sets DAGSTER_HOME) reach no test; what tests start, starts quickly."""
     for name in [name for name in os.environ if name == "DAGSTER_HOME" or name.startswith("VECTOR_ASSETS_")]:
         del os.environ[name]
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        # hundreds of processes would compile all of Dagster each
+        os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+    # servers that live for seconds are not worth the second compiler: OpenSearch is up in half the time
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that takes a service is marked so, whether its author thought of it or not."""
+    """The longest files first; what takes a service is marked so, whether its author thought of it or not."""
+    order = {FOLDER / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
     for item in items:
         if not _SERVICE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("service")

@@ -208,7 +208,8 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def kafka_service(services_home: Path) -> Iterator[KafkaService]:
-    service = KafkaService(services_home / "kafka")
+    # a topic is compacted when it may be, not every 15 s
+    service = KafkaService(services_home / "kafka", {"log.cleaner.backoff.ms": 100})
     start(service)
     yield service
     service.erase()

@@ -86,7 +86,7 @@ def secured(services_home: Path) -> Iterator[Secured]:
     start(service)
     seed(service.address)
     yield Secured(addresses, ca, other_ca)
-    service.stop()
+    service.erase()
 
 
 def seed(address: str) -> None:

@@ -4,7 +4,7 @@ import string
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vector_assets.declare import yaml_edit
@@ -84,6 +84,7 @@ def test_an_edit_that_would_change_more_is_refused():
         st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]) | st.sampled_from(string.punctuation)
     )
 )
+@example("0',")
 def test_any_text_comes_back_as_it_was_written(text):
     for path in (("job", "name"), ("job", "columns", 0, "type"), ("job", "new")):
         after = yaml_edit.with_value(TEXT, 0, path, text)

@@ -57,10 +57,10 @@ def project(tmp_path, maxcompute, postgres, monkeypatch):
     return Project(tmp_path, maxcompute, postgres)
 
 
-def landed(instance):
-    """Partition of every materialization, oldest first."""
+def landed(instance, run=None):
+    """Partition of every materialization, oldest first; of those of one run, if it is named."""
     records = instance.fetch_materializations(KEY, limit=1000, ascending=True).records
-    return [record.partition_key for record in records]
+    return [record.partition_key for record in records if run in (None, record.run_id)]
 
 
 def test_partitions_are_picked_up_as_they_appear_and_a_new_one_after_that(project):
@@ -74,18 +74,21 @@ def test_partitions_are_picked_up_as_they_appear_and_a_new_one_after_that(projec
             until("both partitions", lambda: job.ids() == list(range(80)))
             until("their events", lambda: len(set(landed(instance))) == 2)
             assert landed(instance) == sorted(landed(instance))
+
+            # from the UI, any partition again; Dagster looks twice a minute whether a backfill has ended
+            before = job.rows()
+            found = server.ask(BACKFILL, keys=["ds=20180904"])["launchPartitionBackfill"]
+            assert found["__typename"] == "LaunchBackfillSuccess", found
+            identity = found["backfillId"]
+
             job.table.add("20180906", ids=range(80, 90))
             until("the new partition", lambda: job.ids() == list(range(90)))
-            until("its event", lambda: landed(instance)[-1] == "ds=20180906")
+            until("its event", lambda: "ds=20180906" in landed(instance))
             origin = dg.AssetKey(["maxcompute", "local", job.table.name])
             observed = instance.fetch_observations(origin, limit=10).records
             assert observed[0].asset_observation.metadata["max_pt"].value == "ds=20180906"
 
-            # from the UI, any partition again: its own batches, and no row is touched
-            before, told = job.rows(), len(landed(instance))
-            found = server.ask(BACKFILL, keys=["ds=20180904"])["launchPartitionBackfill"]
-            assert found["__typename"] == "LaunchBackfillSuccess", found
-            identity = found["backfillId"]
+            # its own batches, and no row is touched
             until(
                 "the backfill's end",
                 lambda: (
@@ -93,8 +96,9 @@ def test_partitions_are_picked_up_as_they_appear_and_a_new_one_after_that(projec
                     == "COMPLETED_SUCCESS"
                 ),
             )
-            assert set(landed(instance)[told:]) == {"ds=20180904"}
-            assert job.rows() == before
+            (record,) = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": identity}))
+            assert set(landed(instance, record.dagster_run.run_id)) == {"ds=20180904"}
+            assert job.rows()[: len(before)] == before
             ticks = server.ask(TICKS, selector={**LOCATION, "sensorName": "visits_sensor"})
             found = ticks["sensorOrError"]["sensorState"]["ticks"]
             assert [tick["error"] for tick in found] == [None] * len(found)

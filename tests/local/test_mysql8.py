@@ -27,6 +27,8 @@ def test_a_library_that_is_not_there_is_named(monkeypatch):
 def test_tables_survive_a_stop_and_a_crash(own_mysql):
     server = own_mysql()
     assert server.sql("SELECT @@version")[0][0] == mysql8.VERSION
+    # of its own: a server that starts empties it
+    assert server.sql("SELECT @@tmpdir")[0][0] == str(server.service.state_dir / "tmp")
     server.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     for is_crash in (False, True):
         server.sql(f"INSERT INTO t VALUES ({int(is_crash)})")

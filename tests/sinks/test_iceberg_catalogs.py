@@ -234,8 +234,8 @@ def test_a_catalog_that_does_not_answer_is_named(options):
         sink.prepare(SCHEMA, ())
 
 
-def test_a_number_of_retries_that_is_none_is_refused():
-    given = {"connector": "iceberg", "catalog-table": "cars", "catalog-type": "glue", "glue.max-retries": "often"}
-    sink = IcebergSink(IcebergOptions.parse(given, "connector iceberg"), None, "cars")
-    with pytest.raises(ConfigError, match=r"glue\.max-retries is not a number of retries"):
-        sink.prepare(SCHEMA, ())
+def test_the_retries_of_glue_are_a_number():
+    given = {"connector": "iceberg", "catalog-database": "shop", "catalog-table": "cars", "catalog-type": "glue"}
+    options = IcebergOptions.parse({**given, "warehouse": "file:///tmp/none", "glue.max-retries": "few"}, "here")
+    with pytest.raises(ConfigError, match=r"option 'glue.max-retries': found 'few', wanted a whole number"):
+        IcebergSink(options, None, "cars").prepare(SCHEMA, ())

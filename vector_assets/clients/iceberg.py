@@ -29,7 +29,6 @@ _GLUE_REFUSES = frozenset(
     {"AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"}
 )
 _GLUE_CONFLICT = "ConcurrentModificationException"
-_GLUE_RETRIES = "glue.max-retries"
 _USER_INFO = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 
 
@@ -41,6 +40,9 @@ class CatalogLogin:
     name: str
     place: str
     properties: Mapping[str, str] = field(repr=False)
+
+
+_RETRIES = "glue.max-retries"
 
 
 class ConflictError(TransientError):
@@ -57,7 +59,7 @@ def open_catalog(login: CatalogLogin) -> "Catalog":
     module, _, name = CATALOGS[login.kind].partition(":")
     with told(login.place):
         try:
-            catalog: Catalog = getattr(importlib.import_module(module), name)(login.name, **_properties(login))
+            catalog: Catalog = getattr(importlib.import_module(module), name)(login.name, **_given(login))
         except ImportError as error:
             extra = {"sql": "sql-sqlite,sql-postgres", "rest": "rest"}.get(login.kind, login.kind)
             raise ConfigError(f"{login.place}: {said(error)}: pip install 'pyiceberg[{extra}]'") from error
@@ -66,14 +68,14 @@ def open_catalog(login: CatalogLogin) -> "Catalog":
         return catalog
 
 
-def _properties(login: CatalogLogin) -> dict[str, Any]:
-    """The properties in the types that pyiceberg hands on."""
-    found: dict[str, Any] = dict(login.properties)
-    if (retries := found.get(_GLUE_RETRIES)) is not None:
-        if not retries.isdigit():
-            raise ConfigError(f"{login.place}: {_GLUE_RETRIES} is not a number of retries, such as 10")
-        found[_GLUE_RETRIES] = int(retries)
-    return found
+def _given(login: CatalogLogin) -> dict[str, str | int]:
+    """The properties as the catalog takes them: pyiceberg hands a number for boto3 on as it is given."""
+    option, found = _RETRIES, login.properties.get(_RETRIES)
+    if found is None:
+        return dict(login.properties)
+    if not found.isdecimal():
+        raise ConfigError(f"{login.place}: option '{option}': found {found!r}, wanted a whole number")
+    return {**login.properties, option: int(found)}
 
 
 def _watch_repeats(catalog: Any) -> None:

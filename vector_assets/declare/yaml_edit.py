@@ -20,7 +20,7 @@ def scalar(value: object) -> str:
         return str(value)
     # inside of brackets these end a plain text, or begin something else
     needs_quotes = plain == value and (any(mark in plain for mark in ",[]{}?") or plain.startswith(":"))
-    return "'" + plain + "'" if needs_quotes else plain
+    return "'" + plain.replace("'", "''") + "'" if needs_quotes else plain
 
 
 def with_value(text: str, number: int, path: Path, value: object, file: str = "") -> str:

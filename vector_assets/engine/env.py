@@ -8,6 +8,7 @@
 | `VECTOR_ASSETS_ARCHIVE` | archive folder | `<home>/archive` |
 | `VECTOR_ASSETS_SECRET_<NAME>` | value of `${secret_values.<name>}` | `<home>/services.env` |
 | `DAGSTER_HOME` | Dagster's folder; only looked at, by `doctor` | none |
+| `JDK_JAVA_OPTIONS` | Java's own: more options for the local Kafka and OpenSearch; those they need win | none |
 | `VECTOR_ASSETS_NATIVE` | `auto`, `on` or `off`: whether compiled loops read Kafka (docs/kafka.md) and JSON | `auto` |
 | `VECTOR_ASSETS_FAIL_AT` | `<step>:<n>[:kill or stop or raise]`, see `failpoint` | off |
 
@@ -126,6 +127,12 @@ def _services() -> dict[str, str]:
         return {}
     lines = (line.partition("=") for line in file.read_text().splitlines() if "=" in line)
     return {key: value for key, _, value in lines}
+
+
+def java_environment() -> dict[str, str]:
+    """The environment of a Java server that we start: nothing but what `JDK_JAVA_OPTIONS` says to every `java`."""
+    name = "JDK_JAVA_OPTIONS"
+    return {name: os.environ[name]} if os.environ.get(name) else {}
 
 
 def child_environment(**extra: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from vector_assets.engine import env
 from vector_assets.engine.errors import FatalError
 from vector_assets.local import jars
 from vector_assets.local.ports import HOST
@@ -123,7 +124,9 @@ class KafkaService(LocalService):
     def _java(self, main: str, *arguments: str) -> Command:
         classpath = ":".join(map(str, self._jars()))
         errors = f"-XX:ErrorFile={self.state_dir / 'crash-%p.log'}"
-        return Command([str(jars.java()), *_JVM, errors, "-cp", classpath, main, *arguments], environment={})
+        return Command(
+            [str(jars.java()), *_JVM, errors, "-cp", classpath, main, *arguments], environment=env.java_environment()
+        )
 
     @property
     def _properties_file(self) -> Path:

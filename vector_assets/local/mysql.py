@@ -87,6 +87,8 @@ class MySqlService(LocalService):
         binary = self._server(progress)
         if not (self.state_dir / "password").exists():
             _write_secret(self.state_dir / "password", secrets.token_urlsafe(24))
+        # a server that starts deletes the temporary tables of every other that shares its folder
+        (self.state_dir / "tmp").mkdir(mode=0o700, exist_ok=True)
         if not self.data_dir.exists():
             progress(f"creating the tables of {self.name}")
             draft = self.state_dir / "data.draft"
@@ -118,6 +120,7 @@ class MySqlService(LocalService):
         scripts = [next(iter(sorted(share.glob(f"m*_{name}.sql"))), None) for name in _TABLES]
         text = "CREATE DATABASE mysql;\nUSE mysql;\n" + "".join(each.read_text() for each in scripts if each)
         arguments = [*common(binary), f"--datadir={draft}", "--bootstrap", "--skip-log-bin", "--debug-no-sync"]
+        arguments.append(f"--tmpdir={self.state_dir / 'tmp'}")
         self._run_once(arguments, draft, text)
 
     def _run_once(self, arguments: list[str], folder: Path, text: str = "") -> None:
@@ -142,6 +145,7 @@ class MySqlService(LocalService):
             **self.defaults,
             "port": self.port,
             "datadir": self.data_dir,
+            "tmpdir": self.state_dir / "tmp",
             "socket": "mysql.sock",
             "pid-file": "mysql.pid",
             "init-file": self.state_dir / "first.sql",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import urllib3
 
+from vector_assets.engine import env
 from vector_assets.engine.errors import ConfigError
 from vector_assets.local import jars, opensearch_home
 from vector_assets.local.ports import HOST
@@ -128,7 +129,9 @@ class OpenSearchService(LocalService):
         arguments = [str(home), str(self.state_dir / "config"), *(f"{key}={value}" for key, value in settings.items())]
         errors = f"-XX:ErrorFile={self.state_dir / 'crash-%p.log'}"
         flags = [*_JVM, *_flags(jars.java_release()), errors, f"-Djava.io.tmpdir={self._tmp()}"]
-        return Command([str(jars.java()), *flags, "-cp", classpath, "Launch", *arguments], environment={})
+        return Command(
+            [str(jars.java()), *flags, "-cp", classpath, "Launch", *arguments], environment=env.java_environment()
+        )
 
     def _answers(self) -> bool:
         """True when this very node has all its shards: right after a start HTTP answers while they are still red."""
