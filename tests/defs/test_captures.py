@@ -36,7 +36,7 @@ def test_definitions_load_while_the_server_is_away(tmp_path, monkeypatch):
     found = load(tmp_path)
     dg.Definitions.validate_loadable(found)
     assert assets(found) == set()
-    assert [each.name for each in found.sensors] == ["shop_tables"]
+    assert [each.name for each in found.sensors] == ["shop_tables", "new_lake_jobs_sensor"]
     assert "tables not looked for" in said(found, "shop_tables")
 
 
@@ -47,7 +47,11 @@ def test_a_new_table_is_an_asset_after_a_reload(cdc_world: World, maxcompute):
     world.write(world.source(), maxcompute_sink(maxcompute))
     found = load(folder)
     assert assets(found) == {f"shop_{database}_first"}
-    assert {each.name for each in found.sensors} == {"shop_tables", f"shop_{database}_first_sensor"}
+    assert {each.name for each in found.sensors} == {
+        "shop_tables",
+        "new_lake_jobs_sensor",
+        f"shop_{database}_first_sensor",
+    }
     assert said(found, "shop_tables") == "no new tables"
     world.mysql.sql("CREATE TABLE second (id INT PRIMARY KEY)")
     assert said(found, "shop_tables") == f"new tables: {database}.second; reload the code location"
