@@ -39,6 +39,7 @@ from vector_assets.sinks.paimon_evolve import alter, evolve, wanted
 from vector_assets.sinks.paimon_options import PaimonOptions
 from vector_assets.sinks.paimon_plan import Plan, make_plan, table_for, table_rows
 from vector_assets.sinks.paimon_read import batches_of, keys_filter
+from vector_assets.sinks.paimon_sequences import Sequences
 from vector_assets.sinks.paimon_tokens import Marks, Tokens
 from vector_assets.sinks.staging import budget_left, has_changes, payload_of, prepared, rejects_of
 
@@ -87,6 +88,7 @@ class PaimonSink:
         self.storage = options.storage
         self._tokens = Tokens(self.storage)
         self._opened: _Opened | None = None
+        self._sequences = Sequences()
 
     def prepare(self, schema: pa.Schema, declared_key: tuple[str, ...]) -> Target:
         """Check the table against `schema`; make it when it is missing and `auto-create` allows.
@@ -264,9 +266,9 @@ class PaimonSink:
         with translated(self._place):
             files = payload.files
             if files is None:
-                files = []
+                files, known = [], self._sequences.of(marks.latest)
                 if payload.rows.num_rows or deleted:
-                    files = write_files(opened.table, user, token.seq, payload.rows, payload.deletes)
+                    files = write_files(opened.table, user, token.seq, payload.rows, payload.deletes, known)
             removed = self._removed(opened, marks, user, payload.replaces)
             try:
                 number = commit_files(
@@ -276,6 +278,8 @@ class PaimonSink:
             except LostRaceError:
                 drop_files(opened.table, [*removed, *(files if payload.files is None else ())])
                 raise
+        if payload.files is None:
+            self._sequences.note(number, user, token.seq, files)
         # the snapshot is the commit; what the tag lacks is found in the snapshots that follow it
         self._tokens.remember(opened.table, number)
         return Receipt(token.id, str(number), counts)

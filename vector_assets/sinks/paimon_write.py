@@ -115,10 +115,20 @@ class _Write(TableWrite):  # type: ignore[misc]
 
 
 def write_files(
-    table: "FileStoreTable", user: str, identifier: int, upserts: pa.Table, deletes: pa.Table | None = None
+    table: "FileStoreTable",
+    user: str,
+    identifier: int,
+    upserts: pa.Table,
+    deletes: pa.Table | None = None,
+    sequences: dict[tuple[Any, ...], dict[int, int]] | None = None,
 ) -> "list[CommitMessage]":
-    """Data files of a batch, in the table's columns and types; nothing is visible before they are committed."""
+    """Data files of a batch, in the table's columns and types; nothing is visible before they are committed.
+
+    `sequences` are the highest sequence numbers by partition and bucket, as far as they are known.
+    """
     write = _Write(table, user)
+    if sequences is not None:
+        write.file_store_write.max_seq_numbers = sequences
     try:
         write.write_arrow(upserts)
         if deletes is not None and deletes.num_rows:
