@@ -138,6 +138,21 @@ def test_of_two_sinks_at_one_position_exactly_one_commits(cars):
     assert ids(cars) == list(range(6))
 
 
+def test_a_batch_that_another_applies_while_it_is_looked_for_is_found(cars, monkeypatch):
+    sink, other = cars.sink(), cars.sink()
+    token = token_of(1, (SPLIT, 0, 3), first=[SPLIT])
+    look = adbpg_tokens.Tokens._positions
+
+    def overtaken(tokens, connection, wanted):
+        monkeypatch.undo()
+        other.commit(staged_for(other, token, car(1)))
+        return look(tokens, connection, wanted)
+
+    monkeypatch.setattr(adbpg_tokens.Tokens, "_positions", overtaken)
+    assert sink.find(token, None) == "APPLIED"
+    assert ids(cars) == [1]
+
+
 def test_a_batch_number_is_used_once_even_without_positions(cars):
     sink = cars.sink(conflictmode="update")
     empty = token_of(1, fence=1)

@@ -159,20 +159,23 @@ class Tokens:
             TargetReplacedError: the batch was applied to a table that is gone.
         """
         row = self._batch(connection, token)
-        if row is not None:
-            if row["token"] != token.id:
-                return "UNKNOWN"
-            found, _ = self._incarnations(connection, token)
-            if found != row["incarnation"]:
-                state = "was dropped" if found is None else f"is a new table (oid {found})"
-                raise TargetReplacedError(
-                    f"{self.target} {state}; batch {token.seq} of pipeline {token.pipeline} was written to"
-                    f" oid {row['incarnation']}"
-                )
-            return "APPLIED"
-        found_positions = self._positions(connection, token)
-        expected = {p.split: canonical(p.start) for p in token.span.ranges if p.split not in token.first_splits}
-        return "ABSENT" if found_positions == expected else "UNKNOWN"
+        if row is None:
+            found_positions = self._positions(connection, token)
+            expected = {p.split: canonical(p.start) for p in token.span.ranges if p.split not in token.first_splits}
+            if found_positions == expected:
+                return "ABSENT"
+            # another worker may have applied it between the two looks
+            row = self._batch(connection, token)
+        if row is None or row["token"] != token.id:
+            return "UNKNOWN"
+        found, _ = self._incarnations(connection, token)
+        if found != row["incarnation"]:
+            state = "was dropped" if found is None else f"is a new table (oid {found})"
+            raise TargetReplacedError(
+                f"{self.target} {state}; batch {token.seq} of pipeline {token.pipeline} was written to"
+                f" oid {row['incarnation']}"
+            )
+        return "APPLIED"
 
     def receipt(self, connection: Connection, token: BatchToken) -> Receipt:
         """What the target noted when the batch was committed.
