@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
-WORKERS ?= 2
+WORKERS ?= 3
 BENCHES ?= kafka-adbpg adbpg-latency kafka-milvus milvus-latency formats group-by replay reconcile maxcompute-read kafka-iceberg iceberg-commits lookup kafka-paimon embed maxcompute-write mysql-cdc autoetl
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
